@@ -1,0 +1,83 @@
+# Each word only calls what a person could type. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# auto probes once whether an image registry can be reached; registry pulls official images; packages builds stand-ins.
+IMAGES ?= auto
+ROLES := $(notdir $(patsubst %/molecule/,%,$(wildcard roles/*/molecule/)))
+
+export IMAGES
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.PHONY: help demo demo-down demo-ssh test test-fast lint unit integration dev-compose molecule site images lock venv
+
+help: ## List these words
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/controller ## A disposable VPS on this machine, provisioned by site.yml, ending in a working HTTPS site
+	@python3 molecule/demo.py up
+
+demo-down: .venv/controller ## Remove the demo and everything it kept
+	@python3 molecule/demo.py down
+
+demo-ssh: ## A shell on the demo's VPS, as its operator
+	@python3 molecule/demo.py ssh
+
+test: test-fast integration dev-compose molecule site ## Everything: lint, unit, integration, roles, the whole site
+
+test-fast: lint unit ## Lint and unit tests, without a Docker engine
+
+lint: .venv/dev frontend/node_modules/.package-lock.json ## Every linter
+	ruff check .
+	ruff format --check .
+	mypy
+	yamllint .
+	ansible-lint
+	git ls-files '*Dockerfile' | xargs hadolint
+	git ls-files '*.sh' .ci/run | xargs shellcheck
+	cd frontend && npm run lint && npm run typecheck
+
+unit: .venv/dev frontend/node_modules/.package-lock.json ## Unit tests of services, front end and tools
+	pytest -q -m 'not integration and not site' services images tests
+	cd frontend && npm test -- --run
+
+integration: images ## Services against real Redis, database and mail server
+	pytest -q -m integration services tests
+
+dev-compose: images ## Every command of docker-compose.dev.yml
+	pytest -q tests/dev
+
+# A role's scenario is what `molecule test` in its folder runs.
+molecule: images ## Scenarios of all roles, or of one: make molecule ROLE=docker
+	@for role in $(or $(ROLE),$(ROLES)); do echo "== molecule test: $$role"; (cd roles/$$role && molecule test); done
+
+site: images ## The whole site as one scenario: create, converge, idempotence, verify, destroy
+	molecule test
+
+images: .venv/dev ## Build (or pull) every image, starting a Docker engine where none runs
+	@python3 images/engine.py
+	@python3 images/build.py --images $(IMAGES) all
+
+lock: ## Compile the locks again from their .in files
+	@requirements/lock.sh
+
+venv: .venv/dev ## The virtual environment with all tools
+
+.venv/controller: requirements/controller.txt
+	@requirements/system.sh ensurepip=python3-venv ssh=openssh-client
+	@echo "Python packages for the controller (.venv)"
+	@python3 -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.venv/dev: requirements/dev.txt .venv/controller
+	@requirements/system.sh chromium=chromium certutil=libnss3-tools shellcheck=shellcheck
+	@echo "Python packages for the tests (.venv)"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+frontend/node_modules/.package-lock.json: frontend/package-lock.json .venv/dev
+	@cd frontend && npm ci
