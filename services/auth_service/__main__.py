@@ -1,0 +1,4 @@
+from auth_service.settings import AuthSettings
+from shared.serve import serve
+
+serve("auth_service", AuthSettings)

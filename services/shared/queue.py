@@ -1,0 +1,69 @@
+"""The task queue: one configuration for those who send tasks and those who run them."""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+logger = logging.getLogger("queue")
+
+# A task that a killed worker had taken comes back after this long; longer than any task and its waits.
+VISIBILITY_SECONDS = 300
+SEND_SECONDS = 3
+
+SEND_VERIFICATION = "mail.send_verification"
+
+
+class QueueUnavailable(Exception):
+    """The broker did not take the task."""
+
+
+def new_celery(broker: str, backend: str | None = None) -> Celery:
+    """A Celery application that speaks JSON and gives a task back when its worker dies."""
+    app = Celery("berth", broker=broker, backend=backend, set_as_current=backend is not None)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        result_expires=86400,
+        timezone="UTC",
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_SECONDS,
+            "socket_timeout": SEND_SECONDS if backend is None else None,
+            "socket_connect_timeout": SEND_SECONDS,
+            "health_check_interval": 15,
+        },
+    )
+    return app
+
+
+class TaskQueue:
+    """Sends tasks from an event loop. Celery's client blocks, so it gets a thread of its own."""
+
+    def __init__(self, broker: str) -> None:
+        self._app = new_celery(broker)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="queue")
+
+    async def send(self, task: str, **arguments: Any) -> None:
+        """Hand a task to the broker, or raise QueueUnavailable within seconds."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._executor, self._send, task, arguments)
+        except (OperationalError, OSError) as error:
+            logger.error("the broker took no task", extra={"task": task}, exc_info=error)
+            raise QueueUnavailable(task) from error
+
+    def _send(self, task: str, arguments: dict[str, Any]) -> None:
+        # No retry here: the caller is a person who waits.
+        self._app.send_task(task, kwargs=arguments, retry=False, ignore_result=True)
+
+    async def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._app.close)

@@ -1,0 +1,41 @@
+"""Wiring of user_service: profiles."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from shared.app import new_app
+from shared.clients.cache import open_cache
+from shared.clients.database import open_database
+from shared.logging import configure_logging
+from shared.settings import load_settings
+from shared.tokens import KeyRing
+from user_service.routes import PREFIX, router
+from user_service.service import Profiles
+from user_service.settings import UserSettings
+from user_service.store import MongoRedisUserStore
+
+SERVICE = "user_service"
+
+
+def create_app(settings: UserSettings | None = None) -> FastAPI:
+    """Build the application; clients open and close in its lifespan."""
+    settings = settings or load_settings(UserSettings)
+    configure_logging(SERVICE, settings.log_level, settings.release, settings.colour)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = open_database(settings.mongo_uri.get_secret_value(), "user_db", SERVICE)
+        cache = open_cache(settings.redis_uri.get_secret_value())
+        store = MongoRedisUserStore(database, cache, settings.profile_cache_seconds)
+        app.state.profiles = Profiles(store, KeyRing.from_settings(settings))
+        app.state.checks = {"mongo": store.ping_database, "redis": store.ping_cache}
+        yield
+        await cache.aclose()
+        database.client.close()
+
+    app = new_app("Berth user service", PREFIX, settings.release, lifespan)
+    app.state.settings = settings
+    app.include_router(router)
+    return app
