@@ -62,9 +62,7 @@ def debian_release() -> str | None:
     """Return Debian's major release, or None on another system."""
     try:
         fields = dict(
-            line.rstrip().split("=", 1)
-            for line in Path("/etc/os-release").read_text().splitlines()
-            if "=" in line
+            line.rstrip().split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
         )
     except OSError:
         return None
@@ -137,9 +135,7 @@ def start() -> None:
         for stale in ("/var/run/docker.pid", "/run/docker.pid"):
             Path(stale).unlink(missing_ok=True)
         with ENGINE_LOG.open("ab") as log:
-            subprocess.Popen(
-                ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not ask("docker", "version", "--format", "{{.Server.Version}}"):
         if time.monotonic() > deadline:

@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""The demo: a disposable VPS on this machine, provisioned by the real playbook.
+
+usage: demo.py up | down | ssh
+
+`up` runs what an operator would, one step after the other, each with its time,
+and ends with the addresses and passwords a visitor needs. Run again, it
+converges. DEMO_HTTP_PORT and DEMO_HTTPS_PORT choose other ports on loopback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".demo"
+IMAGES_ENV = ROOT / ".cache" / "images.env"
+SITE = "berth.localhost"
+MAIL_SECONDS = 60
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says what the user can do."""
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Say what begins and, when it is done, how long it took."""
+    print(f"\n== {title}", flush=True)
+    began = time.monotonic()
+    yield
+    print(f"   done in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def run(*command: str | Path) -> None:
+    environment = {**os.environ, "BERTH_TESTBED": str(STATE), "BERTH_TESTBED_SITE": SITE}
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, check=False)
+    if done.returncode:
+        raise DemoError(f"`{' '.join(str(part) for part in command)}` ended with {done.returncode}; see above.")
+
+
+def quiet_playbook(*arguments: str | Path) -> None:
+    """Run a playbook that only prepares the stage: show what changed and what failed."""
+    os.environ["ANSIBLE_DISPLAY_OK_HOSTS"] = os.environ["ANSIBLE_DISPLAY_SKIPPED_HOSTS"] = "false"
+    try:
+        run("ansible-playbook", *arguments)
+    finally:
+        del os.environ["ANSIBLE_DISPLAY_OK_HOSTS"], os.environ["ANSIBLE_DISPLAY_SKIPPED_HOSTS"]
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_port(variable: str, usual: int, other: int) -> int:
+    """Return the port on loopback: the one asked for, the one this demo has, the usual one, or the other one."""
+    kept = STATE / f"{variable}"
+    if variable in os.environ:
+        asked = os.environ[variable]
+        if not asked.isdigit() or not 0 < int(asked) < 65536:
+            raise DemoError(f"{variable} is {asked!r}: give a port number between 1 and 65535.")
+        port = int(asked)
+    elif kept.exists():
+        return int(kept.read_text())
+    else:
+        port = next((candidate for candidate in (usual, other) if is_free(candidate)), 0)
+        if not port:
+            raise DemoError(
+                f"Ports {usual} and {other} of 127.0.0.1 are both taken: choose one with {variable}=<port>."
+            )
+    if not (kept.exists() and kept.read_text() == str(port)) and not is_free(port):
+        raise DemoError(f"Port {port} of 127.0.0.1 is taken: choose another with {variable}=<port>.")
+    STATE.mkdir(mode=0o700, exist_ok=True)
+    kept.write_text(str(port))
+    return port
+
+
+def images() -> dict[str, str]:
+    lines = IMAGES_ENV.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def connection() -> dict[str, str]:
+    """Return what the create playbook wrote down: a flat mapping, which needs no YAML library to read."""
+    text = (STATE / "connection.yml").read_text()
+    return dict(re.findall(r"^(\w+): (\S.*)$", text, re.MULTILINE))
+
+
+def trust_the_demo_authority(outside: str) -> Path:
+    """Keep the roots of the demo's certificate authority, which makes a new one each time it starts."""
+    bundle = STATE / "site-ca.pem"
+    done = subprocess.run(
+        [
+            *["docker", "exec", outside],
+            *["curl", "-fsS", "--cacert", "/srv/outside/ca.pem", "https://acme.berth.test:15000/roots/0"],
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise DemoError(f"The demo's certificate authority does not answer: {done.stderr.strip()}")
+    known = bundle.read_text() if bundle.exists() else ""
+    if done.stdout not in known:
+        bundle.write_text(known + done.stdout)
+    return bundle
+
+
+class Site:
+    """The site as a visitor on this machine reaches it."""
+
+    def __init__(self, url: str, authority: Path) -> None:
+        self.url = url
+        self.context = ssl.create_default_context(cafile=str(authority))
+
+    def post(self, path: str, document: dict[str, str]) -> tuple[int, dict[str, object]]:
+        request = urllib.request.Request(  # noqa: S310  # always our own https address
+            self.url + path, json.dumps(document).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, context=self.context, timeout=30) as answer:  # noqa: S310
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, json.loads(refusal.read() or b"{}")
+
+
+def verification_token(mailbox: str, email: str) -> str:
+    """Wait for the mail that the Celery worker sends, and return the token its link carries."""
+    deadline = time.monotonic() + MAIL_SECONDS
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{mailbox}/email", timeout=10) as answer:  # noqa: S310  # the demo's own mailbox
+            for mail in json.load(answer):
+                if any(to["address"] == email for to in mail["to"]):
+                    link = re.search(r"/verify\?token=([\w.~-]+)", mail["text"])
+                    if link:
+                        return link[1]
+        time.sleep(0.5)
+    raise DemoError(f"No verification mail for {email} arrived within {MAIL_SECONDS} s; look into {mailbox}.")
+
+
+def demo_account(site: Site, mailbox: str) -> tuple[str, str]:
+    """Return e-mail and password of an account that can sign in, made through the site's own front door."""
+    kept = STATE / "account.json"
+    if kept.exists():
+        account = json.loads(kept.read_text())
+    else:
+        account = {"email": "demo@example.com", "password": secrets.token_urlsafe(12)}
+        status, answer = site.post("/api/auth/register", {**account, "name": "Demo Skipper"})
+        if status != 201:
+            raise DemoError(f"Signing up {account['email']} was answered with {status}: {answer}")
+        status, answer = site.post("/api/auth/verify", {"token": verification_token(mailbox, account["email"])})
+        if status != 200:
+            raise DemoError(f"The verification link was answered with {status}: {answer}")
+        kept.touch(mode=0o600)
+        kept.write_text(json.dumps(account))
+    status, answer = site.post("/api/auth/login", account)
+    if status != 200:
+        raise DemoError(f"Signing in as {account['email']} was answered with {status}: {answer}")
+    return account["email"], account["password"]
+
+
+def up() -> None:
+    began = time.monotonic()
+    http = choose_port("DEMO_HTTP_PORT", 80, 8080)
+    https = choose_port("DEMO_HTTPS_PORT", 443, 8443)
+    mailbox_port = choose_port("DEMO_MAIL_PORT", 1080, 11080)
+    url = f"https://{SITE}" + ("" if https == 443 else f":{https}")
+    mailbox = f"http://127.0.0.1:{mailbox_port}"
+    published = [f"127.0.0.1:{http}:80", f"127.0.0.1:{https}:443", f"127.0.0.1:{https}:443/udp"]
+    with step("Docker engine"):
+        run(sys.executable, "images/engine.py")
+    IMAGES_ENV.parent.mkdir(exist_ok=True)
+    with step("Images (the first time takes some minutes)"):
+        run(sys.executable, "images/build.py", "--env-out", IMAGES_ENV, "all")
+    with step("Disposable VPS and outside host"):
+        stage = {"testbed_publish": published, "testbed_publish_mailbox": f"127.0.0.1:{mailbox_port}"}
+        quiet_playbook("molecule/shared/create.yml", "-e", json.dumps({**stage, "testbed_public_url": url}))
+    with step("Secrets of this environment"):
+        quiet_playbook("ansible/new_environment.yml", "-i", "inventories/demo")
+    with step("ansible-playbook site.yml -i inventories/demo"):
+        run("ansible-playbook", "site.yml", "-i", "inventories/demo")
+    with step("A first visitor signs up, and follows the link in the mail"):
+        reached = connection()
+        authority = trust_the_demo_authority(reached["outside_container"])
+        email, password = demo_account(Site(url, authority), mailbox)
+    chosen = images()
+    stand_in = (
+        ""
+        if chosen["IMAGES_MODE"] == "registry"
+        else "\n  Database   SecantusDB, a stand-in for MongoDB: in the demo and in tests only"
+    )
+    print(f"""
+The site is up, {time.monotonic() - began:.0f} s after you asked.
+
+  Site       {url}
+  Sign in    {email}
+  Password   {password}
+  Mailbox    {mailbox}
+  VPS        make demo-ssh
+  Images     {chosen["IMAGES_MODE"]}{stand_in}
+  Remove     make demo-down
+
+The certificate comes from the demo's own authority, which your browser does not know. Accept its
+warning, or import {authority.relative_to(ROOT)}. With curl:
+  curl --cacert {authority.relative_to(ROOT)} {url}/
+""")
+
+
+def down() -> None:
+    quiet_playbook("molecule/shared/destroy.yml")
+    print("The demo is gone: containers, volumes, network, secrets. The images and the engine stay.")
+
+
+def ssh() -> None:
+    if not (STATE / "connection.yml").exists():
+        raise DemoError("There is no demo: start it with make demo.")
+    reached = connection()
+    options = ["-i", str(STATE / "id_ed25519"), "-o", f"UserKnownHostsFile={STATE}/known_hosts"]
+    os.execvp("ssh", ["ssh", *options, f"root@{reached['ansible_host']}"])  # noqa: S606
+
+
+if __name__ == "__main__":
+    verbs = {"up": up, "down": down, "ssh": ssh}
+    if len(sys.argv) != 2 or sys.argv[1] not in verbs:
+        sys.exit(__doc__)
+    try:
+        verbs[sys.argv[1]]()
+    except DemoError as error:
+        sys.exit(f"\ndemo: {error}")

@@ -1,0 +1,210 @@
+"""docker-compose.dev.yml as a developer uses it: every command, every port, and code that reloads as it is saved."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+PORTS = {"mongo": 27017, "redis": 6379, "user_service": 8001, "auth_service": 8002, "frontend": 5173}
+FRONTEND, AUTH, USER, MAILBOX = (f"http://localhost:{port}" for port in (5173, 8002, 8001, 1080))
+
+pytestmark = [pytest.mark.site, pytest.mark.timeout(900)]
+
+
+def poll(ask: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not ask():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.3)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A developer's copy of the project, which these tests may edit."""
+
+    path: Path
+
+    def compose(self, *words: str, expect_failure: bool = False) -> str:
+        command = ["docker", "compose", "-p", "berth-dev-test", "-f", "docker-compose.dev.yml", *words]
+        done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=600, check=False)
+        if expect_failure:
+            assert done.returncode != 0, done.stdout
+        else:
+            assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        return done.stdout + done.stderr
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.path / file
+        text = path.read_text()
+        assert old in text, f"{old!r} is no longer in {file}: choose another line to edit"
+        path.write_text(text.replace(old, new, 1))
+
+
+def settings() -> dict[str, str]:
+    """Values a developer fills into .env, with the images this machine can have."""
+    images = (ROOT / ".cache" / "images.env").read_text().splitlines()
+    return {
+        "JWT_SECRET_KEY": secrets.token_hex(32),
+        **dict(line.split("=", 1) for line in images if "=" in line),
+    }
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    for name, port in PORTS.items():
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)), f"port {port}, which {name} wants, is taken on this machine"
+    path = tmp_path_factory.mktemp("checkout") / "berth"
+    path.mkdir()
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    for parent in path.parents[:3]:
+        parent.chmod(0o755)
+    mine = Checkout(path)
+    yield mine
+    mine.compose("--profile", "*", "down", "-v", "--remove-orphans")
+
+
+@pytest.fixture(scope="module")
+def running(checkout: Checkout) -> Checkout:
+    text = (checkout.path / ".env.example").read_text()
+    for name, value in settings().items():
+        text, found = re.subn(rf"(?m)^#? ?{name}=.*$", f"{name}={value}", text)
+        text += "" if found else f"{name}={value}\n"
+    (checkout.path / ".env").write_text(text)
+    checkout.compose("build")
+    checkout.compose("up", "-d", "--wait")
+    return checkout
+
+
+def test_without_a_secret_it_does_not_start_and_says_how_to_make_one(checkout: Checkout) -> None:
+    said = checkout.compose("up", "-d", expect_failure=True)
+    assert "JWT_SECRET_KEY" in said
+    assert "openssl rand -hex 32" in said
+
+
+@pytest.mark.parametrize(("name", "port"), PORTS.items())
+def test_a_port_is_there_on_loopback_only(running: Checkout, name: str, port: int) -> None:
+    published = running.compose("ps", name, "--format", "{{.Ports}}")
+    assert f"127.0.0.1:{port}->" in published
+    assert "0.0.0.0" not in published
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
+
+
+@pytest.mark.usefixtures("running")
+def test_signing_up_through_the_front_end_sends_a_mail() -> None:
+    account = {"email": f"{secrets.token_hex(4)}@example.com", "password": secrets.token_urlsafe(16)}
+    assert httpx.post(f"{FRONTEND}/api/auth/register", json=account).status_code == 201
+
+    def arrived() -> bool:
+        mails = httpx.get(f"{MAILBOX}/email").raise_for_status().json()
+        return any(to["address"] == account["email"] for mail in mails for to in mail["to"])
+
+    poll(arrived, 60, "the verification mail")
+
+
+@pytest.mark.parametrize(
+    ("service", "url"), [("auth_service", f"{AUTH}/api/auth"), ("user_service", f"{USER}/api/users")]
+)
+def test_a_saved_service_reloads(running: Checkout, service: str, url: str) -> None:
+    main = (running.path / "services" / service / "main.py").read_text()
+    title = re.search(r'title="([^"]+)"', main)
+    assert title, "the title of the API is what this test edits"
+    running.edit(f"services/{service}/main.py", f'title="{title[1]}"', 'title="Saved just now"')
+
+    def reloaded() -> bool:
+        try:
+            return bool(httpx.get(f"{url}/openapi.json").json()["info"]["title"] == "Saved just now")
+        except (httpx.TransportError, ValueError):
+            return False
+
+    poll(reloaded, 60, f"{service} with the saved change")
+
+
+def test_a_saved_view_appears_in_the_open_page(running: Checkout) -> None:
+    with sync_playwright() as playwright:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=sandbox)
+        page = browser.new_page()
+        page.goto(f"{FRONTEND}/signin")
+        heading = page.get_by_role("heading", level=1)
+        expect(heading).to_be_visible(timeout=30_000)
+        said = heading.inner_text()
+        page.evaluate("window.stillTheSamePage = true")
+        views = [path for path in (running.path / "frontend" / "src").rglob("*.tsx") if ".test." not in path.name]
+        view = next(path for path in views if f">{said}<" in path.read_text())
+        running.edit(str(view.relative_to(running.path)), f">{said}<", ">Saved just now<")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Saved just now", timeout=30_000)
+        assert page.evaluate("window.stillTheSamePage") is True
+        browser.close()
+
+
+def test_ps_exec_and_logs_work(running: Checkout) -> None:
+    assert "auth_service" in running.compose("ps")
+    assert "PONG" in running.compose("exec", "-T", "redis", "redis-cli", "ping") or "NOAUTH" in running.compose(
+        "exec", "-T", "redis", "redis-cli", "ping"
+    )
+    following = subprocess.Popen(
+        [
+            "docker",
+            "compose",
+            "-p",
+            "berth-dev-test",
+            "-f",
+            "docker-compose.dev.yml",
+            "logs",
+            "-f",
+            "auth_service",
+        ],
+        cwd=running.path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert following.stdout
+        httpx.get(f"{AUTH}/api/auth/me", headers={"X-Request-ID": "followed-in-the-log"})
+        assert any("followed-in-the-log" in line for line in following.stdout)
+    finally:
+        following.kill()
+        following.wait()
+
+
+def test_flower_is_there_when_its_profile_is(running: Checkout) -> None:
+    running.compose("--profile", "flower", "up", "-d", "--wait", "flower")
+    assert httpx.get("http://localhost:5555/").status_code in {200, 401}
+
+
+def test_containers_run_as_nobody_in_particular(running: Checkout) -> None:
+    for service in ("auth_service", "user_service", "celery_worker", "beat", "frontend", "mongo", "redis"):
+        assert running.compose("exec", "-T", service, "id", "-u").strip() != "0", service
+
+
+def test_down_keeps_the_data_and_down_v_removes_it(running: Checkout) -> None:
+    account = {"email": f"{secrets.token_hex(4)}@example.com", "password": secrets.token_urlsafe(16)}
+    assert httpx.post(f"{AUTH}/api/auth/register", json=account).status_code == 201
+    running.compose("--profile", "*", "down")
+    running.compose("up", "-d", "--build", "--wait")
+    assert httpx.post(f"{AUTH}/api/auth/register", json=account).status_code == 409
+    running.compose("--profile", "*", "down", "-v")
+    running.compose("up", "-d", "--wait")
+    assert httpx.post(f"{AUTH}/api/auth/register", json=account).status_code == 201

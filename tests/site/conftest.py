@@ -1,0 +1,161 @@
+"""The provisioned site as its visitors, its operator and a stranger on the internet see it.
+
+The scenario in molecule/default provisions it and names the test bed's folder in BERTH_TESTBED.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import testinfra
+import yaml
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".testbed" / "site")).resolve()
+ARTEFACTS = ROOT / "artifacts"
+MAIL_SECONDS = 60
+BACK_SECONDS = 180
+Found = TypeVar("Found")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.site)
+
+
+def poll(ask: Callable[[], Found | None], seconds: float, what: str) -> Found:
+    """Ask until there is an answer; fail with `what` after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (found := ask()) is None:
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.3)
+    return found
+
+
+@pytest.fixture(scope="session")
+def testbed() -> dict[str, str]:
+    return yaml.safe_load((STATE / "connection.yml").read_text())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def names(testbed: dict[str, str]) -> Iterator[None]:
+    """Resolve the test zone's names as the outside host does; this machine's resolver knows none of them."""
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *arguments: Any, **options: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name == testbed["site"]:
+            name = testbed["vps_address"]
+        elif isinstance(name, str) and name.endswith("." + testbed["zone"]):
+            name = testbed["outside_address"]
+        return real(name, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", resolve)
+        yield
+
+
+@pytest.fixture(scope="session")
+def vps(testbed: dict[str, str]) -> Host:
+    config = STATE / "ssh_config"
+    config.write_text(
+        f"Host vps\n  HostName {testbed['ansible_host']}\n  User {testbed['ansible_user']}\n"
+        f"  IdentityFile {STATE}/id_ed25519\n  IdentitiesOnly yes\n  UserKnownHostsFile {STATE}/known_hosts\n"
+        "  ControlMaster auto\n  ControlPersist 60s\n  ControlPath ~/.ssh/berth-%C\n"
+    )
+    return testinfra.get_host("ssh://vps", ssh_config=str(config))
+
+
+@pytest.fixture(scope="session")
+def outside(testbed: dict[str, str]) -> Host:
+    return testinfra.get_host(f"docker://{testbed['outside_container']}")
+
+
+@pytest.fixture(scope="session")
+def authority(outside: Host, testbed: dict[str, str]) -> Path:
+    """The root certificate of the ACME authority that the site's certificate must come from."""
+    root = outside.check_output("curl -fsS --cacert /srv/outside/ca.pem https://acme.%s:15000/roots/0", testbed["zone"])
+    path = STATE / "site-ca.pem"
+    path.write_text(root + "\n")
+    return path
+
+
+@pytest.fixture
+def http(testbed: dict[str, str], authority: Path) -> Iterator[httpx.Client]:
+    """A visitor's client: trusts the authority, keeps cookies, follows no redirect unasked."""
+    context = ssl.create_default_context(cafile=str(authority))
+    with httpx.Client(base_url=f"https://{testbed['site']}", verify=context, timeout=30) as client:
+        yield client
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """The mail server on the outside host."""
+
+    url: str
+
+    def link_for(self, email: str) -> str:
+        """Wait for the verification mail and return the link in it."""
+
+        def look() -> str | None:
+            for mail in httpx.get(f"{self.url}/email").raise_for_status().json():
+                if any(to["address"] == email for to in mail["to"]):
+                    found = re.search(r"https://\S+/verify\?token=[\w.~-]+", mail["text"])
+                    if found:
+                        return found[0]
+            return None
+
+        return poll(look, MAIL_SECONDS, f"verification mail for {email}")
+
+    def count_for(self, email: str) -> int:
+        mails = httpx.get(f"{self.url}/email").raise_for_status().json()
+        return sum(any(to["address"] == email for to in mail["to"]) for mail in mails)
+
+
+@pytest.fixture(scope="session")
+def mailbox(testbed: dict[str, str]) -> Mailbox:
+    return Mailbox(f"http://{testbed['outside_address']}:1080")
+
+
+@dataclass
+class Visitor:
+    """Somebody with an account, as a browser would hold it."""
+
+    http: httpx.Client
+    email: str
+    password: str
+
+    def sign_in(self) -> dict[str, str]:
+        """Return the Authorization header of a fresh sign-in."""
+        answer = self.http.post("/api/auth/login", json={"email": self.email, "password": self.password})
+        assert answer.status_code == 200, answer.text
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def new_account() -> dict[str, str]:
+    return {"email": f"{secrets.token_hex(6)}@example.com", "password": secrets.token_urlsafe(16)}
+
+
+@pytest.fixture
+def visitor(http: httpx.Client, mailbox: Mailbox) -> Visitor:
+    """Somebody who has signed up and followed the link in the mail."""
+    account = new_account()
+    answer = http.post("/api/auth/register", json=account)
+    assert answer.status_code == 201, answer.text
+    token = mailbox.link_for(account["email"]).split("token=")[1]
+    assert http.post("/api/auth/verify", json={"token": token}).status_code == 200
+    return Visitor(http, **account)

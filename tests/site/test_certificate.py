@@ -1,0 +1,77 @@
+"""The edge: certificate, redirect, protocols, headers."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+from socket import create_connection
+
+import httpx
+import pytest
+from testinfra.host import Host
+
+
+def test_the_authority_issued_the_certificate_for_the_sites_name(testbed: dict[str, str], authority: Path) -> None:
+    context = ssl.create_default_context(cafile=str(authority))
+    with (
+        create_connection((testbed["vps_address"], 443), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=testbed["site"]) as secure,
+    ):
+        certificate = secure.getpeercert()
+    assert certificate
+    assert ("DNS", testbed["site"]) in certificate["subjectAltName"]
+    issuer = {key: value for part in certificate["issuer"] for key, value in part}
+    assert "Pebble" in issuer["commonName"]
+
+
+def test_http_leads_to_https_for_good(testbed: dict[str, str]) -> None:
+    answer = httpx.get(f"http://{testbed['site']}/some/page?x=1")
+    assert answer.status_code in {301, 308}
+    assert answer.headers["location"] == f"https://{testbed['site']}/some/page?x=1"
+
+
+def test_http3_is_spoken_and_advertised(outside: Host, testbed: dict[str, str], http: httpx.Client) -> None:
+    assert 'h3=":443"' in http.get("/").headers["alt-svc"]
+    answer = outside.run(
+        "curl -sSk --http3-only -o /dev/null -w '%%{http_version} %%{http_code}' https://%s/", testbed["site"]
+    )
+    assert answer.stdout == "3 200", answer.stderr
+
+
+@pytest.mark.parametrize("protocol", ["tls1", "tls1_1"])
+def test_old_tls_is_refused(outside: Host, testbed: dict[str, str], protocol: str) -> None:
+    attempt = outside.run(
+        "openssl s_client -connect %s:443 -servername %s -%s -cipher ALL:@SECLEVEL=0 </dev/null",
+        testbed["vps_address"], testbed["site"], protocol,
+    )  # fmt: skip
+    assert attempt.rc != 0
+    assert "Cipher is (NONE)" in attempt.stdout
+
+
+def test_a_strangers_name_gets_no_certificate_of_ours(testbed: dict[str, str]) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with create_connection((testbed["vps_address"], 443), timeout=10) as plain, pytest.raises(ssl.SSLError):
+        context.wrap_socket(plain, server_hostname="stranger.example")
+
+
+def test_pages_and_api_carry_the_security_headers(http: httpx.Client) -> None:
+    for path in ("/", "/api/auth/me"):
+        headers = http.get(path).headers
+        assert "max-age=63072000" in headers["strict-transport-security"], path
+        assert headers["x-content-type-options"] == "nosniff", path
+        assert "server" not in headers, path
+    policy = http.get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_edge_logs_each_request_once(http: httpx.Client, vps: Host) -> None:
+    marker = "/log-probe-once"
+    http.get(marker)
+    lines = vps.check_output("docker logs --since 60s $(docker ps -qf name=traefik) 2>&1")
+    hits = [json.loads(line) for line in lines.splitlines() if marker in line]
+    assert len(hits) == 1
+    assert hits[0]["DownstreamStatus"] == 200

@@ -1,0 +1,64 @@
+"""Nothing that was acknowledged is lost when containers or the whole machine restart."""
+
+from __future__ import annotations
+
+import subprocess
+
+import httpx
+import pytest
+from conftest import BACK_SECONDS, Visitor, poll
+from testinfra.host import Host
+
+
+def remembered(visitor: Visitor) -> str | None:
+    """Return the visitor's bio once the site answers again, through a refresh with the cookie from before."""
+    try:
+        renewed = visitor.http.post("/api/auth/refresh")
+        if renewed.status_code != 200:
+            return None
+        bearer = {"Authorization": f"Bearer {renewed.json()['access_token']}"}
+        profile = visitor.http.get("/api/users/me", headers=bearer)
+        return profile.json()["bio"] if profile.status_code == 200 else None
+    except httpx.TransportError:
+        return None
+
+
+@pytest.fixture
+def settled(visitor: Visitor) -> Visitor:
+    """A visitor with something to lose: a profile and a session."""
+    answer = visitor.http.patch("/api/users/me", headers=visitor.sign_in(), json={"bio": "was here before"})
+    assert answer.status_code == 200
+    return visitor
+
+
+def test_data_and_session_survive_a_restart_of_every_container(vps: Host, settled: Visitor) -> None:
+    vps.check_output("docker restart $(docker ps -q)")
+    assert poll(lambda: remembered(settled), BACK_SECONDS, "the site after docker restart") == "was here before"
+
+
+def test_data_and_session_survive_kill_9_of_the_databases(vps: Host, settled: Visitor) -> None:
+    # Redis writes its file to disk each second; what is older than that must survive anything.
+    poll(
+        lambda: True if "aof_pending_bio_fsync:0" in redis_persistence(vps) else None,
+        10,
+        "Redis to reach the disk",
+    )
+    vps.check_output("docker kill -s KILL $(docker ps -qf name=berth-mongo -f name=berth-redis)")
+    vps.check_output("docker start $(docker ps -aqf name=berth-mongo -f name=berth-redis)")
+    assert poll(lambda: remembered(settled), BACK_SECONDS, "the site after kill -9") == "was here before"
+
+
+def redis_persistence(vps: Host) -> str:
+    return vps.check_output(
+        "docker exec $(docker ps -qf name=berth-redis) sh -c "
+        "'REDISCLI_AUTH=$(cat /run/secrets/redis_admin_password) redis-cli --user admin info persistence'"
+    )
+
+
+def test_data_session_and_certificate_survive_a_restart_of_the_vps(
+    vps: Host, settled: Visitor, testbed: dict[str, str]
+) -> None:
+    before = vps.check_output("sha256sum /opt/berth/traefik/acme/acme.json")
+    subprocess.run(["docker", "restart", testbed["vps_container"]], check=True, capture_output=True, timeout=180)
+    assert poll(lambda: remembered(settled), BACK_SECONDS, "the site after a restart of the VPS") == "was here before"
+    assert vps.check_output("sha256sum /opt/berth/traefik/acme/acme.json") == before
