@@ -176,9 +176,7 @@ class Auth:
         mac = hmac.digest(key.encode(), b"refresh:" + token.encode(), "sha256")
         return f"{_session_id(token)}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
 
-    def _recent_successor(
-        self, session: Session | None, token: str, old_hash: str, now: datetime
-    ) -> str | None:
+    def _recent_successor(self, session: Session | None, token: str, old_hash: str, now: datetime) -> str | None:
         """The token that a rotation a moment ago put in this one's place, if there was one."""
         grace = timedelta(seconds=self._settings.refresh_grace_seconds)
         if session is None or session.revoked or session.expires_at <= now:

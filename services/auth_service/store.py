@@ -102,9 +102,7 @@ class MongoRedisAuthStore:
         await self._database.users.update_one({"_id": user_id}, {"$set": {"password_hash": password_hash}})
 
     async def insert_verification(self, token_hash: str, user_id: str, expires_at: datetime) -> None:
-        await self._database.verifications.insert_one(
-            {"_id": token_hash, "user_id": user_id, "expires_at": expires_at}
-        )
+        await self._database.verifications.insert_one({"_id": token_hash, "user_id": user_id, "expires_at": expires_at})
 
     async def verify_user(self, token_hash: str, now: datetime) -> User | None:
         found = await self._database.verifications.find_one({"_id": token_hash, "expires_at": {"$gt": now}})

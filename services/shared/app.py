@@ -37,9 +37,7 @@ def new_app(title: str, prefix: str, release: str, lifespan: Lifespan) -> FastAP
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             definitions = problem.pop("$defs")
-            schema.setdefault("components", {}).setdefault("schemas", {}).update(
-                {**definitions, "Problem": problem}
-            )
+            schema.setdefault("components", {}).setdefault("schemas", {}).update({**definitions, "Problem": problem})
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -33,8 +33,8 @@ logconfig_dict = logging_config(
     os.environ.get("COLOUR", ""),
 )
 
-# gunicorn's own handlers would write lines that are not JSON.
-logconfig_dict["loggers"]["gunicorn.error"] = {"level": "INFO", "handlers": [], "propagate": True}
+# gunicorn's own handler would write lines that are not JSON. uvicorn's logger borrows this one.
+logconfig_dict["loggers"]["gunicorn.error"] = {"level": "INFO", "handlers": ["out"], "propagate": False}
 
 METRICS_DIRECTORY = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 

@@ -14,7 +14,8 @@ _SECRETS = re.compile(
     r"|(?i:(?<=bearer )|(?<=basic ))[\w.~+/=-]{8,}"
     r"|(?i:(?:token|password|secret|refresh_token)[\w]*[\\\"']*\s*[=:]\s*[\\\"']*)[^\s\"'\\&,;}]+"
 )
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
+# Besides a record's own fields: uvicorn's coloured copy of the message, and celery's of the arguments.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"color_message", "data", "taskName"}
 
 
 def mask(text: str) -> str:
@@ -51,15 +52,11 @@ def logging_config(service: str, level: str, release: str, colour: str) -> dict[
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {
-            "json": {"()": JsonFormatter, "service": service, "release": release, "colour": colour}
-        },
+        "formatters": {"json": {"()": JsonFormatter, "service": service, "release": release, "colour": colour}},
         "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "json", "stream": sys.stdout}},
         "root": {"level": level, "handlers": ["out"]},
         # The libraries' own chatter at INFO says nothing that our lines do not.
-        "loggers": {
-            name: {"level": "WARNING"} for name in ("httpx", "pymongo", "kombu", "amqp", "tornado.access")
-        },
+        "loggers": {name: {"level": "WARNING"} for name in ("pymongo", "kombu", "celery.worker.strategy")},
     }
 
 

@@ -15,6 +15,8 @@ VISIBILITY_SECONDS = 300
 SEND_SECONDS = 3
 
 SEND_VERIFICATION = "mail.send_verification"
+HEARTBEAT = "maintenance.heartbeat"
+PURGE_DELIVERIES = "maintenance.purge_deliveries"
 
 
 class QueueUnavailable(Exception):
@@ -22,7 +24,10 @@ class QueueUnavailable(Exception):
 
 
 def new_celery(broker: str, backend: str | None = None) -> Celery:
-    """A Celery application that speaks JSON and gives a task back when its worker dies."""
+    """A Celery application that speaks JSON and gives a task back when its worker dies.
+
+    Who only sends has no result back end: with one, each task sent would cost a subscription.
+    """
     app = Celery("berth", broker=broker, backend=backend, set_as_current=backend is not None)
     app.conf.update(
         accept_content=["json"],
@@ -62,7 +67,8 @@ class TaskQueue:
 
     def _send(self, task: str, arguments: dict[str, Any]) -> None:
         # No retry here: the caller is a person who waits.
-        self._app.send_task(task, kwargs=arguments, retry=False, ignore_result=True)
+        # The arguments hold links that work like passwords: they are for the worker, not for its monitors.
+        self._app.send_task(task, kwargs=arguments, kwargsrepr="{...}", retry=False)
 
     async def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -10,8 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 SECRETS_DIRECTORY = Path("/run/secrets")
 
 SIGNING_KEY_HINT = (
-    "JWT_SECRET_KEY must be a secret of your own with at least 32 characters; "
-    "make one with `openssl rand -hex 32`."
+    "JWT_SECRET_KEY must be a secret of your own with at least 32 characters; make one with `openssl rand -hex 32`."
 )
 _EXAMPLE_WORDS = ("change", "replace", "example", "insert", "secret", "default")
 

@@ -53,9 +53,7 @@ class MongoRedisUserStore:
         found = await self._database.profiles.find_one({"_id": claims.sub})
         profile = _profile(found) if found else await self._upsert(claims, {}, now)
         # NX: a change that came in between has already put the newer one there.
-        await self._cache.set(
-            _profile_key(profile.id), profile.model_dump_json(), ex=self._cache_seconds, nx=True
-        )
+        await self._cache.set(_profile_key(profile.id), profile.model_dump_json(), ex=self._cache_seconds, nx=True)
         return profile
 
     async def change(self, claims: Claims, fields: dict[str, str], now: datetime) -> Profile:
@@ -66,9 +64,7 @@ class MongoRedisUserStore:
 
     async def _upsert(self, claims: Claims, fields: dict[str, Any], now: datetime) -> Profile:
         first = {"email": claims.email, "name": claims.name, "bio": "", "created_at": now, "updated_at": now}
-        change: dict[str, Any] = {
-            "$setOnInsert": {name: value for name, value in first.items() if name not in fields}
-        }
+        change: dict[str, Any] = {"$setOnInsert": {name: value for name, value in first.items() if name not in fields}}
         if fields:
             change["$set"] = fields
         for attempt in (1, 2):

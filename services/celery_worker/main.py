@@ -1,0 +1,72 @@
+"""Wiring of celery_worker: the application, its schedule, and the signs of life that Docker looks for."""
+
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, signals
+from celery.beat import PersistentScheduler
+from celery.schedules import crontab
+
+from celery_worker import tasks
+from celery_worker.settings import WorkerSettings
+from shared.logging import configure_logging
+from shared.queue import HEARTBEAT, PURGE_DELIVERIES, new_celery
+
+# The only place that is writable in a read-only container.
+WORKER_ALIVE = Path("/dev/shm/worker-alive")  # noqa: S108
+BEAT_ALIVE = Path("/dev/shm/beat-alive")  # noqa: S108
+BEAT_SCHEDULE = Path("/dev/shm/beat-schedule")  # noqa: S108
+
+HEARTBEAT_EVERY_SECONDS = 30
+
+
+class AliveScheduler(PersistentScheduler):
+    """Beat's scheduler, which touches a file at each round so that a stuck beat shows."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        BEAT_ALIVE.touch()
+        # Beat sleeps until the next entry; it must not outsleep its own health check.
+        return min(float(super().tick(*args, **kwargs)), 10.0)
+
+
+def create_app(settings: WorkerSettings, service: str = "celery_worker") -> Celery:
+    """Build the application with its tasks and schedule."""
+    redis = settings.redis_uri.get_secret_value()
+    app = new_celery(redis, backend=redis)
+    app.conf.update(
+        include=[tasks.__name__],
+        worker_concurrency=settings.worker_concurrency,
+        task_soft_time_limit=45,
+        task_time_limit=60,
+        # A stopping worker hands waiting messages back instead of keeping them until the timeout.
+        worker_soft_shutdown_timeout=5,
+        worker_enable_soft_shutdown_on_idle=True,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_max_tasks_per_child=1000,
+        beat_scheduler=AliveScheduler,
+        beat_schedule_filename=str(BEAT_SCHEDULE),
+        beat_max_loop_interval=10,
+        beat_schedule={
+            "heartbeat": {
+                "task": HEARTBEAT,
+                "schedule": HEARTBEAT_EVERY_SECONDS,
+                # Nobody needs yesterday's: they do not pile up while no worker runs.
+                "options": {"expires": HEARTBEAT_EVERY_SECONDS},
+            },
+            "purge deliveries": {"task": PURGE_DELIVERIES, "schedule": crontab(hour=3, minute=20)},
+        },
+    )
+
+    def log_as_json(**_: Any) -> None:
+        configure_logging(service, settings.log_level, settings.release, settings.colour)
+
+    signals.setup_logging.connect(log_as_json, weak=False)
+    signals.heartbeat_sent.connect(_touch_worker_alive)
+    return app
+
+
+def _touch_worker_alive(**_: Any) -> None:
+    # Sent by the consumer's own loop every two seconds, and only while the broker is connected.
+    WORKER_ALIVE.touch()
