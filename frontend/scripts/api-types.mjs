@@ -1,0 +1,33 @@
+// Writes src/lib/api-types.ts from openapi/*.json: the services' documents, joined into one.
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
+import openapiTS, { astToString } from 'openapi-typescript'
+
+const folder = new URL('../openapi/', import.meta.url)
+const joined = { openapi: '3.1.0', info: { title: 'Berth', version: '1' }, paths: {}, components: { schemas: {} } }
+
+/** Two services may share a schema, such as the problem document, but not its name with another meaning. */
+function add(target, additions, file) {
+  for (const [name, value] of Object.entries(additions)) {
+    if (name in target && !isDeepStrictEqual(target[name], value)) {
+      throw new Error(`${file}: ${name} differs from the one in another service's document`)
+    }
+    target[name] = value
+  }
+}
+
+for (const file of readdirSync(folder).sort()) {
+  const document = JSON.parse(readFileSync(new URL(file, folder), 'utf8'))
+  const published = Object.entries(document.paths).filter(([path]) => path.startsWith('/api/'))
+  add(joined.paths, Object.fromEntries(published), file)
+  add(joined.components.schemas, document.components.schemas, file)
+}
+for (const path of Object.values(joined.paths)) {
+  for (const operation of Object.values(path)) {
+    delete operation.security
+    delete operation.operationId
+  }
+}
+
+const notice = '// Written by `npm run api-types` from openapi/*.json. Do not edit.\n\n'
+writeFileSync(new URL('../src/lib/api-types.ts', import.meta.url), notice + astToString(await openapiTS(joined)))

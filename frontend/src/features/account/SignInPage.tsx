@@ -1,0 +1,58 @@
+import { useEffect } from 'react'
+import { Alert } from '~/components/Alert'
+import { Button } from '~/components/Button'
+import { EmailField, PasswordField } from '~/components/Field'
+import { Link } from '~/components/Link'
+import { Page } from '~/components/Page'
+import { emailMistake, useForm } from '~/lib/form'
+import { ApiError } from '~/lib/http'
+import { redirect, usePlace } from '~/lib/router'
+import { useSession, useSessionState } from '~/lib/session'
+import { signIn } from './api'
+import { ResendButton } from './ResendButton'
+
+export function SignInPage() {
+  const session = useSession()
+  const { status } = useSessionState()
+  const { email = '', next = '/profile' } = usePlace().handover
+  const { values, failure, busy, formProps, field } = useForm({
+    initial: { email, password: '' },
+    check: (entered) => ({
+      email: emailMistake(entered.email),
+      password: entered.password === '' ? 'Enter your password.' : undefined,
+    }),
+    send: async (entered) => {
+      session.begin(await signIn({ email: entered.email.trim(), password: entered.password }))
+    },
+    blame: ({ code }) =>
+      code === 'credentials_invalid' ? { password: 'The email or the password is not right. Please check both.' } : {},
+  })
+
+  useEffect(() => {
+    if (status === 'signed-in') redirect(next)
+  }, [status, next])
+
+  const unverified = failure instanceof ApiError && failure.code === 'email_unverified'
+  return (
+    <Page title="Sign in" lead="Good to see you again.">
+      {unverified ? (
+        <>
+          <Alert error={failure} />
+          <ResendButton email={values.email.trim()} />
+        </>
+      ) : (
+        failure !== null && <Alert error={failure} />
+      )}
+      <form {...formProps}>
+        <EmailField {...field('email')} autoComplete="username" />
+        <PasswordField {...field('password')} label="Password" autoComplete="current-password" />
+        <Button type="submit" busy={busy}>
+          {busy ? 'Signing in…' : 'Sign in'}
+        </Button>
+      </form>
+      <p className="aside">
+        New here? <Link to="/signup">Create an account</Link>
+      </p>
+    </Page>
+  )
+}

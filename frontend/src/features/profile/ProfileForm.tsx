@@ -1,0 +1,47 @@
+import { useEffect, useRef } from 'react'
+import { Alert } from '~/components/Alert'
+import { Button } from '~/components/Button'
+import { TextArea, TextField } from '~/components/Field'
+import { useForm } from '~/lib/form'
+import { useSession } from '~/lib/session'
+import { changeProfile, type Profile } from './api'
+
+interface ProfileFormProps {
+  profile: Profile
+  onSaved: (saved: Profile) => void
+  onCancel: () => void
+}
+
+export function ProfileForm({ profile, onSaved, onCancel }: ProfileFormProps) {
+  const session = useSession()
+  const start = useRef<HTMLDivElement>(null)
+  const { failure, busy, formProps, field } = useForm({
+    initial: { name: profile.name, bio: profile.bio },
+    check: () => ({}),
+    send: async ({ name, bio }) => {
+      onSaved(await changeProfile(session, { name: name.trim(), bio: bio.trim() }))
+    },
+  })
+
+  useEffect(() => {
+    start.current?.querySelector('input')?.focus()
+  }, [])
+
+  return (
+    <form {...formProps}>
+      {failure !== null && <Alert error={failure} />}
+      <div ref={start}>
+        <TextField {...field('name')} label="Name" autoComplete="name" optional />
+      </div>
+      <TextArea {...field('bio')} label="About you" optional />
+      <p className="actions">
+        <Button type="submit" busy={busy}>
+          {busy ? 'Saving…' : 'Save changes'}
+        </Button>
+        <Button look="plain" onClick={onCancel}>
+          Cancel
+        </Button>
+      </p>
+    </form>
+  )
+}

@@ -1,0 +1,39 @@
+import { fileURLToPath } from 'node:url'
+import react from '@vitejs/plugin-react'
+import { defineConfig } from 'vitest/config'
+
+const authUrl = process.env.AUTH_URL ?? 'http://localhost:8002'
+const userUrl = process.env.USER_URL ?? 'http://localhost:8001'
+
+// index.html carries the release, not the bundle: an unchanged front end keeps its file names from one
+// release to the next, so browsers keep their cache and either colour can serve the other's page.
+process.env.VITE_RELEASE ??= 'development'
+
+export default defineConfig({
+  plugins: [react()],
+  resolve: { alias: { '~': fileURLToPath(new URL('./src', import.meta.url)) } },
+  server: {
+    host: '0.0.0.0',
+    port: 5173,
+    strictPort: true,
+    // Docker Desktop's mounts carry no change events from macOS and Windows; there, set DEV_POLLING=true.
+    watch: process.env.DEV_POLLING === 'true' ? { usePolling: true, interval: 300 } : {},
+    proxy: {
+      '/api/auth': { target: authUrl, changeOrigin: false },
+      '/api/users': { target: userUrl, changeOrigin: false },
+    },
+  },
+  build: {
+    // The content security policy allows no data: scripts and no inline code, so nothing is inlined.
+    assetsInlineLimit: 0,
+    modulePreload: false,
+    target: 'es2022',
+  },
+  test: {
+    environment: 'happy-dom',
+    include: ['src/**/*.test.{ts,tsx}'],
+    setupFiles: ['src/testing/setup.ts'],
+    restoreMocks: true,
+    unstubGlobals: true,
+  },
+})
