@@ -47,6 +47,8 @@ def step(title: str) -> Iterator[None]:
 
 def run(*command: str | Path) -> None:
     environment = {**os.environ, "BERTH_TESTBED": str(STATE), "BERTH_TESTBED_SITE": SITE}
+    if (STATE / "vault-password").exists():
+        environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(STATE / "vault-password")
     done = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, check=False)
     if done.returncode:
         raise DemoError(f"`{' '.join(str(part) for part in command)}` ended with {done.returncode}; see above.")
@@ -195,7 +197,8 @@ def up() -> None:
         stage = {"testbed_publish": published, "testbed_publish_mailbox": f"127.0.0.1:{mailbox_port}"}
         quiet_playbook("molecule/shared/create.yml", "-e", json.dumps({**stage, "testbed_public_url": url}))
     with step("Secrets of this environment"):
-        quiet_playbook("ansible/new_environment.yml", "-i", "inventories/demo")
+        vault = {"env": "demo", "vault_file": f"{STATE}/vault.yml", "vault_password_file": f"{STATE}/vault-password"}
+        quiet_playbook("ansible/new_environment.yml", "-e", json.dumps(vault))
     with step("ansible-playbook site.yml -i inventories/demo"):
         run("ansible-playbook", "site.yml", "-i", "inventories/demo")
     with step("A first visitor signs up, and follows the link in the mail"):
