@@ -1,0 +1,61 @@
+// Brings the database to the state the services expect, and says CHANGED or OK. Run by mongosh inside the container:
+//   mongosh --quiet --norc --nodb /etc/berth/mongo-init.js
+// Passwords are read from files, so that no command line shows them. Each step looks before it acts.
+
+const fs = require("fs");
+
+const ADDRESS = "mongodb://127.0.0.1:27017/?directConnection=true";
+const USERS = { auth_service: "auth_db", user_service: "user_db", celery_worker: "celery_db" };
+const PRIMARY_TIMEOUT_MS = 60000;
+
+const secret = (name) => fs.readFileSync(`/run/secrets/${name}`, "utf8").trim();
+
+function signsIn(database, user, password) {
+  try {
+    return Boolean(new Mongo(ADDRESS).getDB(database).auth(user, password).ok);
+  } catch (error) {
+    if (error.codeName === "AuthenticationFailed" || error.code === 18) return false;
+    throw error;
+  }
+}
+
+function ensureReplicaSet(admin) {
+  if (admin.hello().setName) return false;
+  admin.runCommand({ replSetInitiate: { _id: "rs0", members: [{ _id: 0, host: "mongo:27017" }] } });
+  return true;
+}
+
+function waitForPrimary(admin) {
+  const end = Date.now() + PRIMARY_TIMEOUT_MS;
+  while (!admin.hello().isWritablePrimary) {
+    if (Date.now() > end) throw new Error("the replica set has no primary; see the log of berth-mongo-1");
+    sleep(200);
+  }
+}
+
+function ensureUser(server, user, database) {
+  const password = secret(`mongo_${user}_password`);
+  const own = server.getDB(database);
+  const roles = [{ role: "readWrite", db: database }];
+  const present = own.getUser(user);
+  if (present === null) {
+    own.createUser({ user, pwd: password, roles });
+    return true;
+  }
+  const has = present.roles.map((r) => `${r.role}@${r.db}`).join();
+  if (has === `readWrite@${database}` && signsIn(database, user, password)) return false;
+  own.updateUser(user, { pwd: password, roles });
+  return true;
+}
+
+const server = new Mongo(ADDRESS);
+const admin = server.getDB("admin");
+admin.auth("root", secret("mongo_root_password"));
+
+const changes = [];
+if (ensureReplicaSet(admin)) changes.push("replica set");
+waitForPrimary(admin);
+for (const [user, database] of Object.entries(USERS)) {
+  if (ensureUser(server, user, database)) changes.push(user);
+}
+print(changes.length ? `CHANGED: ${changes.join(", ")}` : "OK");

@@ -1,0 +1,38 @@
+"""Which images a host lacks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def _by_name(inspected: str) -> dict[str, tuple[Any, ...]]:
+    """Map each name in the output of `docker image inspect` to what identifies its content.
+
+    Ids are no good for that: two engines may give the same image different ones.
+    """
+    return {
+        name: (image["Created"], tuple(image["RootFS"]["Layers"]))
+        for image in json.loads(inspected or "[]")
+        for name in image["RepoTags"] or []
+    }
+
+
+def images_absent(wanted: list[str], inspected: str) -> list[str]:
+    """Return the wanted images that `docker image inspect` did not show."""
+    present = _by_name(inspected)
+    return [name for name in wanted if name not in present]
+
+
+def images_that_differ(wanted: list[str], here: str, there: str) -> list[str]:
+    """Return the wanted images that are missing there or have other content than here."""
+    ours, theirs = _by_name(here), _by_name(there)
+    return [name for name in wanted if ours[name] != theirs.get(name)]
+
+
+class FilterModule:
+    """Filters of role stack."""
+
+    def filters(self) -> dict[str, object]:
+        """Name the filters for Ansible."""
+        return {"images_absent": images_absent, "images_that_differ": images_that_differ}

@@ -1,0 +1,185 @@
+"""Every variable is documented, written to the host, and read there: nothing missing, nothing left over."""
+
+import importlib.machinery
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from auth_service.settings import AuthSettings
+from celery_worker.settings import WorkerSettings
+from shared.settings import CommonSettings
+from user_service.settings import UserSettings
+
+ROOT = Path(__file__).parent.parent
+ROLE = ROOT / "roles/environment"
+# Given by ansible/release.yml for one run of compose.
+BY_THE_RELEASE = {"RELEASE", "COLOUR"}
+SETTINGS: dict[str, type[CommonSettings]] = {
+    "auth_service": AuthSettings,
+    "user_service": UserSettings,
+    "celery_worker": WorkerSettings,
+    "flower": WorkerSettings,
+}
+
+
+def load(path: Path) -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader(path.stem.replace("-", "_"), str(path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
+
+
+berth_secrets = load(ROLE / "files/berth-secrets")
+environment = load(ROLE / "filter_plugins/environment.py")
+
+
+def example() -> dict[str, str]:
+    return dict(re.findall(r"^([A-Z_]+)='(.*)'$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+
+
+def good() -> dict[str, str]:
+    """Values that pass every check."""
+    values = {name: "k" * 64 if value == "replace-me" else value for name, value in example().items()}
+    for name in ("BERTH_DOMAIN", "PUBLIC_URL", "IMAGE_PREFIX", "SMTP_HOST", "SMTP_USERNAME", "MAIL_FROM"):
+        values[name] = values[name].replace("example.com", "berth.test")
+    return values
+
+
+def compose() -> str:
+    return (ROOT / "docker-compose.prod.yml").read_text()
+
+
+def secrets_of(**changes: str) -> dict[str, dict[str, str]]:
+    return dict(berth_secrets.secrets({**good(), **changes}))
+
+
+def test_the_example_documents_exactly_what_the_role_writes() -> None:
+    written = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_environment_values"]
+    assert list(example()) == list(written)
+
+
+def test_every_group_of_the_example_has_an_explanation() -> None:
+    blocks = (ROOT / ".env.example").read_text().split("\n\n")
+    assert [block for block in blocks if not block.startswith("#")] == []
+
+
+def test_compose_reads_only_variables_that_are_written() -> None:
+    assert set(re.findall(r"\$\{([A-Z_]+)", compose())) - BY_THE_RELEASE <= set(example())
+
+
+class Noticed(dict[str, str]):
+    """A mapping that remembers which of its values were asked for."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__(values)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+
+def test_every_variable_has_a_reader() -> None:
+    values = Noticed(good())
+    berth_secrets.secrets(values)
+    by_compose = set(re.findall(r"\$\{([A-Z_]+)", compose()))
+    # The name of the site is for people who open the file.
+    assert set(example()) - values.names - by_compose == {"BERTH_DOMAIN"}
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_a_service_gets_every_secret_it_needs_and_none_it_does_not_know(service: str) -> None:
+    fields = SETTINGS[service].model_fields
+    required = {name for name, field in fields.items() if field.is_required()}
+    given = set(secrets_of()[service])
+    assert required - given - set(environment_of(service)) == set()
+    assert given <= set(fields)
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_a_service_is_told_nothing_it_does_not_know(service: str) -> None:
+    known = set(SETTINGS[service].model_fields) | {"web_concurrency"}
+    assert set(environment_of(service)) <= known
+
+
+def environment_of(service: str) -> list[str]:
+    return [name.lower() for name in yaml.safe_load(compose())["services"][service]["environment"]]
+
+
+def test_the_example_values_are_all_refused() -> None:
+    problems = "\n".join(environment.environment_problems(example()))
+    for name, value in example().items():
+        if value == "replace-me":
+            assert f"environment_{name.lower()} " in problems
+    assert "environment_domain " in problems
+
+
+def test_good_values_are_accepted() -> None:
+    assert environment.environment_problems(good()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("BERTH_DOMAIN", "", "environment_domain (in this project: berth_domain"),
+        ("BERTH_DOMAIN", "https://berth.test", "is not a host name"),
+        ("JWT_SECRET_KEY", "", "openssl rand -hex 32"),
+        ("JWT_SECRET_KEY", "k" * 31, "shorter than 32 characters"),
+        ("REDIS_ADMIN_PASSWORD", "it's a long password", "holds a quote"),
+        ("SMTP_PASSWORD", "first\nsecond", "a line break"),
+        ("MONGO_URI", "localhost:27017", "must read mongodb://"),
+        ("REDIS_URI", "http://cache", "must read redis://"),
+        ("PUBLIC_URL", "http://berth.test", "must be https://"),
+        ("MAIL_FROM", "nobody", "holds no mail address"),
+        ("MONGO_KEYFILE", "not base64!", "base64"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_remedy(name: str, value: str, said: str) -> None:
+    problems = environment.environment_problems({**good(), name: value})
+    assert len(problems) == 1
+    assert said in problems[0]
+
+
+def test_a_managed_database_needs_no_local_passwords() -> None:
+    managed = {**good(), "MONGO_URI": "mongodb+srv://me:pw@cluster.berth.test/", "MONGO_ROOT_PASSWORD": ""}
+    assert environment.environment_problems(managed) == []
+
+
+def test_passwords_are_encoded_in_addresses() -> None:
+    secrets = secrets_of(MONGO_AUTH_SERVICE_PASSWORD="a/b@c:d", REDIS_AUTH_SERVICE_PASSWORD="a/b@c:d")["auth_service"]
+    assert secrets["mongo_uri"] == "mongodb://auth_service:a%2Fb%40c%3Ad@mongo:27017/auth_db?directConnection=true"
+    assert secrets["redis_uri"] == "redis://auth_service:a%2Fb%40c%3Ad@redis:6379/0"
+
+
+def test_a_managed_database_gets_the_name_of_each_services_own() -> None:
+    secrets = secrets_of(
+        MONGO_URI="mongodb://me:pw@db.berth.test:27017/?tls=true", REDIS_URI="rediss://x:y@cache:6380/0"
+    )
+    assert (
+        secrets["user_service"]["mongo_uri"] == "mongodb://me:pw@db.berth.test:27017/user_db?tls=true&authSource=admin"
+    )
+    assert secrets["celery_worker"]["redis_uri"] == "rediss://x:y@cache:6380/0"
+    assert not {"mongo", "redis"} & set(secrets)
+
+
+def test_redis_users_are_kept_as_digests() -> None:
+    users = secrets_of(REDIS_ADMIN_PASSWORD="a long password of mine")["redis"]["users.acl"]
+    assert "a long password of mine" not in users
+    assert users.startswith("user default off\n")
+
+
+def test_a_line_of_another_form_is_refused_by_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".env").write_text("A='b'\nB=c\n")
+    assert berth_secrets.main(["--check", str(tmp_path / ".env")]) == 1
+    assert "line 2 does not read" in capsys.readouterr().err
+
+
+def test_the_user_ids_are_those_of_the_containers() -> None:
+    services = yaml.safe_load(compose())["services"]
+    assert {name: f"{uid}:{uid}" for name, uid in berth_secrets.UIDS.items()} == {
+        name: services[name]["user"] for name in berth_secrets.UIDS
+    }
