@@ -1,4 +1,4 @@
-// Writes src/lib/api-types.ts from openapi/*.json: the services' documents, joined into one.
+// Writes (or, with --print, shows) src/lib/api-types.ts from openapi/*.json: the services' documents, joined into one.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import openapiTS, { astToString } from 'openapi-typescript'
@@ -29,5 +29,8 @@ for (const path of Object.values(joined.paths)) {
   }
 }
 
-const notice = '// Written by `npm run api-types` from openapi/*.json. Do not edit.\n\n'
-writeFileSync(new URL('../src/lib/api-types.ts', import.meta.url), notice + astToString(await openapiTS(joined)))
+// A field with a default may be left out of a request.
+const types = astToString(await openapiTS(joined, { defaultNonNullable: false }))
+const file = `// Written by \`npm run api-types\` from openapi/*.json. Do not edit.\n\n${types}`
+if (process.argv.includes('--print')) process.stdout.write(file)
+else writeFileSync(new URL('../src/lib/api-types.ts', import.meta.url), file)

@@ -10,6 +10,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /**
+         * Register
+         * @description Create an account and send a link that verifies its address.
+         */
         post: {
             parameters: {
                 query?: never;
@@ -29,10 +33,19 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Account"];
+                        "application/json": components["schemas"]["Registered"];
                     };
                 };
-                /** @description email_taken */
+                /** @description Bad Request */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Conflict */
                 409: {
                     headers: {
                         [name: string]: unknown;
@@ -41,8 +54,26 @@ export interface paths {
                         "application/problem+json": components["schemas"]["Problem"];
                     };
                 };
-                /** @description invalid */
+                /** @description Request Entity Too Large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Unprocessable Entity */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Service Unavailable */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -67,6 +98,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /**
+         * Verify
+         * @description Verify the address that the link was sent to.
+         */
         post: {
             parameters: {
                 query?: never;
@@ -76,7 +111,7 @@ export interface paths {
             };
             requestBody: {
                 content: {
-                    "application/json": components["schemas"]["Verification"];
+                    "application/json": components["schemas"]["VerificationToken"];
                 };
             };
             responses: {
@@ -89,7 +124,7 @@ export interface paths {
                         "application/json": components["schemas"]["Verified"];
                     };
                 };
-                /** @description token_invalid */
+                /** @description Bad Request */
                 400: {
                     headers: {
                         [name: string]: unknown;
@@ -98,8 +133,26 @@ export interface paths {
                         "application/problem+json": components["schemas"]["Problem"];
                     };
                 };
-                /** @description invalid */
+                /** @description Request Entity Too Large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Unprocessable Entity */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Service Unavailable */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -124,6 +177,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /**
+         * Resend Verification
+         * @description Send the link again. The answer is the same whether the address has an account or not.
+         */
         post: {
             parameters: {
                 query?: never;
@@ -137,15 +194,44 @@ export interface paths {
                 };
             };
             responses: {
-                /** @description Accepted */
+                /** @description Successful Response */
                 202: {
                     headers: {
                         [name: string]: unknown;
                     };
-                    content?: never;
+                    content: {
+                        "application/json": components["schemas"]["Accepted"];
+                    };
                 };
-                /** @description invalid */
+                /** @description Bad Request */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Request Entity Too Large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Unprocessable Entity */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Service Unavailable */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -170,6 +256,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /**
+         * Login
+         * @description Start a session: an access token in the answer, a refresh token in a cookie.
+         */
         post: {
             parameters: {
                 query?: never;
@@ -189,10 +279,19 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Tokens"];
+                        "application/json": components["schemas"]["AccessToken"];
                     };
                 };
-                /** @description credentials_invalid */
+                /** @description Bad Request */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Unauthorized */
                 401: {
                     headers: {
                         [name: string]: unknown;
@@ -201,7 +300,7 @@ export interface paths {
                         "application/problem+json": components["schemas"]["Problem"];
                     };
                 };
-                /** @description email_unverified */
+                /** @description Forbidden */
                 403: {
                     headers: {
                         [name: string]: unknown;
@@ -210,8 +309,35 @@ export interface paths {
                         "application/problem+json": components["schemas"]["Problem"];
                     };
                 };
-                /** @description invalid */
+                /** @description Request Entity Too Large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Unprocessable Entity */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Too Many Requests */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Service Unavailable */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -236,6 +362,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /**
+         * Refresh
+         * @description Swap the refresh cookie for a new one and get a new access token.
+         */
         post: {
             parameters: {
                 query?: never;
@@ -251,11 +381,20 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Tokens"];
+                        "application/json": components["schemas"]["AccessToken"];
                     };
                 };
-                /** @description session_revoked */
+                /** @description Unauthorized */
                 401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Service Unavailable */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -280,6 +419,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /**
+         * Logout
+         * @description End the session and clear the cookie.
+         */
         post: {
             parameters: {
                 query?: never;
@@ -289,12 +432,21 @@ export interface paths {
             };
             requestBody?: never;
             responses: {
-                /** @description No Content */
+                /** @description Successful Response */
                 204: {
                     headers: {
                         [name: string]: unknown;
                     };
                     content?: never;
+                };
+                /** @description Service Unavailable */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
                 };
             };
         };
@@ -311,6 +463,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /**
+         * Me
+         * @description Whom the access token speaks for. Only verified addresses get one.
+         */
         get: {
             parameters: {
                 query?: never;
@@ -326,11 +482,20 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Account"];
+                        "application/json": components["schemas"]["Me"];
                     };
                 };
-                /** @description token_invalid */
+                /** @description Unauthorized */
                 401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Service Unavailable */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -355,6 +520,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /**
+         * Read Me
+         * @description The profile of whoever holds the access token.
+         */
         get: {
             parameters: {
                 query?: never;
@@ -373,8 +542,17 @@ export interface paths {
                         "application/json": components["schemas"]["Profile"];
                     };
                 };
-                /** @description token_invalid */
+                /** @description Unauthorized */
                 401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Service Unavailable */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -389,6 +567,10 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
+        /**
+         * Change Me
+         * @description Change the fields that are sent; the others stay.
+         */
         patch: {
             parameters: {
                 query?: never;
@@ -411,7 +593,16 @@ export interface paths {
                         "application/json": components["schemas"]["Profile"];
                     };
                 };
-                /** @description token_invalid */
+                /** @description Bad Request */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Unauthorized */
                 401: {
                     headers: {
                         [name: string]: unknown;
@@ -420,8 +611,26 @@ export interface paths {
                         "application/problem+json": components["schemas"]["Problem"];
                     };
                 };
-                /** @description invalid */
+                /** @description Request Entity Too Large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Unprocessable Entity */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Service Unavailable */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -437,59 +646,164 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        Registration: {
-            /** Format: email */
-            email: string;
-            password: string;
-            name?: string;
+        /** Accepted */
+        Accepted: {
+            /**
+             * Status
+             * @default accepted
+             * @constant
+             */
+            status?: "accepted";
         };
-        Account: {
-            id: string;
-            /** Format: email */
-            email: string;
-            verified: boolean;
-        };
-        Verification: {
-            token: string;
-        };
-        Verified: {
-            /** Format: email */
-            email: string;
-            verified: boolean;
-        };
-        VerificationRequest: {
-            /** Format: email */
-            email: string;
-        };
-        Credentials: {
-            /** Format: email */
-            email: string;
-            password: string;
-        };
-        Tokens: {
+        /** AccessToken */
+        AccessToken: {
+            /** Access Token */
             access_token: string;
-            token_type: string;
+            /**
+             * Token Type
+             * @default bearer
+             * @constant
+             */
+            token_type?: "bearer";
+            /** Expires In */
             expires_in: number;
         };
-        Problem: {
-            type: string;
-            title: string;
-            status: number;
-            detail: string;
-            code: string;
-            request_id: string;
-        };
-        Profile: {
-            id: string;
-            /** Format: email */
+        /** Credentials */
+        Credentials: {
+            /**
+             * Email
+             * @example ada@example.com
+             */
             email: string;
+            /** Password */
+            password: string;
+        };
+        /** Me */
+        Me: {
+            /** Id */
+            id: string;
+            /** Email */
+            email: string;
+            /** Verified */
+            verified: boolean;
+        };
+        /** Registered */
+        Registered: {
+            /** Id */
+            id: string;
+            /** Email */
+            email: string;
+            /** Verified */
+            verified: boolean;
+            /**
+             * Mail
+             * @enum {string}
+             */
+            mail: "queued" | "delayed";
+        };
+        /** Registration */
+        Registration: {
+            /**
+             * Email
+             * @example ada@example.com
+             */
+            email: string;
+            /** Password */
+            password: string;
+            /**
+             * Name
+             * @default
+             * @example Ada Lovelace
+             */
+            name?: string;
+        };
+        /** VerificationRequest */
+        VerificationRequest: {
+            /**
+             * Email
+             * @example ada@example.com
+             */
+            email: string;
+        };
+        /** VerificationToken */
+        VerificationToken: {
+            /** Token */
+            token: string;
+        };
+        /** Verified */
+        Verified: {
+            /** Email */
+            email: string;
+            /** Verified */
+            verified: boolean;
+        };
+        /**
+         * FieldProblem
+         * @description One field that was refused, and why.
+         */
+        FieldProblem: {
+            /** Field */
+            field: string;
+            /** Message */
+            message: string;
+        };
+        /**
+         * Problem
+         * @description What every error answer looks like (RFC 9457).
+         */
+        Problem: {
+            /**
+             * Type
+             * @default about:blank
+             */
+            type?: string;
+            /** Title */
+            title: string;
+            /** Status */
+            status: number;
+            /** Detail */
+            detail: string;
+            /** Code */
+            code: string;
+            /** Request Id */
+            request_id: string;
+            /**
+             * Errors
+             * @default null
+             */
+            errors?: components["schemas"]["FieldProblem"][] | null;
+        };
+        /** Profile */
+        Profile: {
+            /** Id */
+            id: string;
+            /** Email */
+            email: string;
+            /** Name */
             name: string;
+            /** Bio */
             bio: string;
-            /** Format: date-time */
+            /**
+             * Updated At
+             * Format: date-time
+             */
             updated_at: string;
         };
+        /**
+         * ProfileChange
+         * @description Fields that are left out stay as they are.
+         */
         ProfileChange: {
+            /**
+             * Name
+             * @default
+             * @example Ada Lovelace
+             */
             name?: string;
+            /**
+             * Bio
+             * @default
+             */
             bio?: string;
         };
     };

@@ -86,5 +86,16 @@ export function useForm<Values extends Record<string, string>>(options: FormOpti
 /** Only what surely is no address; whether mail arrives there, the verification mail finds out. */
 export function emailMistake(email: string): string | undefined {
   if (email.trim() === '') return 'Enter your email.'
-  return /^\S+@\S+\.\S+$/.test(email.trim()) ? undefined : 'This is not an email address, such as ada@example.com.'
+  const address = /^[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)+$/i
+  return address.test(email.trim()) ? undefined : 'This is not an email address, such as ada@example.com.'
+}
+
+export function lengthMistake(text: string, most: number): string | undefined {
+  const length = lengthOf(text.trim())
+  return length > most ? `This is ${String(length)} characters long; at most ${String(most)} fit.` : undefined
+}
+
+/** Characters as the services count them: an emoji is one, not two. */
+export function lengthOf(text: string): number {
+  return Array.from(text).length
 }

@@ -7,7 +7,6 @@ const sentences: Record<string, string> = {
   email_unverified: 'This address is not verified yet. Open the link in the mail we sent you.',
   email_taken: 'There already is an account with this email.',
   token_invalid: 'This link is no longer valid. It may be older than 24 hours or already used.',
-  session_revoked: 'Your session has ended. Please sign in again.',
 }
 
 /** What to tell a person about a failure: what happened and what they can do. */
@@ -15,6 +14,7 @@ export function sentenceFor(error: unknown): string {
   if (!(error instanceof ApiError)) return 'Something went wrong in this page. Load it again and try once more.'
   if (error.status === 429) return `Too many attempts. ${again(error)}`
   if ([502, 503, 504].includes(error.status)) return `Berth is busy just now. ${again(error)}`
+  if (error.status === 401 && error.code !== 'credentials_invalid') return 'Please sign in again.'
   if (error.status >= 500) {
     const reference = error.requestId === undefined ? '' : ` If it stays, tell us this reference: ${error.requestId}.`
     return `Something went wrong on our side. Please try again.${reference}`

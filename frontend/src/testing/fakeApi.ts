@@ -97,7 +97,7 @@ export class FakeApi {
       case 'POST /api/auth/register':
         if (account !== undefined) return problem(409, 'email_taken')
         this.addAccount(email, password, { name: body.name ?? '', verified: false })
-        return Response.json({ id: email, email, verified: false }, { status: 201 })
+        return Response.json({ id: email, email, verified: false, mail: 'queued' }, { status: 201 })
       case 'POST /api/auth/verification':
         return new Response(null, { status: 202 })
       case 'POST /api/auth/verify': {

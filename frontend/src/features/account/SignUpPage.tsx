@@ -4,46 +4,61 @@ import { Button } from '~/components/Button'
 import { EmailField, PasswordField, TextField } from '~/components/Field'
 import { Link } from '~/components/Link'
 import { Page } from '~/components/Page'
-import { emailMistake, useForm } from '~/lib/form'
-import { register } from './api'
+import { emailMistake, lengthMistake, lengthOf, useForm } from '~/lib/form'
+import { type Registered, register } from './api'
 import { ResendButton } from './ResendButton'
 
+const MAX_NAME = 80
 const MIN_PASSWORD = 12
 const MAX_PASSWORD = 128
 
 export function SignUpPage() {
-  const [registered, setRegistered] = useState<string>()
+  const [registered, setRegistered] = useState<Registered>()
   return registered === undefined ? (
     <SignUpForm onRegistered={setRegistered} />
   ) : (
+    <CheckYourMail account={registered} />
+  )
+}
+
+function CheckYourMail({ account: { email, mail } }: { account: Registered }) {
+  return (
     <Page
       title="Check your mail"
       lead={
-        <>
-          We sent a link to <strong>{registered}</strong>. Open it within 24 hours to verify your address, then sign in.
-        </>
+        mail === 'delayed' ? (
+          <>
+            Your account is made, but the mail to <strong>{email}</strong> is late. Please send it again in a minute.
+          </>
+        ) : (
+          <>
+            We sent a link to <strong>{email}</strong>. Open it within 24 hours to verify your address, then sign in.
+          </>
+        )
       }
     >
-      <ResendButton email={registered} />
+      <ResendButton email={email} />
       <p className="aside">
-        No mail after a few minutes? Look into the spam folder, or{' '}
-        <Link to="/signin" handover={{ email: registered }}>
+        No mail after a few minutes? Look into the spam folder. If you have verified the address already, you can{' '}
+        <Link to="/signin" handover={{ email }}>
           sign in
-        </Link>{' '}
-        if you have verified it already.
+        </Link>
+        .
       </p>
     </Page>
   )
 }
 
-function SignUpForm({ onRegistered }: { onRegistered: (email: string) => void }) {
+function SignUpForm({ onRegistered }: { onRegistered: (account: Registered) => void }) {
   const { values, failure, busy, formProps, field } = useForm({
     initial: { name: '', email: '', password: '' },
-    check: ({ email, password }) => ({ email: emailMistake(email), password: passwordMistake(password) }),
+    check: ({ name, email, password }) => ({
+      name: lengthMistake(name, MAX_NAME),
+      email: emailMistake(email),
+      password: passwordMistake(password),
+    }),
     send: async ({ name, email, password }) => {
-      const account = { email: email.trim(), password }
-      await register(name.trim() === '' ? account : { ...account, name: name.trim() })
-      onRegistered(account.email)
+      onRegistered(await register({ name: name.trim(), email: email.trim(), password }))
     },
     blame: ({ code }) =>
       code === 'email_taken' ? { email: 'There already is an account with this email. Sign in instead?' } : {},
@@ -77,7 +92,7 @@ function SignUpForm({ onRegistered }: { onRegistered: (email: string) => void })
 }
 
 function passwordMistake(password: string): string | undefined {
-  const length = Array.from(password).length
+  const length = lengthOf(password)
   if (length < MIN_PASSWORD) return `Choose a password of at least ${String(MIN_PASSWORD)} characters.`
   if (length > MAX_PASSWORD) return `Choose a password of at most ${String(MAX_PASSWORD)} characters.`
 }

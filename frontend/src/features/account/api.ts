@@ -1,6 +1,8 @@
 import { type Answer, type Body, call } from '~/lib/http'
 
-export function register(registration: Body<'post', '/api/auth/register'>): Promise<Answer<'post', '/api/auth/register'>> {
+export type Registered = Answer<'post', '/api/auth/register'>
+
+export function register(registration: Body<'post', '/api/auth/register'>): Promise<Registered> {
   return call('post', '/api/auth/register', registration)
 }
 

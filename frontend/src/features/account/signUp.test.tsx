@@ -74,7 +74,7 @@ test('correcting one field does not move the focus to another', async () => {
 })
 
 test('a double click registers once', async () => {
-  const answer = api.holdNext('POST /api/auth/register', Response.json({}, { status: 201 }))
+  const answer = api.holdNext('POST /api/auth/register', Response.json({ email: 'ada@example.com', mail: 'queued' }, { status: 201 }))
   const user = openApp('/signup')
   await fillIn(user, 'ada@example.com', 'a long enough password')
 
@@ -95,6 +95,16 @@ test('what the server finds wrong with a field is said at that field', async () 
   await user.click(create())
 
   expect(screen.getByLabelText('Password')).toHaveAccessibleDescription(/This password is too common/)
+})
+
+test('a mail that could not leave yet is not called sent', async () => {
+  api.failNext('POST /api/auth/register', Response.json({ email: 'ada@example.com', mail: 'delayed' }, { status: 201 }))
+  const user = openApp('/signup')
+  await fillIn(user, 'ada@example.com', 'a long enough password')
+
+  await user.click(create())
+
+  expect(await screen.findByText(/the mail to/)).toHaveTextContent('is late')
 })
 
 test('too many attempts are answered with the time to wait', async () => {

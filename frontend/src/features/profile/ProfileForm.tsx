@@ -2,9 +2,12 @@ import { useEffect, useRef } from 'react'
 import { Alert } from '~/components/Alert'
 import { Button } from '~/components/Button'
 import { TextArea, TextField } from '~/components/Field'
-import { useForm } from '~/lib/form'
+import { lengthMistake, useForm } from '~/lib/form'
 import { useSession } from '~/lib/session'
 import { changeProfile, type Profile } from './api'
+
+const MAX_NAME = 80
+const MAX_BIO = 500
 
 interface ProfileFormProps {
   profile: Profile
@@ -17,7 +20,7 @@ export function ProfileForm({ profile, onSaved, onCancel }: ProfileFormProps) {
   const start = useRef<HTMLDivElement>(null)
   const { failure, busy, formProps, field } = useForm({
     initial: { name: profile.name, bio: profile.bio },
-    check: () => ({}),
+    check: ({ name, bio }) => ({ name: lengthMistake(name, MAX_NAME), bio: lengthMistake(bio, MAX_BIO) }),
     send: async ({ name, bio }) => {
       onSaved(await changeProfile(session, { name: name.trim(), bio: bio.trim() }))
     },
@@ -33,7 +36,7 @@ export function ProfileForm({ profile, onSaved, onCancel }: ProfileFormProps) {
       <div ref={start}>
         <TextField {...field('name')} label="Name" autoComplete="name" optional />
       </div>
-      <TextArea {...field('bio')} label="About you" optional />
+      <TextArea {...field('bio')} label="About you" hint={`Up to ${String(MAX_BIO)} characters.`} optional />
       <p className="actions">
         <Button type="submit" busy={busy}>
           {busy ? 'Saving…' : 'Save changes'}

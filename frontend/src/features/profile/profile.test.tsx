@@ -60,6 +60,20 @@ test('what was typed stays in the form when saving fails', async () => {
   expect(screen.getByLabelText('About you (optional)')).toHaveValue('Countess of Lovelace')
 })
 
+test('a text that is too long is said at its field and stays there', async () => {
+  const user = openApp('/profile')
+  await user.click(await editButton())
+  const about = screen.getByLabelText('About you (optional)')
+  await user.clear(about)
+  await user.paste('x'.repeat(501))
+
+  await user.click(screen.getByRole('button', { name: 'Save changes' }))
+
+  expect(about).toHaveAccessibleDescription(/501 characters long; at most 500 fit/)
+  expect(about).toHaveFocus()
+  expect(api.count('PATCH /api/users/me')).toBe(0)
+})
+
 test('an access token that expired while the page was open is renewed without a word', async () => {
   const user = openApp('/profile')
   await user.click(await editButton())
