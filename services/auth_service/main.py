@@ -41,7 +41,7 @@ def create_app(settings: AuthSettings | None = None) -> FastAPI:
         await cache.aclose()
         database.client.close()
 
-    app = new_app("Berth auth service", PREFIX, settings.release, lifespan)
+    app = new_app(title="Berth auth service", prefix=PREFIX, release=settings.release, lifespan=lifespan)
     app.state.settings = settings
     app.include_router(router)
     return app

@@ -12,9 +12,8 @@ from celery_worker.settings import WorkerSettings
 from shared.logging import configure_logging
 from shared.queue import HEARTBEAT, PURGE_DELIVERIES, new_celery
 
-# The only place that is writable in a read-only container.
-WORKER_ALIVE = Path("/dev/shm/worker-alive")  # noqa: S108
-BEAT_ALIVE = Path("/dev/shm/beat-alive")  # noqa: S108
+# The only place that is writable in a read-only container. The image's health check looks at the first.
+ALIVE = Path("/dev/shm/celery-alive")  # noqa: S108
 BEAT_SCHEDULE = Path("/dev/shm/beat-schedule")  # noqa: S108
 
 HEARTBEAT_EVERY_SECONDS = 30
@@ -24,7 +23,7 @@ class AliveScheduler(PersistentScheduler):
     """Beat's scheduler, which touches a file at each round so that a stuck beat shows."""
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        BEAT_ALIVE.touch()
+        ALIVE.touch()
         # Beat sleeps until the next entry; it must not outsleep its own health check.
         return min(float(super().tick(*args, **kwargs)), 10.0)
 
@@ -63,10 +62,10 @@ def create_app(settings: WorkerSettings, service: str = "celery_worker") -> Cele
         configure_logging(service, settings.log_level, settings.release, settings.colour)
 
     signals.setup_logging.connect(log_as_json, weak=False)
-    signals.heartbeat_sent.connect(_touch_worker_alive)
+    signals.heartbeat_sent.connect(_touch_alive)
     return app
 
 
-def _touch_worker_alive(**_: Any) -> None:
+def _touch_alive(**_: Any) -> None:
     # Sent by the consumer's own loop every two seconds, and only while the broker is connected.
-    WORKER_ALIVE.touch()
+    ALIVE.touch()

@@ -35,7 +35,7 @@ def create_app(settings: UserSettings | None = None) -> FastAPI:
         await cache.aclose()
         database.client.close()
 
-    app = new_app("Berth user service", PREFIX, settings.release, lifespan)
+    app = new_app(title="Berth user service", prefix=PREFIX, release=settings.release, lifespan=lifespan)
     app.state.settings = settings
     app.include_router(router)
     return app
