@@ -149,7 +149,7 @@ def verification_token(mailbox: str, email: str) -> str:
     """Wait for the mail that the Celery worker sends, and return the token its link carries."""
     deadline = time.monotonic() + MAIL_SECONDS
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{mailbox}/email", timeout=10) as answer:  # noqa: S310  # the demo's own mailbox
+        with urllib.request.urlopen(f"{mailbox}/api/email", timeout=10) as answer:  # noqa: S310  # the demo's own mailbox
             for mail in json.load(answer):
                 if any(to["address"] == email for to in mail["to"]):
                     link = re.search(r"/verify\?token=([\w.~-]+)", mail["text"])

@@ -117,7 +117,7 @@ def test_signing_up_through_the_front_end_sends_a_mail() -> None:
     assert httpx.post(f"{FRONTEND}/api/auth/register", json=account).status_code == 201
 
     def arrived() -> bool:
-        mails = httpx.get(f"{MAILBOX}/email").raise_for_status().json()
+        mails = httpx.get(f"{MAILBOX}/api/email").raise_for_status().json()
         return any(to["address"] == account["email"] for mail in mails for to in mail["to"])
 
     poll(arrived, 60, "the verification mail")

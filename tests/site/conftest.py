@@ -112,7 +112,7 @@ class Mailbox:
         """Wait for the verification mail and return the link in it."""
 
         def look() -> str | None:
-            for mail in httpx.get(f"{self.url}/email").raise_for_status().json():
+            for mail in httpx.get(f"{self.url}/api/email").raise_for_status().json():
                 if any(to["address"] == email for to in mail["to"]):
                     found = re.search(r"https://\S+/verify\?token=[\w.~-]+", mail["text"])
                     if found:
@@ -122,7 +122,7 @@ class Mailbox:
         return poll(look, MAIL_SECONDS, f"verification mail for {email}")
 
     def count_for(self, email: str) -> int:
-        mails = httpx.get(f"{self.url}/email").raise_for_status().json()
+        mails = httpx.get(f"{self.url}/api/email").raise_for_status().json()
         return sum(any(to["address"] == email for to in mail["to"]) for mail in mails)
 
 
