@@ -175,9 +175,7 @@ def mirrors(pairs: Iterable[tuple[str, str]]) -> list[str]:
 # --- doing it -----------------------------------------------------------------
 
 
-def run(
-    *command: str, timeout: float | None = None, stdin: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(*command: str, timeout: float | None = None, stdin: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command and keep what it prints. Raises TimeoutExpired."""
     with stdin.open("rb") if stdin else contextlib.nullcontext(subprocess.DEVNULL) as source:
         return subprocess.run(
@@ -252,9 +250,7 @@ def machine_settings(root: Path) -> None:
     etc = root / "etc"
     etc.mkdir()
     index_line = f"index-url = {index}\n" if index.startswith("http") else ""
-    (etc / "pip.conf").write_text(
-        f"[global]\ncert = {SYSTEM_CAS}\ndisable-pip-version-check = true\n{index_line}"
-    )
+    (etc / "pip.conf").write_text(f"[global]\ncert = {SYSTEM_CAS}\ndisable-pip-version-check = true\n{index_line}")
     registry_line = f"registry={registry}\n" if registry.startswith("http") else ""
     (etc / "npmrc").write_text(f"cafile={SYSTEM_CAS}\n{registry_line}")
     cas = root / EXTRA_CAS.relative_to("/")
@@ -283,14 +279,8 @@ def bootstrap(name: str) -> None:
             )
         must(
             "Installing mmdebstrap",
-            "apt-get",
-            "-qq",
-            "-o",
-            "DPkg::Lock::Timeout=300",
-            "install",
-            "--yes",
-            "--no-install-recommends",
-            "mmdebstrap",
+            *("apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"),
+            *("install", "--yes", "--no-install-recommends", "mmdebstrap"),
         )
     files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     pairs = [pair for file in files if file.is_file() for pair in apt_sources(file.read_text())]
@@ -348,10 +338,7 @@ def build(
     arguments = [f"--build-arg={BY_NAME[need].variable}={reference(BY_NAME[need], mode, prefix)}" for need in needs]
     must(
         f"Building {name}",
-        "docker",
-        "buildx",
-        "build",
-        "--progress=plain",
+        *("docker", "buildx", "build", "--progress=plain"),
         # Attestations carry the time, which would give an unchanged image a new id.
         "--provenance=false",
         "--load",
@@ -365,7 +352,8 @@ def build(
 def current_release() -> str:
     """Return the release name of the application's sources as they are now, committed or not."""
     listed = run(
-        "git", "-C", str(PROJECT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "services", "frontend"
+        *("git", "-C", str(PROJECT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+        *("services", "frontend"),
     )
     if listed.returncode:
         raise BuildError("The release is named after the sources that git lists: run this in a git clone of Berth.")
