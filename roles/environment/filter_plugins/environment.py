@@ -48,7 +48,7 @@ def _remedy(name: str) -> str:
     if name in SECRETS:
         return (
             "Make one: openssl rand -hex 32, or all of them:"
-            " ansible-playbook ansible/new_environment.yml -i inventories/<env>"
+            " ansible-playbook ansible/new_environment.yml -e env=<env>"
         )
     return {
         "BERTH_DOMAIN": "Set it to the public name of the site, such as www.your-company.net.",
@@ -97,7 +97,7 @@ def environment_problems(values: dict[str, object]) -> list[str]:
     for name, text in texts.items():
         if UNSAFE.search(text):
             problems.append(
-                f"{_where(name)} holds a quote ('), a backslash or a line break, which .env cannot hold. Choose another."
+                f"{_where(name)} holds a quote ('), a backslash or a line break, which .env cannot hold. Choose anew."
             )
         elif text and EXAMPLE.search(text):
             problems.append(f"{_where(name)} is still an example. {_remedy(name)}")
