@@ -50,6 +50,6 @@ async def _answers(name: str, check: Check) -> bool:
             await check()
     # Whatever kept it from answering, the service is not ready; the log says why.
     except Exception as error:
-        logger.warning("%s does not answer: %s", name, error)
+        logger.warning("%s does not answer: %.200s", name, error)
         return False
     return True

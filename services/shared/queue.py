@@ -39,6 +39,8 @@ def new_celery(broker: str, backend: str | None = None) -> Celery:
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
         broker_connection_retry_on_startup=True,
+        # However long the broker is away: giving up would end the worker.
+        broker_connection_max_retries=None,
         broker_transport_options={
             "visibility_timeout": VISIBILITY_SECONDS,
             "socket_timeout": SEND_SECONDS if backend is None else None,
