@@ -5,11 +5,13 @@ usage: demo.py up | down | ssh
 
 `up` runs what an operator would, one step after the other, each with its time,
 and ends with the addresses and passwords a visitor needs. Run again, it
-converges. DEMO_HTTP_PORT and DEMO_HTTPS_PORT choose other ports on loopback.
+converges. DEMO_HTTP_PORT, DEMO_HTTPS_PORT and DEMO_MAIL_PORT choose other ports on
+loopback.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -19,10 +21,9 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,24 +74,25 @@ def is_free(port: int) -> bool:
     return True
 
 
+def is_running() -> bool:
+    """Return whether both containers, the VPS and the outside host, run and so hold their ports."""
+    listed = ["docker", "ps", "--quiet", "--filter", "label=com.docker.compose.project=berth-demo"]
+    return len(subprocess.run(listed, capture_output=True, text=True, check=False).stdout.split()) == 2
+
+
 def choose_port(variable: str, usual: int, other: int) -> int:
-    """Return the port on loopback: the one asked for, the one this demo has, the usual one, or the other one."""
-    kept = STATE / f"{variable}"
-    if variable in os.environ:
-        asked = os.environ[variable]
-        if not asked.isdigit() or not 0 < int(asked) < 65536:
-            raise DemoError(f"{variable} is {asked!r}: give a port number between 1 and 65535.")
-        port = int(asked)
-    elif kept.exists():
+    """Return a port on loopback: the one this demo has, else the one asked for, else the usual or the other one."""
+    kept = STATE / variable
+    asked = os.environ.get(variable, "")
+    if asked and (not asked.isdigit() or not 0 < int(asked) < 65536):
+        raise DemoError(f"{variable} is {asked!r}: give a port number between 1 and 65535.")
+    if kept.exists() and is_running() and asked in {"", kept.read_text()}:
         return int(kept.read_text())
-    else:
-        port = next((candidate for candidate in (usual, other) if is_free(candidate)), 0)
-        if not port:
-            raise DemoError(
-                f"Ports {usual} and {other} of 127.0.0.1 are both taken: choose one with {variable}=<port>."
-            )
-    if not (kept.exists() and kept.read_text() == str(port)) and not is_free(port):
-        raise DemoError(f"Port {port} of 127.0.0.1 is taken: choose another with {variable}=<port>.")
+    candidates = [int(asked)] if asked else [usual, other]
+    port = next((candidate for candidate in candidates if is_free(candidate)), None)
+    if port is None:
+        taken = " and ".join(map(str, candidates))
+        raise DemoError(f"Taken on 127.0.0.1: {taken}. Choose a free port with {variable}=<port>.")
     STATE.mkdir(mode=0o700, exist_ok=True)
     kept.write_text(str(port))
     return port
@@ -128,21 +130,21 @@ def trust_the_demo_authority(outside: str) -> Path:
 
 
 class Site:
-    """The site as a visitor on this machine reaches it."""
+    """The site as a browser on this machine reaches it: names under .localhost are this machine (RFC 6761)."""
 
-    def __init__(self, url: str, authority: Path) -> None:
-        self.url = url
+    def __init__(self, port: int, authority: Path) -> None:
+        self.port = port
         self.context = ssl.create_default_context(cafile=str(authority))
 
     def post(self, path: str, document: dict[str, str]) -> tuple[int, dict[str, object]]:
-        request = urllib.request.Request(  # noqa: S310  # always our own https address
-            self.url + path, json.dumps(document).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, context=self.context, timeout=30) as answer:  # noqa: S310
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as refusal:
-            return refusal.code, json.loads(refusal.read() or b"{}")
+        visit = http.client.HTTPSConnection(SITE, self.port, timeout=30)
+        # Most systems' own resolver knows nothing of .localhost.
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        visit.sock = self.context.wrap_socket(plain, server_hostname=SITE)
+        with closing(visit):
+            visit.request("POST", path, json.dumps(document), {"Content-Type": "application/json"})
+            answer = visit.getresponse()
+            return answer.status, json.loads(answer.read() or b"{}")
 
 
 def verification_token(mailbox: str, email: str) -> str:
@@ -182,12 +184,12 @@ def demo_account(site: Site, mailbox: str) -> tuple[str, str]:
 
 def up() -> None:
     began = time.monotonic()
-    http = choose_port("DEMO_HTTP_PORT", 80, 8080)
+    redirect = choose_port("DEMO_HTTP_PORT", 80, 8080)
     https = choose_port("DEMO_HTTPS_PORT", 443, 8443)
-    mailbox_port = choose_port("DEMO_MAIL_PORT", 1080, 11080)
+    mailbox_port = choose_port("DEMO_MAIL_PORT", 8025, 18025)
     url = f"https://{SITE}" + ("" if https == 443 else f":{https}")
     mailbox = f"http://127.0.0.1:{mailbox_port}"
-    published = [f"127.0.0.1:{http}:80", f"127.0.0.1:{https}:443", f"127.0.0.1:{https}:443/udp"]
+    published = [f"127.0.0.1:{redirect}:80", f"127.0.0.1:{https}:443", f"127.0.0.1:{https}:443/udp"]
     with step("Docker engine"):
         run(sys.executable, "images/engine.py")
     IMAGES_ENV.parent.mkdir(exist_ok=True)
@@ -204,7 +206,7 @@ def up() -> None:
     with step("A first visitor signs up, and follows the link in the mail"):
         reached = connection()
         authority = trust_the_demo_authority(reached["outside_container"])
-        email, password = demo_account(Site(url, authority), mailbox)
+        email, password = demo_account(Site(https, authority), mailbox)
     chosen = images()
     stand_in = (
         ""
