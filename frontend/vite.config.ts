@@ -33,6 +33,9 @@ export default defineConfig({
     environment: 'happy-dom',
     include: ['src/**/*.test.{ts,tsx}'],
     setupFiles: ['src/testing/setup.ts'],
+    // One page for all files: making one each took longer than the tests.
+    isolate: false,
+    testTimeout: 20_000,
     restoreMocks: true,
     unstubGlobals: true,
   },

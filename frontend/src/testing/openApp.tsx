@@ -13,5 +13,5 @@ export function openApp(address: string): UserEvent {
       <App session={new Session()} />
     </StrictMode>,
   )
-  return userEvent.setup()
+  return userEvent.setup({ delay: null })
 }

@@ -40,6 +40,7 @@ test('after a wrong password the email stays and the password field says why', a
 
   await signIn(user, 'a wrong password')
 
+  await screen.findByText(/The email or the password is not right/)
   const password = screen.getByLabelText('Password')
   expect(password).toHaveAccessibleDescription(/The email or the password is not right/)
   expect(password).toHaveFocus()

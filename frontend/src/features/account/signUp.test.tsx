@@ -41,6 +41,7 @@ test('a taken email is said at the email, which stays in its field', async () =>
 
   await user.click(create())
 
+  await screen.findByText(/There already is an account/)
   const email = screen.getByLabelText('Email')
   expect(email).toHaveAccessibleDescription(/There already is an account with this email/)
   expect(email).toHaveValue('ada@example.com')
@@ -94,6 +95,7 @@ test('what the server finds wrong with a field is said at that field', async () 
 
   await user.click(create())
 
+  await screen.findByText('This password is too common.')
   expect(screen.getByLabelText('Password')).toHaveAccessibleDescription(/This password is too common/)
 })
 
