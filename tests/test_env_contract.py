@@ -183,3 +183,11 @@ def test_the_user_ids_are_those_of_the_containers() -> None:
     assert {name: f"{uid}:{uid}" for name, uid in berth_secrets.UIDS.items()} == {
         name: services[name]["user"] for name in berth_secrets.UIDS
     }
+
+
+def test_redis_rights_are_those_the_services_are_tested_with() -> None:
+    tested = (ROOT / "services/tests_integration/users.acl").read_text()
+    rights = dict(re.findall(r"^user (\S+) on >\S+ resetkeys (.+)$", tested, re.MULTILINE))
+    assert {user: rights[user] for user in SETTINGS if user in rights} == {
+        user: berth_secrets.REDIS_USERS[user] for user in SETTINGS if user in berth_secrets.REDIS_USERS
+    }
