@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS, Mailbox, new_account, poll
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = {"mongo": 27017, "redis": 6379, "user_service": 8001, "auth_service": 8002, "frontend": 5173}
 FRONTEND, AUTH, USER, MAILBOX = (f"http://localhost:{port}" for port in (5173, 8002, 8001, 1080))
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(900)]
-
-
-def poll(ask: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not ask():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.3)
 
 
 @dataclass(frozen=True)
@@ -113,14 +104,9 @@ def test_a_port_is_there_on_loopback_only(running: Checkout, name: str, port: in
 
 @pytest.mark.usefixtures("running")
 def test_signing_up_through_the_front_end_sends_a_mail() -> None:
-    account = {"email": f"{secrets.token_hex(4)}@example.com", "password": secrets.token_urlsafe(16)}
+    account = new_account()
     assert httpx.post(f"{FRONTEND}/api/auth/register", json=account).status_code == 201
-
-    def arrived() -> bool:
-        mails = httpx.get(f"{MAILBOX}/api/email").raise_for_status().json()
-        return any(to["address"] == account["email"] for mail in mails for to in mail["to"])
-
-    poll(arrived, 60, "the verification mail")
+    assert Mailbox(MAILBOX).link_for(account["email"])
 
 
 @pytest.mark.parametrize(
@@ -132,19 +118,18 @@ def test_a_saved_service_reloads(running: Checkout, service: str, url: str) -> N
     assert title, "the title of the API is what this test edits"
     running.edit(f"services/{service}/main.py", f'title="{title[1]}"', 'title="Saved just now"')
 
-    def reloaded() -> bool:
+    def reloaded() -> bool | None:
         try:
-            return bool(httpx.get(f"{url}/openapi.json").json()["info"]["title"] == "Saved just now")
+            return True if httpx.get(f"{url}/openapi.json").json()["info"]["title"] == "Saved just now" else None
         except (httpx.TransportError, ValueError):
-            return False
+            return None
 
     poll(reloaded, 60, f"{service} with the saved change")
 
 
 def test_a_saved_view_appears_in_the_open_page(running: Checkout) -> None:
     with sync_playwright() as playwright:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=sandbox)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         page = browser.new_page()
         page.goto(f"{FRONTEND}/signin")
         heading = page.get_by_role("heading", level=1)
@@ -200,7 +185,7 @@ def test_containers_run_as_nobody_in_particular(running: Checkout) -> None:
 
 
 def test_down_keeps_the_data_and_down_v_removes_it(running: Checkout) -> None:
-    account = {"email": f"{secrets.token_hex(4)}@example.com", "password": secrets.token_urlsafe(16)}
+    account = new_account()
     assert httpx.post(f"{AUTH}/api/auth/register", json=account).status_code == 201
     running.compose("--profile", "*", "down")
     running.compose("up", "-d", "--build", "--wait")

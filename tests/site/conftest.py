@@ -6,44 +6,28 @@ The scenario in molecule/default provisions it and names the test bed's folder i
 from __future__ import annotations
 
 import os
-import re
-import secrets
 import socket
 import ssl
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 import testinfra
 import yaml
 from testinfra.host import Host
+from tests.support import Mailbox, Visitor, new_account
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".testbed" / "site")).resolve()
 ARTEFACTS = ROOT / "artifacts"
-MAIL_SECONDS = 60
-BACK_SECONDS = 180
-Found = TypeVar("Found")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.site)
-
-
-def poll(ask: Callable[[], Found | None], seconds: float, what: str) -> Found:
-    """Ask until there is an answer; fail with `what` after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while (found := ask()) is None:
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.3)
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -102,52 +86,9 @@ def http(testbed: dict[str, str], authority: Path) -> Iterator[httpx.Client]:
         yield client
 
 
-@dataclass(frozen=True)
-class Mailbox:
-    """The mail server on the outside host."""
-
-    url: str
-
-    def link_for(self, email: str) -> str:
-        """Wait for the verification mail and return the link in it."""
-
-        def look() -> str | None:
-            for mail in httpx.get(f"{self.url}/api/email").raise_for_status().json():
-                if any(to["address"] == email for to in mail["to"]):
-                    found = re.search(r"https://\S+/verify\?token=[\w.~-]+", mail["text"])
-                    if found:
-                        return found[0]
-            return None
-
-        return poll(look, MAIL_SECONDS, f"verification mail for {email}")
-
-    def count_for(self, email: str) -> int:
-        mails = httpx.get(f"{self.url}/api/email").raise_for_status().json()
-        return sum(any(to["address"] == email for to in mail["to"]) for mail in mails)
-
-
 @pytest.fixture(scope="session")
 def mailbox(testbed: dict[str, str]) -> Mailbox:
     return Mailbox(f"http://{testbed['outside_address']}:1080")
-
-
-@dataclass
-class Visitor:
-    """Somebody with an account, as a browser would hold it."""
-
-    http: httpx.Client
-    email: str
-    password: str
-
-    def sign_in(self) -> dict[str, str]:
-        """Return the Authorization header of a fresh sign-in."""
-        answer = self.http.post("/api/auth/login", json={"email": self.email, "password": self.password})
-        assert answer.status_code == 200, answer.text
-        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
-
-
-def new_account() -> dict[str, str]:
-    return {"email": f"{secrets.token_hex(6)}@example.com", "password": secrets.token_urlsafe(16)}
 
 
 @pytest.fixture

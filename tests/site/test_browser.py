@@ -8,16 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ARTEFACTS
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS, Mailbox, Visitor, new_account
 
-QUIET = [
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+ARTEFACTS = Path(__file__).resolve().parents[2] / "artifacts"
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +22,9 @@ def browser(authority: Path, testbed: dict[str, str], tmp_path_factory: pytest.T
     for command in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "site", "-i", str(authority)]):
         subprocess.run(["certutil", "-d", f"sql:{store}", *command], check=True, capture_output=True)
     rules = f"--host-resolver-rules=MAP {testbed['site']} {testbed['vps_address']}"
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=[*QUIET, *sandbox, rules],
-            env={**os.environ, "HOME": str(home)},
+            executable_path=CHROMIUM, args=[*CHROMIUM_ARGUMENTS, rules], env={**os.environ, "HOME": str(home)}
         )
         yield running
         running.close()
@@ -63,3 +54,60 @@ def picture(page: Page, name: str) -> None:
     width = page.viewport_size["width"]
     page.screenshot(path=ARTEFACTS / f"{name}-{width}.png")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_person_signs_up_verifies_signs_in_edits_the_profile_and_signs_out(page: Page, mailbox: Mailbox) -> None:
+    ada = new_account()
+    page.goto("/")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    picture(page, "1-front-page")
+
+    page.get_by_role("link", name="Create an account").click()
+    page.get_by_label("Name (optional)").fill("Ada Lovelace")
+    page.get_by_label("Email").fill(ada["email"])
+    page.get_by_label("Password").fill(ada["password"])
+    picture(page, "2-sign-up")
+    page.get_by_role("button", name="Create account").click()
+    expect(page.get_by_role("heading", name="Check your mail")).to_be_visible()
+
+    page.goto(mailbox.link_for(ada["email"]))
+    expect(page.get_by_role("heading", name="Your email is verified")).to_be_visible()
+    picture(page, "3-verified")
+    page.get_by_role("link", name="Continue to sign in").click()
+
+    expect(page.get_by_label("Email")).to_have_value(ada["email"])
+    page.get_by_label("Password").fill("a wrong password")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("The email or the password is not right")).to_be_visible()
+    expect(page.get_by_label("Email")).to_have_value(ada["email"])
+    picture(page, "4-sign-in-refused")
+    page.get_by_label("Password").fill(ada["password"])
+    page.get_by_role("button", name="Sign in").click()
+
+    expect(page.get_by_role("heading", name="Your profile")).to_be_visible()
+    page.get_by_role("button", name="Edit profile").click()
+    page.get_by_label("Name (optional)").fill("Ada Lovelace")
+    page.get_by_label("About you (optional)").fill("First programmer; keeps a light on for ships coming in late.")
+    page.get_by_role("button", name="Save changes").click()
+    expect(page.get_by_text("Your profile is saved.")).to_be_visible()
+    picture(page, "5-profile")
+
+    page.reload()
+    expect(page.get_by_text("keeps a light on for ships")).to_be_visible()
+
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_text("You are signed out.")).to_be_visible()
+    picture(page, "6-signed-out")
+    page.goto("/profile")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_signing_in_needs_no_mouse(page: Page, visitor: Visitor) -> None:
+    page.goto("/signin")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.get_by_label("Email").focus()
+    page.keyboard.type(visitor.email)
+    page.keyboard.press("Tab")
+    page.keyboard.type(visitor.password)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Your profile")).to_be_focused()

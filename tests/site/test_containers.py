@@ -84,7 +84,7 @@ def test_secrets_are_in_no_inspection_image_or_log(
 def test_only_root_reads_the_environment_and_only_its_service_reads_a_secret(vps: Host) -> None:
     env = vps.file("/opt/berth/.env")
     assert (env.user, env.mode) == ("root", 0o600)
-    rows = vps.check_output("find /run/berth/secrets -type f -printf '%%m %%u\\n'").splitlines()
+    rows = vps.check_output("find /run/berth/secrets -type f -printf '%m %u\\n'").splitlines()
     assert rows
     assert {row.split()[0] for row in rows} == {"400"}
 
@@ -108,8 +108,15 @@ def test_images_hold_no_tests_git_or_build_tools(vps: Host) -> None:
     vps.check_output("docker container prune -f")
 
 
-def test_workers_run_on_uvloop_and_httptools(vps: Host) -> None:
-    for service in ("auth_service", "user_service"):
-        log = vps.check_output("journalctl --no-pager -o cat CONTAINER_NAME=berth-blue-%s-1", service)
-        assert "uvloop" in log, service
-        assert "httptools" in log, service
+@pytest.mark.parametrize("service", ["auth_service", "user_service"])
+def test_every_worker_has_uvloop_and_httptools_loaded(vps: Host, service: str) -> None:
+    processes = vps.check_output(
+        "docker top $(docker ps -qf label=com.docker.compose.service=%s) -eo pid,ppid", service
+    )
+    pairs = [row.split() for row in processes.splitlines()[1:]]
+    workers = [pid for pid, parent in pairs if parent in {each for each, _ in pairs}]
+    assert workers
+    for worker in workers:
+        loaded = vps.check_output("cat /proc/%s/maps", worker)
+        assert "uvloop" in loaded
+        assert "httptools" in loaded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import httpx
-from conftest import Mailbox, Visitor, new_account
+from tests.support import Mailbox, Visitor, new_account
 
 
 def test_a_visitor_signs_up_verifies_signs_in_edits_the_profile_and_signs_out(

@@ -6,8 +6,10 @@ import subprocess
 
 import httpx
 import pytest
-from conftest import BACK_SECONDS, Visitor, poll
 from testinfra.host import Host
+from tests.support import Visitor, poll
+
+BACK_SECONDS = 180
 
 
 def remembered(visitor: Visitor) -> str | None:

@@ -1,0 +1,81 @@
+"""What tests of the whole site and of the development stack both need: people, their mailbox, their browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+import pytest
+
+MAIL_SECONDS = 60
+Found = TypeVar("Found")
+
+# Debian's Chromium, without the parts that would ask hosts of its maker.
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_ARGUMENTS = [
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    *(["--no-sandbox"] if os.geteuid() == 0 else []),
+]
+
+
+def poll(ask: Callable[[], Found | None], seconds: float, what: str) -> Found:
+    """Ask until there is an answer; fail with `what` after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (found := ask()) is None:
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.3)
+    return found
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """The mail server on the outside host."""
+
+    url: str
+
+    def link_for(self, email: str) -> str:
+        """Wait for the verification mail and return the link in it."""
+
+        def look() -> str | None:
+            for mail in httpx.get(f"{self.url}/api/email").raise_for_status().json():
+                if any(to["address"] == email for to in mail["to"]):
+                    found = re.search(r"https://\S+/verify\?token=[\w.~-]+", mail["text"])
+                    if found:
+                        return found[0]
+            return None
+
+        return poll(look, MAIL_SECONDS, f"verification mail for {email}")
+
+    def count_for(self, email: str) -> int:
+        mails = httpx.get(f"{self.url}/api/email").raise_for_status().json()
+        return sum(any(to["address"] == email for to in mail["to"]) for mail in mails)
+
+
+@dataclass
+class Visitor:
+    """Somebody with an account, as a browser would hold it."""
+
+    http: httpx.Client
+    email: str
+    password: str
+
+    def sign_in(self) -> dict[str, str]:
+        """Return the Authorization header of a fresh sign-in."""
+        answer = self.http.post("/api/auth/login", json={"email": self.email, "password": self.password})
+        assert answer.status_code == 200, answer.text
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def new_account() -> dict[str, str]:
+    return {"email": f"{secrets.token_hex(6)}@example.com", "password": secrets.token_urlsafe(16)}
