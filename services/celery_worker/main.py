@@ -19,7 +19,7 @@ BEAT_SCHEDULE = Path("/dev/shm/beat-schedule")  # noqa: S108
 HEARTBEAT_EVERY_SECONDS = 30
 
 
-class AliveScheduler(PersistentScheduler):
+class AliveScheduler(PersistentScheduler):  # type: ignore[misc]  # Celery ships no types
     """Beat's scheduler, which touches a file at each round so that a stuck beat shows."""
 
     def tick(self, *args: Any, **kwargs: Any) -> float:

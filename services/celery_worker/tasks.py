@@ -46,7 +46,7 @@ def resources() -> Resources:
     return Resources(settings, MongoDeliveryStore(database), SmtpMailer(settings), cache)
 
 
-@shared_task(
+@shared_task(  # type: ignore[untyped-decorator]  # Celery ships no types
     name=SEND_VERIFICATION,
     autoretry_for=TRANSIENT,
     retry_backoff=True,
@@ -62,13 +62,15 @@ def send_verification(message_id: str, email: str, link: str) -> str:
     return outcome
 
 
-@shared_task(name=HEARTBEAT, ignore_result=True)
+@shared_task(name=HEARTBEAT, ignore_result=True)  # type: ignore[untyped-decorator]
 def heartbeat() -> None:
     """Show that beat, broker and worker work together."""
     stamp_heartbeat(resources().cache, datetime.now(UTC))
 
 
-@shared_task(name=PURGE_DELIVERIES, autoretry_for=TRANSIENT, retry_backoff=True, retry_backoff_max=RETRY_SECONDS)
+@shared_task(  # type: ignore[untyped-decorator]
+    name=PURGE_DELIVERIES, autoretry_for=TRANSIENT, retry_backoff=True, retry_backoff_max=RETRY_SECONDS
+)
 def purge_deliveries() -> int:
     """Forget old deliveries."""
     using = resources()

@@ -24,6 +24,9 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 BEARER: Mapping[str, str] = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
+# Python's own names for these differ between its versions.
+_HTTP_CODES = {413: "too_large", 422: "invalid"}
+
 
 class ServiceError(Exception):
     """A refusal the caller can act on. Subclasses say which."""
@@ -59,6 +62,14 @@ class Unavailable(ServiceError):
 
     def __init__(self, detail: str, retry_after: int = RETRY_AFTER_SECONDS) -> None:
         super().__init__(detail, {"Retry-After": str(retry_after)})
+
+
+class BodyTooLarge(HTTPException):
+    """Raised while a body is read, where FastAPI lets no other kind of error through."""
+
+    def __init__(self, limit: int) -> None:
+        # The rest of the body is not read, so the connection cannot carry another request.
+        super().__init__(413, f"A request may have at most {limit} bytes.", {"Connection": "close"})
 
 
 class FieldProblem(BaseModel):
@@ -125,7 +136,7 @@ def install_error_handlers(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if status == 405:
             headers["Allow"] = ", ".join(sorted(_allowed_methods(app.routes, request)))
-        code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+        code = _HTTP_CODES.get(status) or HTTPStatus(status).name.lower()
         return _answer(request, status, code, str(error.detail), headers)
 
     @app.exception_handler(DatabaseError)
@@ -140,7 +151,10 @@ def _allowed_methods(routes: Iterable[BaseRoute], request: Request) -> set[str]:
     # Starlette names the methods of the first route with this path; a path may have several routes.
     allowed: set[str] = set()
     for route in routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            allowed |= _allowed_methods(included.routes, request)
+        elif route.matches(request.scope)[0] is not Match.NONE:
             allowed |= getattr(route, "methods", None) or set()
     return allowed
 

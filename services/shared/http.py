@@ -8,7 +8,7 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import MEDIA_TYPE, RETRY_AFTER_SECONDS, problem_body
+from shared.errors import MEDIA_TYPE, RETRY_AFTER_SECONDS, BodyTooLarge, problem_body
 from shared.metrics import requests_counter, seconds_histogram
 
 access = logging.getLogger("access")
@@ -21,10 +21,6 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 # Asked every few seconds by machines: logged only when they fail.
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
-
-
-class _BodyTooLarge(Exception):
-    pass
 
 
 class RequestEnvelope:
@@ -62,11 +58,11 @@ class _Exchange:
     async def run(self, app: ASGIApp, seconds_limit: float) -> None:
         try:
             if self.declared > BODY_LIMIT:
-                raise _BodyTooLarge
+                raise BodyTooLarge(BODY_LIMIT)
             async with asyncio.timeout(seconds_limit):
                 await app(self.scope, self.receive, self.send)
-        except _BodyTooLarge:
-            await self.refuse(413, "too_large", f"A request may have at most {BODY_LIMIT} bytes.")
+        except BodyTooLarge as error:
+            await self.refuse(413, "too_large", error.detail)
         except TimeoutError:
             logger.error("a request took too long", extra={"request_id": self.scope["request_id"]})
             await self.refuse(503, "timeout", "This took too long. Please try again.")
@@ -81,7 +77,7 @@ class _Exchange:
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
             if self.received > BODY_LIMIT:
-                raise _BodyTooLarge
+                raise BodyTooLarge(BODY_LIMIT)
         return message
 
     async def send(self, message: Message) -> None:
@@ -106,7 +102,6 @@ class _Exchange:
         body = problem_body(status, code, detail, self.scope["request_id"])
         headers.append((b"content-length", str(len(body)).encode()))
         if status == 413:
-            # The rest of the body is not read, so the connection cannot carry another request.
             headers.append((b"connection", b"close"))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})

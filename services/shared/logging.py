@@ -56,7 +56,9 @@ def logging_config(service: str, level: str, release: str, colour: str) -> dict[
         "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "json", "stream": sys.stdout}},
         "root": {"level": level, "handlers": ["out"]},
         # The libraries' own chatter at INFO says nothing that our lines do not.
-        "loggers": {name: {"level": "WARNING"} for name in ("pymongo", "kombu", "celery.worker.strategy")},
+        "loggers": {
+            name: {"level": "WARNING"} for name in ("pymongo", "kombu", "redis", "celery.worker.strategy", "httpx2")
+        },
     }
 
 

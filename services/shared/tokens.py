@@ -74,7 +74,8 @@ class KeyRing:
         }
         if claims.name:
             payload["name"] = claims.name
-        return jwt.encode(payload, self.keys[0], ALGORITHM, headers={"kid": self._current_id})
+        token: str = jwt.encode(payload, self.keys[0], ALGORITHM, headers={"kid": self._current_id})
+        return token
 
     def verify(self, token: str) -> Claims:
         """Tell who a token speaks for, or refuse it."""

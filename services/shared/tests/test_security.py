@@ -1,0 +1,47 @@
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from shared.errors import Unavailable
+from shared.security import Passwords
+
+
+@pytest.fixture
+def passwords() -> Iterator[Passwords]:
+    passwords = Passwords(queue_limit=2)
+    yield passwords
+    passwords.close()
+
+
+async def test_only_the_right_password_matches(passwords: Passwords) -> None:
+    hashed = await passwords.hash("correct horse")
+    assert await passwords.verify("correct horse", hashed)
+    assert not await passwords.verify("Correct horse", hashed)
+    assert not await passwords.verify("correct horse", "no hash at all")
+
+
+async def test_nobodys_password_is_never_right(passwords: Passwords) -> None:
+    assert not await passwords.verify("the hash of nobody", None)
+
+
+async def test_the_same_letters_from_another_keyboard_match(passwords: Passwords) -> None:
+    hashed = await passwords.hash("cafe\u0301 au lait")
+    assert await passwords.verify("caf\u00e9 au lait", hashed)
+
+
+async def test_who_comes_when_the_queue_is_full_is_told_to_come_back(passwords: Passwords) -> None:
+    many = await asyncio.gather(*(passwords.hash("x") for _ in range(5)), return_exceptions=True)
+    refused = [each for each in many if isinstance(each, Unavailable)]
+    assert len(refused) == 3
+    assert refused[0].headers["Retry-After"]
+    assert await passwords.hash("x")
+
+
+async def test_hashing_leaves_the_event_loop_free(passwords: Passwords) -> None:
+    hashing = asyncio.create_task(passwords.hash("x"))
+    turns = 0
+    while not hashing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 10
