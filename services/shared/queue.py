@@ -14,6 +14,8 @@ logger = logging.getLogger("queue")
 VISIBILITY_SECONDS = 300
 SEND_SECONDS = 3
 
+_ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
 SEND_VERIFICATION = "mail.send_verification"
 HEARTBEAT = "maintenance.heartbeat"
 PURGE_DELIVERIES = "maintenance.purge_deliveries"
@@ -68,9 +70,9 @@ class TaskQueue:
             raise QueueUnavailable(task) from error
 
     def _send(self, task: str, arguments: dict[str, Any]) -> None:
-        # No retry here: the caller is a person who waits.
+        # Once more, as the connection may be from before a restart of the broker. Not longer: a person waits.
         # The arguments hold links that work like passwords: they are for the worker, not for its monitors.
-        self._app.send_task(task, kwargs=arguments, kwargsrepr="{...}", retry=False)
+        self._app.send_task(task, kwargs=arguments, kwargsrepr="{...}", retry_policy=_ONCE_MORE)
 
     async def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
