@@ -59,7 +59,6 @@ site: images ## The whole site as one scenario: create, converge, idempotence, v
 
 images: .venv/dev ## Build (or pull) every image, starting a Docker engine where none runs
 	@python3 images/engine.py
-	@mkdir -p .cache
 	@python3 images/build.py --images $(IMAGES) --env-out .cache/images.env all
 
 lock: ## Compile the locks again from their .in files

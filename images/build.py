@@ -329,20 +329,26 @@ def provide(image: Image, mode: str, prefix: str, fresh: bool) -> None:
 
 
 def build(
-    name: str, context: Path, needs: Iterable[str], mode: str, prefix: str, dockerfile: Path | None = None
+    name: str,
+    context: Path,
+    needs: Iterable[str],
+    mode: str,
+    prefix: str,
+    dockerfile: Path | None = None,
+    arguments: Iterable[str] = (),
 ) -> None:
     """Build an image on the bases of the mode; nothing is done where nothing changed."""
     dockerfile = dockerfile or context / "Dockerfile"
     if not dockerfile.is_file():
         raise BuildError(f"{dockerfile.relative_to(PROJECT)} does not exist, so {name} cannot be built.")
-    arguments = [f"--build-arg={BY_NAME[need].variable}={reference(BY_NAME[need], mode, prefix)}" for need in needs]
+    bases = [f"{BY_NAME[need].variable}={reference(BY_NAME[need], mode, prefix)}" for need in needs]
     must(
         f"Building {name}",
         *("docker", "buildx", "build", "--progress=plain"),
         # Attestations carry the time, which would give an unchanged image a new id.
         "--provenance=false",
         "--load",
-        *arguments,
+        *(f"--build-arg={argument}" for argument in (*bases, *arguments)),
         f"--file={dockerfile}",
         f"--tag={name}",
         str(context),
@@ -405,8 +411,11 @@ def main(argv: list[str]) -> None:
             own = directory if context == name else directory / name
             tagged = f"{arguments.prefix}/{name}:{release}"
             with timed(f"{tagged} built"):
-                build(tagged, directory, bases, mode, arguments.prefix, own / "Dockerfile")
+                # Only the front end shows its release; in the others an unread argument would change nothing.
+                shown = [f"RELEASE={release}"] if name == "frontend" else []
+                build(tagged, directory, bases, mode, arguments.prefix, own / "Dockerfile", shown)
     if arguments.env_out:
+        arguments.env_out.parent.mkdir(parents=True, exist_ok=True)
         arguments.env_out.write_text(environment_lines(mode, arguments.prefix, release))
 
 

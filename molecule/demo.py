@@ -192,7 +192,6 @@ def up() -> None:
     published = [f"127.0.0.1:{redirect}:80", f"127.0.0.1:{https}:443", f"127.0.0.1:{https}:443/udp"]
     with step("Docker engine"):
         run(sys.executable, "images/engine.py")
-    IMAGES_ENV.parent.mkdir(exist_ok=True)
     with step("Images (the first time takes some minutes)"):
         run(sys.executable, "images/build.py", "--env-out", IMAGES_ENV, "all")
     with step("Disposable VPS and outside host"):

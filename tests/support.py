@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 MAIL_SECONDS = 60

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
 from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS, Mailbox, new_account, poll

@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 from socket import create_connection
 
-import httpx
+import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-import httpx
+import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 from tests.support import Visitor, poll
