@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +100,20 @@ def visitor(http: httpx.Client, mailbox: Mailbox) -> Visitor:
     token = mailbox.link_for(account["email"]).split("token=")[1]
     assert http.post("/api/auth/verify", json={"token": token}).status_code == 200
     return Visitor(http, **account)
+
+
+@pytest.fixture
+def certificate(testbed: dict[str, str], authority: Path) -> Callable[[], dict[str, Any]]:
+    """Ask the edge for its certificate, checked against the authority."""
+
+    def ask() -> dict[str, Any]:
+        context = ssl.create_default_context(cafile=str(authority))
+        with (
+            socket.create_connection((testbed["vps_address"], 443), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=testbed["site"]) as secure,
+        ):
+            found = secure.getpeercert()
+        assert found
+        return dict(found)
+
+    return ask

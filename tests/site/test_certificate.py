@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import ssl
-from pathlib import Path
+from collections.abc import Callable
 from socket import create_connection
+from typing import Any
 
 import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
 
-def test_the_authority_issued_the_certificate_for_the_sites_name(testbed: dict[str, str], authority: Path) -> None:
-    context = ssl.create_default_context(cafile=str(authority))
-    with (
-        create_connection((testbed["vps_address"], 443), timeout=10) as plain,
-        context.wrap_socket(plain, server_hostname=testbed["site"]) as secure,
-    ):
-        certificate = secure.getpeercert()
-    assert certificate
-    assert ("DNS", testbed["site"]) in certificate["subjectAltName"]
-    issuer = {key: value for part in certificate["issuer"] for key, value in part}
+def test_the_authority_issued_the_certificate_for_the_sites_name(
+    testbed: dict[str, str], certificate: Callable[[], dict[str, Any]]
+) -> None:
+    served = certificate()
+    assert ("DNS", testbed["site"]) in served["subjectAltName"]
+    issuer = {key: value for part in served["issuer"] for key, value in part}
     assert "Pebble" in issuer["commonName"]
 
 
