@@ -22,8 +22,8 @@ logger = logging.getLogger("tasks")
 
 # smtplib's errors are OSErrors, and so is every broken connection.
 TRANSIENT = (OSError, PyMongoError, RedisError)
-# With waits of at most 4 minutes, about the 24 hours that a link works.
-RETRIES = 400
+# With waits of 90 seconds on average, the 24 hours that a link works.
+RETRIES = 960
 # Below the visibility timeout, or the broker would hand a waiting message out twice.
 RETRY_SECONDS = 180
 
