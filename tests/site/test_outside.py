@@ -9,7 +9,7 @@ from testinfra.host import Host
 
 
 def open_ports(outside: Host, *scan: str) -> set[int]:
-    report = outside.check_output("nmap -n -Pn --open --max-retries 2 -T4 " + " ".join(scan))
+    report = outside.check_output("nmap -n -Pn --open --max-retries 2 -T4 --min-rate 3000 " + " ".join(scan))
     return {int(port) for port in re.findall(r"^(\d+)/tcp\s+open", report, re.MULTILINE)}
 
 

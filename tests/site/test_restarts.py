@@ -60,9 +60,13 @@ def redis_persistence(vps: Host) -> str:
 
 
 def test_data_session_and_certificate_survive_a_restart_of_the_vps(
-    settled: Visitor, testbed: dict[str, str], certificate: Callable[[], dict[str, Any]]
+    vps: Host, settled: Visitor, testbed: dict[str, str], certificate: Callable[[], dict[str, Any]]
 ) -> None:
     before = certificate()["serialNumber"]
     subprocess.run(["docker", "restart", testbed["vps_container"]], check=True, capture_output=True, timeout=180)
     assert poll(lambda: remembered(settled), BACK_SECONDS, "the site after a restart of the VPS") == "was here before"
     assert certificate()["serialNumber"] == before
+    ended = vps.check_output(
+        "journalctl --no-pager -o cat -u berth-docker-shutdown.service | grep 'asked to end' | tail -n 1"
+    )
+    assert ended.endswith("still running after 60 s: none"), "the databases were cut off instead of asked to end"
