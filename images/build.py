@@ -349,6 +349,8 @@ def build(
         "--provenance=false",
         "--load",
         *(f"--build-arg={argument}" for argument in (*bases, *arguments)),
+        # Package-built bases carry this machine's authorities and a stand-in: role stack refuses them for production.
+        f"--label=berth.images={mode}",
         f"--file={dockerfile}",
         f"--tag={name}",
         str(context),

@@ -8,11 +8,13 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import httpx2 as httpx
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
 MAIL_SECONDS = 60
 Found = TypeVar("Found")
 

@@ -29,6 +29,9 @@ UNSAFE = re.compile(r"['\\\x00-\x1f\x7f]")
 EXAMPLE = re.compile(r"example\.(com|net|org)\b|\.example\b|change.?me|replace.?me|<[^@>]*>$|^example", re.I)
 HOST_NAME = re.compile(r"^(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$")
 
+# Values that more than one role needs have a name of their own in the inventories.
+JOINED = {"BERTH_DOMAIN": "berth_domain", "SMTP_HOST": "berth_smtp_host", "MAIL_FROM": "berth_mail_from"}
+
 
 def _role_variable(name: str) -> str:
     return "environment_domain" if name == "BERTH_DOMAIN" else f"environment_{name.lower()}"
@@ -37,9 +40,7 @@ def _role_variable(name: str) -> str:
 def _where(name: str) -> str:
     if name in SECRETS or name in OTHER_SECRETS:
         return f"{_role_variable(name)} (in this project: vault_{name.lower()} in {VAULT_FILE})"
-    if name == "BERTH_DOMAIN":
-        return f"environment_domain (in this project: berth_domain in {MAIN_FILE})"
-    return f"{_role_variable(name)} (in this project: in {MAIN_FILE})"
+    return f"{_role_variable(name)} (in this project: {JOINED.get(name, _role_variable(name))} in {MAIN_FILE})"
 
 
 def _remedy(name: str) -> str:
@@ -47,8 +48,7 @@ def _remedy(name: str) -> str:
         return "Make one: openssl rand -base64 384 | tr -d '\\n'"
     if name in SECRETS:
         return (
-            "Make one: openssl rand -hex 32, or all of them:"
-            " ansible-playbook ansible/new_environment.yml -e env=<env>"
+            "Make one: openssl rand -hex 32, or all of them: ansible-playbook ansible/new_environment.yml -e env=<env>"
         )
     return {
         "BERTH_DOMAIN": "Set it to the public name of the site, such as www.your-company.net.",

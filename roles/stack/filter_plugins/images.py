@@ -30,9 +30,23 @@ def images_that_differ(wanted: list[str], here: str, there: str) -> list[str]:
     return [name for name in wanted if ours[name] != theirs.get(name)]
 
 
+def images_for_rehearsal(inspected: str) -> list[str]:
+    """Return the images that `docker image inspect` shows to be built from packages, on this machine and for it."""
+    return [
+        name
+        for image in json.loads(inspected or "[]")
+        if (image["Config"].get("Labels") or {}).get("berth.images") == "packages"
+        for name in image["RepoTags"] or []
+    ]
+
+
 class FilterModule:
     """Filters of role stack."""
 
     def filters(self) -> dict[str, object]:
         """Name the filters for Ansible."""
-        return {"images_absent": images_absent, "images_that_differ": images_that_differ}
+        return {
+            "images_absent": images_absent,
+            "images_for_rehearsal": images_for_rehearsal,
+            "images_that_differ": images_that_differ,
+        }
