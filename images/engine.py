@@ -80,7 +80,7 @@ def mirror_of_this_machine() -> str:
         text = source.read_text()
         for uri in re.findall(r"^(?:URIs:|deb\s+(?:\[[^]]*\]\s+)?)\s*(\S+)", text, re.MULTILINE):
             if re.search(r"/debian/?$", uri):
-                return uri.rstrip("/")
+                return str(uri.rstrip("/"))
     raise EngineError(
         "No Debian mirror is named in /etc/apt: install docker.io, docker-compose and docker-buildx "
         "of Debian 13 by hand, then run this again."

@@ -28,7 +28,9 @@ SETTINGS: dict[str, type[CommonSettings]] = {
 
 def load(path: Path) -> ModuleType:
     loader = importlib.machinery.SourceFileLoader(path.stem.replace("-", "_"), str(path))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
 

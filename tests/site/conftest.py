@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def testbed() -> dict[str, str]:
-    return yaml.safe_load((STATE / "connection.yml").read_text())
+    return dict(yaml.safe_load((STATE / "connection.yml").read_text()))
 
 
 @pytest.fixture(scope="session", autouse=True)

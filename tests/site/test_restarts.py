@@ -53,10 +53,11 @@ def test_data_and_session_survive_kill_9_of_the_databases(vps: Host, settled: Vi
 
 
 def redis_persistence(vps: Host) -> str:
-    return vps.check_output(
+    said = vps.check_output(
         "docker exec $(docker ps -qf name=berth-redis) sh -c "
         "'REDISCLI_AUTH=$(cat /run/secrets/redis_admin_password) redis-cli --user admin info persistence'"
     )
+    return str(said)
 
 
 def test_data_session_and_certificate_survive_a_restart_of_the_vps(
