@@ -1,7 +1,8 @@
 """What build.py decides; that the images build and run is shown by whoever uses them."""
 
-import build
 import pytest
+
+import build
 
 
 def names(targets: list[str], mode: str) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
+
 from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS, Mailbox, new_account, poll
 
 ROOT = Path(__file__).resolve().parents[2]

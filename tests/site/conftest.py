@@ -17,6 +17,7 @@ import pytest
 import testinfra
 import yaml
 from testinfra.host import Host
+
 from tests.support import Mailbox, Visitor, new_account
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from testinfra.host import Host
+
 from tests.support import ROOT
 
 STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".testbed" / "site")).resolve()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
 from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS, Mailbox, Visitor, new_account
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "artifacts"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx2 as httpx
+
 from tests.support import Mailbox, Visitor, new_account
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from testinfra.host import Host
+
 from tests.support import Visitor, poll
 
 BACK_SECONDS = 180
