@@ -48,8 +48,6 @@ def step(title: str) -> Iterator[None]:
 
 def run(*command: str | Path) -> None:
     environment = {**os.environ, "BERTH_TESTBED": str(STATE), "BERTH_TESTBED_SITE": SITE}
-    if (STATE / "vault-password").exists():
-        environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(STATE / "vault-password")
     done = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, check=False)
     if done.returncode:
         raise DemoError(f"`{' '.join(str(part) for part in command)}` ended with {done.returncode}; see above.")

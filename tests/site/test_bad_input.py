@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,11 +31,11 @@ BAD = {
 }
 
 
-def play(*arguments: str, vault_password: Path = STATE / "vault-password") -> subprocess.CompletedProcess[str]:
+def play(*arguments: str, state: Path = STATE) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["ansible-playbook", "site.yml", "-i", "inventories/demo", *arguments],
         cwd=ROOT,
-        env={**os.environ, "BERTH_TESTBED": str(STATE), "ANSIBLE_VAULT_PASSWORD_FILE": str(vault_password)},
+        env={**os.environ, "BERTH_TESTBED": str(state)},
         capture_output=True,
         text=True,
         check=False,
@@ -65,9 +66,10 @@ def test_it_is_named_before_anything_changes(values: list[str], named: str) -> N
 
 @pytest.mark.usefixtures("environment_stays")
 def test_a_wrong_vault_password_is_called_that(tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong"
-    wrong.write_text("not the password\n")
-    assert "Decryption failed" in refusal(play(vault_password=wrong))
+    for name in ("connection.yml", "vault.yml"):
+        shutil.copy(STATE / name, tmp_path)
+    (tmp_path / "vault-password").write_text("not the password\n")
+    assert "Decryption failed" in refusal(play(state=tmp_path))
 
 
 def test_a_port_taken_by_another_program_is_named_with_the_program(vps: Host) -> None:
