@@ -138,8 +138,8 @@ def test_a_saved_view_appears_in_the_open_page(running: Checkout) -> None:
         said = heading.inner_text()
         page.evaluate("window.stillTheSamePage = true")
         views = [path for path in (running.path / "frontend" / "src").rglob("*.tsx") if ".test." not in path.name]
-        view = next(path for path in views if f">{said}<" in path.read_text())
-        running.edit(str(view.relative_to(running.path)), f">{said}<", ">Saved just now<")
+        view = next(path for path in views if f'title="{said}"' in path.read_text())
+        running.edit(str(view.relative_to(running.path)), f'title="{said}"', 'title="Saved just now"')
         expect(page.get_by_role("heading", level=1)).to_have_text("Saved just now", timeout=30_000)
         assert page.evaluate("window.stillTheSamePage") is True
         browser.close()
@@ -150,29 +150,16 @@ def test_ps_exec_and_logs_work(running: Checkout) -> None:
     assert "PONG" in running.compose("exec", "-T", "redis", "redis-cli", "ping") or "NOAUTH" in running.compose(
         "exec", "-T", "redis", "redis-cli", "ping"
     )
-    following = subprocess.Popen(
-        [
-            "docker",
-            "compose",
-            "-p",
-            "berth-dev-test",
-            "-f",
-            "docker-compose.dev.yml",
-            "logs",
-            "-f",
-            "auth_service",
-        ],
+    with subprocess.Popen(
+        ["docker", "compose", "-p", "berth-dev-test", "-f", "docker-compose.dev.yml", "logs", "-f", "auth_service"],
         cwd=running.path,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    try:
+    ) as following:
         assert following.stdout
         httpx.get(f"{AUTH}/api/auth/me", headers={"X-Request-ID": "followed-in-the-log"})
         assert any("followed-in-the-log" in line for line in following.stdout)
-    finally:
         following.kill()
-        following.wait()
 
 
 def test_flower_is_there_when_its_profile_is(running: Checkout) -> None:
