@@ -152,7 +152,7 @@ def verification_token(mailbox: str, email: str) -> str:
         with urllib.request.urlopen(f"{mailbox}/api/email", timeout=10) as answer:  # noqa: S310  # the demo's own mailbox
             for mail in json.load(answer):
                 if any(to["address"] == email for to in mail["to"]):
-                    link = re.search(r"/verify\?token=([\w.~-]+)", mail["text"])
+                    link = re.search(r"/verify#token=([\w.~-]+)", mail["text"])
                     if link:
                         return link[1]
         time.sleep(0.5)

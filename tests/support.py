@@ -52,7 +52,7 @@ class Mailbox:
         def look() -> str | None:
             for mail in httpx.get(f"{self.url}/api/email").raise_for_status().json():
                 if any(to["address"] == email for to in mail["to"]):
-                    found = re.search(r"https?://\S+/verify\?token=[\w.~-]+", mail["text"])
+                    found = re.search(r"https?://\S+/verify#token=[\w.~-]+", mail["text"])
                     if found:
                         return found[0]
             return None

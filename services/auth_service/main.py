@@ -24,7 +24,7 @@ SERVICE = "auth_service"
 def create_app(settings: AuthSettings | None = None) -> FastAPI:
     """Build the application; clients open and close in its lifespan."""
     settings = settings or load_settings(AuthSettings)
-    configure_logging(SERVICE, settings.log_level, settings.release, settings.colour)
+    configure_logging(SERVICE, settings.log_level, settings.release, settings.colour, settings.environment == "dev")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

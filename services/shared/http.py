@@ -115,7 +115,8 @@ class _Exchange:
         requests_counter(method, route, status).inc()
         seconds_histogram(method, route).observe(seconds)
         if route not in _QUIET or status >= 400:
-            access.info(
+            access.log(
+                logging.WARNING if status >= 500 else logging.INFO,
                 "request",
                 extra={
                     "request_id": self.scope["request_id"],

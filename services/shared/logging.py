@@ -47,8 +47,11 @@ class JsonFormatter(logging.Formatter):
         return mask(json.dumps(line, default=str))
 
 
-def logging_config(service: str, level: str, release: str, colour: str) -> dict[str, Any]:
-    """A dictConfig that sends every logger of the process through the JSON formatter."""
+def logging_config(service: str, level: str, release: str, colour: str, every_request: bool = False) -> dict[str, Any]:
+    """A dictConfig that sends every logger of the process through the JSON formatter.
+
+    Where an edge stands in front, it logs each request, and a service only what went wrong in it.
+    """
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -57,12 +60,15 @@ def logging_config(service: str, level: str, release: str, colour: str) -> dict[
         "root": {"level": level, "handlers": ["out"]},
         # The libraries' own chatter at INFO says nothing that our lines do not.
         "loggers": {
-            name: {"level": "WARNING"} for name in ("pymongo", "kombu", "redis", "celery.worker.strategy", "httpx2")
+            "access": {"level": "INFO" if every_request else "WARNING"},
+            **{
+                name: {"level": "WARNING"} for name in ("pymongo", "kombu", "redis", "celery.worker.strategy", "httpx2")
+            },
         },
     }
 
 
-def configure_logging(service: str, level: str, release: str, colour: str) -> None:
+def configure_logging(service: str, level: str, release: str, colour: str, every_request: bool = False) -> None:
     # Nobody reads these fields, and each costs a call per line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.config.dictConfig(logging_config(service, level, release, colour))
+    logging.config.dictConfig(logging_config(service, level, release, colour, every_request))

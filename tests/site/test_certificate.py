@@ -65,10 +65,10 @@ def test_pages_and_api_carry_the_security_headers(http: httpx.Client) -> None:
     assert "unsafe" not in policy
 
 
-def test_the_edge_logs_each_request_once(http: httpx.Client, vps: Host) -> None:
-    marker = "/log-probe-once"
-    http.get(marker)
-    lines = vps.check_output("docker logs --since 60s $(docker ps -qf name=traefik) 2>&1")
-    hits = [json.loads(line) for line in lines.splitlines() if marker in line]
-    assert len(hits) == 1
-    assert hits[0]["DownstreamStatus"] == 200
+def test_a_request_is_logged_once_under_the_id_its_answer_carries(http: httpx.Client, vps: Host) -> None:
+    path = "/api/auth/log-probe"
+    request_id = http.get(path).headers["x-request-id"]
+    lines = vps.check_output("journalctl --no-pager -o cat --since -60s").splitlines()
+    hits = [json.loads(line) for line in lines if request_id in line]
+    assert [hit["downstream_X-Request-Id"] for hit in hits] == [request_id]
+    assert (hits[0]["RequestPath"], hits[0]["DownstreamStatus"]) == (path, 404)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx2 as httpx
+from testinfra.host import Host
 
 from tests.support import Mailbox, Visitor, new_account
 
@@ -16,7 +17,7 @@ def test_a_visitor_signs_up_verifies_signs_in_edits_the_profile_and_signs_out(
     assert (early.status_code, early.json()["code"]) == (403, "email_unverified")
 
     link = mailbox.link_for(ada["email"])
-    assert link.startswith(f"https://{testbed['site']}/verify?token=")
+    assert link.startswith(f"https://{testbed['site']}/verify#token=")
     assert http.get(link).status_code == 200
     assert http.post("/api/auth/verify", json={"token": link.split("token=")[1]}).json()["verified"] is True
 
@@ -49,6 +50,12 @@ def test_an_email_registers_once(http: httpx.Client, visitor: Visitor) -> None:
 
 def test_one_sign_up_sends_one_mail(visitor: Visitor, mailbox: Mailbox) -> None:
     assert mailbox.count_for(visitor.email) == 1
+
+
+def test_the_link_in_the_mail_leaves_its_token_in_no_log(visitor: Visitor, mailbox: Mailbox, vps: Host) -> None:
+    link = mailbox.link_for(visitor.email)
+    assert visitor.http.get(link).status_code == 200
+    assert link.split("token=")[1] not in vps.check_output("journalctl --no-pager -o cat --since -120s")
 
 
 def test_a_wrong_password_is_refused_as_a_problem_document(http: httpx.Client, visitor: Visitor) -> None:

@@ -12,7 +12,8 @@ export interface Handover {
 
 export interface Place {
   path: string
-  query: URLSearchParams
+  /** What a link in a mail brings, behind the #, which browsers send to no server and so into no log. */
+  token: string | null
   handover: Handover
   /** 0 for the page that the browser loaded; then counts every move. */
   visit: number
@@ -22,9 +23,9 @@ let here = look(0)
 const listeners = new Set<() => void>()
 
 function look(visit: number): Place {
-  const { pathname, search } = window.location
+  const { pathname, hash } = window.location
   const handover = (window.history.state ?? {}) as Handover
-  return { path: pathname, query: new URLSearchParams(search), handover: visit === 0 ? {} : handover, visit }
+  return { path: pathname, token: new URLSearchParams(hash.slice(1)).get('token'), handover: visit === 0 ? {} : handover, visit }
 }
 
 function moved() {
@@ -34,8 +35,8 @@ function moved() {
 
 /** The skip link moves within the page; that is no visit. */
 function onPopState() {
-  const { path, query } = look(here.visit)
-  if (path !== here.path || query.toString() !== here.query.toString()) moved()
+  const { path, token } = look(here.visit)
+  if (path !== here.path || token !== here.token) moved()
 }
 
 function subscribe(listener: () => void) {

@@ -17,7 +17,7 @@ def test_the_link_in_the_mail_leads_to_the_public_address(person: Person) -> Non
     [mail] = person.queue.sent
     assert mail["task"] == "mail.send_verification"
     assert mail["email"] == "ada@example.com"
-    assert mail["link"].startswith("https://berth.test/verify?token=")
+    assert mail["link"].startswith("https://berth.test/verify#token=")
 
 
 def test_the_password_is_not_stored(person: Person) -> None:

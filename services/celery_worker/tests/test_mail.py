@@ -8,7 +8,7 @@ from celery_worker.mailer import MailRefused, verification_mail
 from celery_worker.service import DeliveryBusy, purge_deliveries, send_once
 from celery_worker.store import Claim
 
-LINK = "https://berth.test/verify?token=" + "t" * 43
+LINK = "https://berth.test/verify#token=" + "t" * 43
 
 
 class MemoryDeliveries:

@@ -6,10 +6,12 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth_service.main import create_app
 from auth_service.settings import AuthSettings
 from shared.http import RequestEnvelope
+from shared.logging import configure_logging
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -109,6 +111,26 @@ def test_a_request_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> No
     [line] = [line for line in lines if line["logger"] == "access"]
     assert line["request_id"] == "edge-1234"
     assert (line["method"], line["route"], line["status"]) == ("GET", "unknown", 404)
+
+
+def test_behind_an_edge_only_failures_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("auth_service", "INFO", "1", "blue")
+    app = RequestEnvelope(_fails_at("/broken"))
+    client = TestClient(app, raise_server_exceptions=False)
+    client.get("/fine")
+    client.get("/broken")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["status"] for line in lines if line["logger"] == "access"] == [500]
+
+
+def _fails_at(path: str) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        if scope["path"] == path:
+            raise RuntimeError("broken")
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    return app
 
 
 def test_the_description_names_every_problem_and_the_page_shows_it(client: TestClient) -> None:

@@ -14,7 +14,7 @@ import { sendVerificationMail, verifyOnce } from './api'
 import { SentMessage } from './SentMessage'
 
 export function VerifyPage() {
-  const token = usePlace().query.get('token')
+  const token = usePlace().token
   return token === null || token === '' ? (
     <ResendForm lead="Open the link in the mail we sent you, or let us send a new one." />
   ) : (

@@ -12,7 +12,7 @@ beforeEach(() => {
 test('the link in the mail verifies the address and leads to sign in with it', async () => {
   api.addAccount('ada@example.com', 'a long enough password', { verified: false, token: 'first-token' })
 
-  const user = openApp('/verify?token=first-token')
+  const user = openApp('/verify#token=first-token')
 
   await screen.findByRole('heading', { name: 'Your email is verified' })
   expect(api.count('POST /api/auth/verify')).toBe(1)
@@ -23,7 +23,7 @@ test('the link in the mail verifies the address and leads to sign in with it', a
 })
 
 test('a link that is no longer valid offers a new one', async () => {
-  const user = openApp('/verify?token=old-token')
+  const user = openApp('/verify#token=old-token')
   expect(await screen.findByText(/This link is no longer valid/)).toBeVisible()
 
   await user.type(screen.getByLabelText('Email'), 'ada@example.com')
@@ -41,7 +41,7 @@ test('without a token the page offers a new link', () => {
 test('a verification that met a broken network can be tried again', async () => {
   api.addAccount('bob@example.com', 'a long enough password', { verified: false, token: 'second-token' })
   api.failNext('POST /api/auth/verify', new TypeError('fetch failed'))
-  const user = openApp('/verify?token=second-token')
+  const user = openApp('/verify#token=second-token')
   expect(await screen.findByRole('alert')).toHaveTextContent('We could not reach Berth.')
 
   await user.click(screen.getByRole('button', { name: 'Try again' }))
