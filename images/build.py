@@ -228,8 +228,7 @@ def choose(mode: str) -> tuple[str, str]:
         return "packages", f"no image registry answered the engine within {PROBE_SECONDS} s"
     if done.returncode == 0:
         return "registry", "the engine reaches an image registry"
-    reason = (done.stdout.strip().splitlines() or ["docker pull failed"])[-1]
-    return "packages", f"the engine reaches no image registry ({reason[:120]})"
+    return "packages", "the engine reaches no image registry"
 
 
 def setting(variable: str, *command: str) -> str:
@@ -400,7 +399,7 @@ def main(argv: list[str]) -> None:
         return
     release = current_release()
     mode, why = choose(arguments.images)
-    say(f"Images: {mode} ({why})")
+    say(f"Images: {mode}, since {why}" if arguments.images == "auto" else f"Images: {mode}")
     images = wanted(arguments.targets, mode)
     if mode == "packages" and BY_NAME["mongo-standin"] in images:
         say("MongoDB: SecantusDB stand-in (test and demo only)")
