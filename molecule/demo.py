@@ -237,7 +237,7 @@ def ssh() -> None:
         raise DemoError("There is no demo: start it with make demo.")
     reached = connection()
     options = ["-i", str(STATE / "id_ed25519"), "-o", f"UserKnownHostsFile={STATE}/known_hosts"]
-    os.execvp("ssh", ["ssh", *options, f"root@{reached['ansible_host']}"])  # noqa: S606
+    os.execvp("ssh", ["ssh", *options, f"admin@{reached['ansible_host']}"])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -55,14 +55,14 @@ def names(testbed: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def vps(testbed: dict[str, str]) -> Host:
+def vps(testbed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Host:
     config = STATE / "ssh_config"
     config.write_text(
-        f"Host vps\n  HostName {testbed['ansible_host']}\n  User {testbed['ansible_user']}\n"
+        f"Host vps\n  HostName {testbed['ansible_host']}\n  User admin\n"
         f"  IdentityFile {STATE}/id_ed25519\n  IdentitiesOnly yes\n  UserKnownHostsFile {STATE}/known_hosts\n"
-        "  ControlMaster auto\n  ControlPersist 60s\n  ControlPath ~/.ssh/berth-%C\n"
+        f"  ControlMaster auto\n  ControlPersist 60s\n  ControlPath {tmp_path_factory.mktemp('ssh')}/control\n"
     )
-    return testinfra.get_host("ssh://vps", ssh_config=str(config))
+    return testinfra.get_host("ssh://vps?sudo=true", ssh_config=str(config))
 
 
 @pytest.fixture(scope="session")
