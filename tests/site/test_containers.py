@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
+OURS = ("auth_service", "user_service", "celery_worker", "frontend")
 SERVICES = {"traefik", "mongo", "redis", "auth_service", "user_service", "celery_worker", "beat", "frontend"}
 
 
@@ -52,7 +53,10 @@ def test_a_container_can_do_no_more_than_its_work(containers: dict[str, Any], na
     assert settings["NanoCpus"] > 0
     assert settings["LogConfig"]["Type"] == "journald"
     assert settings["NetworkMode"] != "host"
-    assert settings["PidMode"] == settings["UTSMode"] == ""
+    assert settings["PidMode"] == settings["UTSMode"] == settings["UsernsMode"] == ""
+    assert settings["IpcMode"] == "private"
+    assert settings["Devices"] is None or not settings["Devices"]
+    assert container["Config"]["Healthcheck"]["Test"][0] in {"CMD", "CMD-SHELL"}
     assert not [mount for mount in container["Mounts"] if mount["Source"].endswith("docker.sock")]
 
 
@@ -90,7 +94,7 @@ def test_only_root_reads_the_environment_and_only_its_service_reads_a_secret(vps
 
 
 def test_images_hold_no_tests_git_or_build_tools(vps: Host) -> None:
-    for service in ("auth_service", "user_service", "celery_worker", "frontend"):
+    for service in OURS:
         image = vps.check_output(
             "docker ps --filter label=com.docker.compose.service=%s --format '{{.Image}}'", service
         )
@@ -106,6 +110,21 @@ def test_images_hold_no_tests_git_or_build_tools(vps: Host) -> None:
         ]
         assert not unwanted, (service, unwanted[:5])
     vps.check_output("docker container prune -f")
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_file_of_a_container_lends_the_rights_of_its_owner(vps: Host, containers: dict[str, Any], name: str) -> None:
+    root = f"/proc/{containers[name]['State']['Pid']}/root/"
+    assert not vps.check_output("find %s -xdev -type f -perm /6000", root)
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_nothing_can_be_installed_into_a_container_of_ours(vps: Host, containers: dict[str, Any], service: str) -> None:
+    inside = f"docker exec {containers[service]['Id']} "
+    managers = "apt apt-get dpkg pip pip3 npm npx perl"
+    assert not vps.run(inside + f"sh -c 'for each in {managers}; do command -v $each; done'").stdout
+    for module in ("pip", "ensurepip"):
+        assert vps.run(inside + f"python3 -m {module} --version").rc != 0
 
 
 @pytest.mark.parametrize("service", ["auth_service", "user_service"])

@@ -26,18 +26,47 @@ def test_a_backend_port_is_closed(outside: Host, testbed: dict[str, str], port: 
     assert outside.run("curl -s --connect-timeout 2 telnet://%s:%s", testbed["vps_address"], str(port)).rc != 0
 
 
-@pytest.mark.parametrize("service", ["mongo", "redis", "auth_service", "user_service"])
-def test_what_needs_no_way_out_has_none(vps: Host, testbed: dict[str, str], service: str) -> None:
+def ways(vps: Host, service: str, doors: dict[str, tuple[str, int]]) -> set[str]:
+    """Return which of these doors a container of the service gets through."""
     pid = vps.check_output(
         "docker inspect -f '{{.State.Pid}}' $(docker ps -qf label=com.docker.compose.service=%s)", service
     )
-    attempt = vps.run("nsenter -t %s -n timeout 3 bash -c 'echo > /dev/tcp/%s/1025'", pid, testbed["outside_address"])
-    assert attempt.rc != 0
+    attempts = {
+        door: vps.run(f"nsenter -t {pid} -n timeout 3 bash -c 'echo > /dev/tcp/{address}/{port}'")
+        for door, (address, port) in doors.items()
+    }
+    return {door for door, attempt in attempts.items() if attempt.rc == 0}
 
 
-def test_the_worker_reaches_the_mail_server(vps: Host, testbed: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("service", "allowed"),
+    [
+        ("mongo", set()),
+        ("redis", set()),
+        ("auth_service", set()),
+        ("user_service", set()),
+        ("frontend", set()),
+        ("beat", set()),
+        ("celery_worker", {"mail", "DNS"}),
+        ("traefik", {"certificates", "DNS"}),
+    ],
+)
+def test_a_container_gets_out_only_to_what_its_work_needs(
+    vps: Host, testbed: dict[str, str], service: str, allowed: set[str]
+) -> None:
+    """From its own network: the mail server, the authority, the web mailbox beside them, and the host itself."""
     pid = vps.check_output(
-        "docker inspect -f '{{.State.Pid}}' $(docker ps -qf label=com.docker.compose.service=celery_worker)"
+        "docker inspect -f '{{.State.Pid}}' $(docker ps -qf label=com.docker.compose.service=%s)", service
     )
-    attempt = vps.run("nsenter -t %s -n timeout 3 bash -c 'echo > /dev/tcp/%s/1025'", pid, testbed["outside_address"])
-    assert attempt.rc == 0, attempt.stderr
+    own = vps.check_output(f"nsenter -t {pid} -n hostname -I").split()[0]
+    gateway = own.rsplit(".", 1)[0] + ".1"
+    beside = testbed["outside_address"]
+    doors = {
+        "mail": (beside, 1025),
+        "certificates": (beside, 14000),
+        "DNS": (beside, 53),
+        "the mailbox": (beside, 1080),
+        "the host's SSH": (gateway, 22),
+        "the host's public address": (testbed["vps_address"], 22),
+    }
+    assert ways(vps, service, doors) == allowed
