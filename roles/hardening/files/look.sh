@@ -17,6 +17,7 @@ echo "privileged_programs: [$(find /usr/bin /usr/sbin /usr/lib -xdev -perm /6000
 echo "compilers: [$(for name in as cc c++ clang clang++ cpp g++ gcc go ld rustc tcc; do readlink -e "/usr/bin/$name"; done \
   | sort -u | while read -r program; do find "$program" -perm /0001; done | paste -sd,)]"
 echo "homes: [$(awk -F: '$3 >= 1000 && $3 < 60000 && $6 ~ "^/.*/" { print $6 }' /etc/passwd | paste -sd,)]"
+echo "aide_schedule: $(says systemd-analyze calendar "$AIDE_SCHEDULE")"
 echo "pam_in_force: $(says sh -c "$PAM_IN_FORCE")"
 echo "running: [$(for unit in acct sysstat fail2ban berth-aide-check.timer; do
   systemctl is-active --quiet $unit && systemctl is-enabled --quiet $unit && printf '%s, ' $unit
