@@ -159,6 +159,17 @@ class Target:
         os.chmod(path, self.mode)
         return path
 
+    def write(self, module: Any, candidate: str | None) -> None:
+        """Put the candidate in the file's place, or remove the file where there is none."""
+        if candidate is None or self.gid is None:
+            os.unlink(self.path)
+            return
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        os.chown(candidate, 0, self.gid)
+        module.atomic_move(candidate, self.path)
+        os.chown(self.path, 0, self.gid)
+        os.chmod(self.path, self.mode)
+
 
 def main() -> None:
     entry = {
@@ -200,33 +211,20 @@ def main() -> None:
                     module.fail_json(msg=f"{target.path} was not replaced, {command[0]} refuses it: {err or out}")
         if not module.check_mode:
             for target in targets:
-                if target.wanted == "absent":
-                    os.unlink(target.path)
-                    continue
-                if target.gid is None:
+                if target.gid is None and target.wanted == "present":
                     module.fail_json(msg=f"{target.path} was not replaced: there is no group {target.group}")
-                os.makedirs(os.path.dirname(target.path), mode=0o755, exist_ok=True)
-                os.chown(candidates[target.path], 0, target.gid)
-                module.atomic_move(candidates[target.path], target.path)
-                os.chown(target.path, 0, target.gid)
-                os.chmod(target.path, target.mode)
+            os.umask(0o022)  # folders on the way are everybody's to pass, whatever the session's umask
+            for target in targets:
+                target.write(module, candidates.get(target.path))
             for limit in limits:
                 limit.write()
+    changes: list[Target | Limit] = [*targets, *limits]
     module.exit_json(
-        changed=bool(targets or limits),
-        written=[one.path for one in (*targets, *limits)],
+        changed=bool(changes),
+        written=[one.path for one in changes],
         diff=[
-            {
-                "before_header": target.path,
-                "after_header": target.path,
-                "before": target.before or "",
-                "after": "" if target.wanted == "absent" else target.after,
-            }
-            for target in targets
-        ]
-        + [
-            {"before_header": limit.path, "after_header": limit.path, "before": limit.before, "after": limit.after}
-            for limit in limits
+            {"before_header": one.path, "after_header": one.path, "before": one.before or "", "after": one.after}
+            for one in changes
         ],
     )
 
