@@ -10,6 +10,9 @@ echo "apparmor: $(says grep -q Y /sys/module/apparmor/parameters/enabled)"
 echo "audit: $(says test "$container" = none -a -e /proc/self/loginuid)"
 echo "grub: $(says test "$container" = none -a -e /etc/default/grub)"
 echo "apparmor_complaining: [$(sed -n 's/^\([^ ]*\) (complain)$/"\1"/p' /sys/kernel/security/apparmor/profiles 2> /dev/null | paste -sd,)]"
+# Partitions that the owner describes; /tmp as a mount of its own or not.
+echo "fstab: [$(awk '$1 !~ /^#/ && $2 ~ "^/" { print $2 }' /etc/fstab 2> /dev/null | paste -sd,)]"
+echo "tmp_mounted: $(says mountpoint --quiet /tmp)"
 # Where a router tells this host its IPv6 address and route.
 echo "ipv6_router_interface: $(ip -6 route show default proto ra 2> /dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)"
 echo "privileged_programs: [$(find /usr/bin /usr/sbin /usr/lib -xdev -perm /6000 -type f | sort | paste -sd,)]"
