@@ -1,0 +1,42 @@
+#!/bin/sh
+# What the host is and has, as YAML: everything the subjects decide by, asked in one go.
+set -u
+says() { if "$@" > /dev/null 2>&1; then echo true; else echo false; fi; }
+
+container=$(systemd-detect-virt --container)
+echo "container: $container"
+echo "kernel_modules: $(says test "$container" = none -a -d "/lib/modules/$(uname -r)")"
+echo "apparmor: $(says grep -q Y /sys/module/apparmor/parameters/enabled)"
+echo "audit: $(says test "$container" = none -a -e /proc/self/loginuid)"
+echo "grub: $(says test "$container" = none -a -e /etc/default/grub)"
+echo "apparmor_complaining: [$(sed -n 's/^\([^ ]*\) (complain)$/"\1"/p' /sys/kernel/security/apparmor/profiles 2> /dev/null | paste -sd,)]"
+# Partitions that the owner describes; /tmp as a mount of its own or not.
+echo "fstab: [$(awk '$1 !~ /^#/ && $2 ~ "^/" { print $2 }' /etc/fstab 2> /dev/null | paste -sd,)]"
+echo "tmp_mounted: $(says mountpoint --quiet /tmp)"
+# Where a router tells this host its IPv6 address and route.
+echo "ipv6_router_interface: $(ip -6 route show default proto ra 2> /dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)"
+echo "privileged_programs: [$(find /usr/bin /usr/sbin /usr/lib -xdev -perm /6000 -type f | sort | paste -sd,)]"
+# Compilers, assemblers and linkers that everybody may run, under the name of the file itself.
+echo "compilers: [$(for name in as cc c++ clang clang++ cpp g++ gcc go ld rustc tcc; do readlink -e "/usr/bin/$name"; done \
+  | sort -u | while read -r program; do find "$program" -perm /0001; done | paste -sd,)]"
+echo "homes: [$(awk -F: '$3 >= 1000 && $3 < 60000 && $6 ~ "^/.*/" { print $6 }' /etc/passwd | paste -sd,)]"
+echo "aide_schedule: $(says systemd-analyze calendar "$AIDE_SCHEDULE")"
+echo "pam_in_force: $(says sh -c "$PAM_IN_FORCE")"
+echo "running: [$(for unit in acct sysstat fail2ban berth-aide-check.timer; do
+  systemctl is-active --quiet $unit && systemctl is-enabled --quiet $unit && printf '%s, ' $unit
+done)]"
+echo "ssh_port: $(sshd -T 2> /dev/null | sed -n 's/^port //p' | head -n 1)"
+
+# Algorithms that this sshd knows, and host keys that are strong enough to show.
+for kind in kex cipher mac key-sig; do
+  echo "ssh_$(echo $kind | tr - _): [$(ssh -Q $kind 2> /dev/null | paste -sd,)]"
+done
+echo "ssh_host_keys:"
+for key in /etc/ssh/ssh_host_ed25519_key /etc/ssh/ssh_host_rsa_key; do
+  if [ -e "$key" ] && [ "$(ssh-keygen -lf "$key" | cut -d' ' -f1)" -ge "$(case $key in *rsa*) echo 3072;; *) echo 256;; esac)" ]; then
+    echo "  - $key"
+  fi
+done
+echo "packages:"
+# shellcheck disable=SC2016  # dpkg's own variables
+dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' | sed -n 's/^installed /  - /p'

@@ -1,0 +1,233 @@
+#!/usr/bin/python
+"""Write many files in one round trip: what keeps a second run of this role short."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import grp
+import os
+import pwd
+import re
+import shlex
+import shutil
+import stat
+import tempfile
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: hardening_files
+short_description: Write many files at once
+description:
+  - Each entry of O(files) is a file as a whole (its content comes from the role's templates), single settings in a
+    file that another package owns, a file that has to be absent, or one whose content is not ours and whose
+    permissions go no further than said.
+  - Each file is checked by its program before any of them is replaced, and replaced atomically.
+options:
+  files:
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Where the file is, relative to C(/); below C(templates/) it has the same path. For
+          V(state=limited) a pattern, which also finds folders.
+        type: str
+        required: true
+      settings:
+        description: Keys with the values they must have. The last line that sets a key is replaced, one that is
+          commented out is taken next, a key that is missing is appended. The rest of the file stays.
+        type: dict
+      separator:
+        description: What stands between key and value.
+        type: str
+      state:
+        type: str
+        choices: [present, absent, limited]
+      mode:
+        description: Four octal digits. Without it 0644; a file whose O(files[].settings) are edited keeps its own.
+          For V(state=limited) what lies beyond it is taken away, nothing is given.
+        type: str
+      group:
+        type: str
+      validate:
+        description: Command that must succeed on the candidate, whose path replaces C(%s).
+        type: str
+"""
+
+RETURN = r"""
+written:
+  description: Absolute paths of the files that differed.
+  type: list
+  elements: str
+  returned: always
+"""
+
+
+def with_settings(text: str, settings: dict[str, Any], separator: str) -> str:
+    """Return the text with each key set to its value, everything else untouched.
+
+    Parameters: settings maps a key to its value; separator stands between the two.
+    """
+    for key, value in settings.items():
+        line = f"{key}{separator}{value}"
+        end = r"(?:\s*=|\s|$)" if separator.strip() else r"(?:\s|$)"
+        in_force = re.compile(rf"^[ \t]*{re.escape(key)}{end}.*$", re.MULTILINE)
+        # With one value and no more: a sentence that begins with the key is none.
+        commented = re.compile(rf"^[ \t]*#[ \t]*{re.escape(key)}{end}[ \t]*\S*[ \t]*$", re.MULTILINE)
+        found = list(in_force.finditer(text)) or list(commented.finditer(text))
+        if found:
+            text = text[: found[-1].start()] + line + text[found[-1].end() :]
+        else:
+            text = text + ("" if text.endswith("\n") or not text else "\n") + line + "\n"
+    return text
+
+
+class Limit:
+    """One file or folder that somebody else writes, and the permissions it may have at most."""
+
+    def __init__(self, path: str, entry: dict[str, Any]) -> None:
+        self.path = path
+        self.mode = int(entry["mode"], 8)
+        self.gid = grp.getgrnam(entry["group"]).gr_gid if entry.get("group") else -1
+        self.differs = self._apply(dry=True)
+
+    def write(self) -> None:
+        self._apply(dry=False)
+
+    def _apply(self, *, dry: bool) -> bool:
+        # Homes belong to their users: a link there must not lead to a file of somebody else.
+        try:
+            handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            found = os.fstat(handle)
+            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+                return False
+            mode = stat.S_IMODE(found.st_mode)
+            self.before = f"{mode:04o}"
+            self.after = f"{mode & self.mode:04o}"
+            if not dry:
+                os.fchown(handle, -1, self.gid)
+                os.fchmod(handle, mode & self.mode)
+            return bool(mode & ~self.mode) or self.gid not in (-1, found.st_gid)
+        finally:
+            os.close(handle)
+
+
+class Target:
+    """One file: what is there, and what there should be."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.path = os.path.realpath("/" + entry["path"].lstrip("/"))
+        self.validate = entry.get("validate")
+        self.wanted = entry.get("state") or "present"
+        self.before: str | None = None
+        with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8") as file:
+            self.before = file.read()
+            found = os.fstat(file.fileno())
+        settings = entry.get("settings")
+        if settings is None:
+            self.after = entry.get("content") or ""
+            mode: str | None = entry.get("mode") or "0644"
+        else:
+            self.after = with_settings(self.before or "", settings, entry.get("separator") or " ")
+            mode = entry.get("mode")
+        if mode is None:
+            mode = "0644" if self.before is None else f"{stat.S_IMODE(found.st_mode):04o}"
+        self.mode = int(mode, 8)
+        self.group = entry.get("group") or "root"
+        owner = None if self.before is None else (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+        self.gid: int | None = None
+        with contextlib.suppress(KeyError):  # in check mode a package may still have to bring its group
+            self.gid = grp.getgrnam(self.group).gr_gid
+        self.differs = (
+            self.before is not None
+            if self.wanted == "absent"
+            else self.before != self.after or owner != (self.mode, pwd.getpwnam("root").pw_uid, self.gid)
+        )
+
+    def candidate(self, folder: str) -> str:
+        """Write the wanted content where its program can check it, under its own name, since some ask for it."""
+        place = tempfile.mkdtemp(dir=folder)
+        path = os.path.join(place, os.path.basename(self.path))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.after)
+        os.chmod(path, self.mode)
+        return path
+
+    def write(self, module: Any, candidate: str | None) -> None:
+        """Put the candidate in the file's place, or remove the file where there is none."""
+        if candidate is None or self.gid is None:
+            os.unlink(self.path)
+            return
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        os.chown(candidate, 0, self.gid)
+        module.atomic_move(candidate, self.path)
+        os.chown(self.path, 0, self.gid)
+        os.chmod(self.path, self.mode)
+
+
+def main() -> None:
+    entry = {
+        "path": {"type": "str", "required": True},
+        "content": {"type": "str"},
+        "settings": {"type": "dict"},
+        "separator": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "absent", "limited"]},
+        "mode": {"type": "str"},
+        "group": {"type": "str"},
+        "validate": {"type": "str"},
+    }
+    module = AnsibleModule(
+        argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": entry}},
+        supports_check_mode=True,
+    )
+    entries = module.params["files"]
+    limits = [
+        limit
+        for entry in entries
+        if entry["state"] == "limited"
+        for path in sorted(glob.glob("/" + entry["path"].lstrip("/")))
+        if (limit := Limit(path, entry)).differs
+    ]
+    targets = [target for entry in entries if entry["state"] != "limited" and (target := Target(entry)).differs]
+    with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
+        candidates = {}
+        for target in targets:
+            if target.wanted == "absent":
+                continue
+            candidates[target.path] = target.candidate(folder)
+            if target.validate:
+                command = shlex.split(target.validate.replace("%s", candidates[target.path]))
+                # In check mode on a bare host the program may still have to be installed.
+                if module.check_mode and not shutil.which(command[0]):
+                    continue
+                code, out, err = module.run_command(command)
+                if code:
+                    module.fail_json(msg=f"{target.path} was not replaced, {command[0]} refuses it: {err or out}")
+        if not module.check_mode:
+            for target in targets:
+                if target.gid is None and target.wanted == "present":
+                    module.fail_json(msg=f"{target.path} was not replaced: there is no group {target.group}")
+            os.umask(0o022)  # folders on the way are everybody's to pass, whatever the session's umask
+            for target in targets:
+                target.write(module, candidates.get(target.path))
+            for limit in limits:
+                limit.write()
+    changes: list[Target | Limit] = [*targets, *limits]
+    module.exit_json(
+        changed=bool(changes),
+        written=[one.path for one in changes],
+        diff=[
+            {"before_header": one.path, "after_header": one.path, "before": one.before or "", "after": one.after}
+            for one in changes
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
