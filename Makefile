@@ -12,7 +12,7 @@ export IMAGES
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down demo-ssh test test-fast lint unit integration dev-compose molecule site images lock venv
+.PHONY: help demo demo-down demo-ssh test test-vm test-fast lint unit integration dev-compose molecule site images lock venv
 
 help: ## List these words
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,12 @@ demo-ssh: ## A shell on the demo's VPS, as its operator
 
 test: test-fast integration dev-compose molecule site ## Everything: lint, unit, integration, roles, the whole site
 
+# Beside `make test`, since a kernel of its own is emulated in software: half an hour on two cores.
+test-vm: .venv/dev ## The host's roles on a machine with a kernel of its own (root on Debian)
+	@requirements/system.sh qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mke2fs=e2fsprogs slirp4netns=slirp4netns \
+	  dnsmasq=dnsmasq-base nft=nftables nmap=nmap ip=iproute2
+	@PYTHONPATH=images python3 -m tests.vm.run
+
 test-fast: lint unit ## Lint and unit tests, without a Docker engine
 
 lint: .venv/dev frontend/node_modules/.package-lock.json ## Every linter
@@ -41,7 +47,7 @@ lint: .venv/dev frontend/node_modules/.package-lock.json ## Every linter
 	cd frontend && npm run lint && npm run typecheck
 
 unit: .venv/dev frontend/node_modules/.package-lock.json ## Unit tests of services, front end and tools
-	pytest -q -m 'not integration and not site' services images tests
+	pytest -q -m 'not integration and not site and not vm' services images tests
 	cd frontend && npm test -- --run
 
 integration: images ## Services against real Redis, database and mail server

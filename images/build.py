@@ -172,6 +172,12 @@ def mirrors(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return lines
 
 
+def mirrors_of_this_machine() -> list[str]:
+    """Return sources.list lines of the suite, on the mirrors that this machine's own apt uses."""
+    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    return mirrors(pair for file in files if file.is_file() for pair in apt_sources(file.read_text()))
+
+
 # --- doing it -----------------------------------------------------------------
 
 
@@ -281,8 +287,6 @@ def bootstrap(name: str) -> None:
             *("apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"),
             *("install", "--yes", "--no-install-recommends", "mmdebstrap"),
         )
-    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-    pairs = [pair for file in files if file.is_file() for pair in apt_sources(file.read_text())]
     with tempfile.TemporaryDirectory(prefix="berth-base-") as scratch:
         root = Path(scratch, "root")
         root.mkdir()
@@ -302,7 +306,7 @@ def bootstrap(name: str) -> None:
             '--customize-hook=rm -rf "$1"/var/cache/* "$1"/var/log/* "$1"/etc/machine-id',
             SUITE,
             str(tarball),
-            *mirrors(pairs),
+            *mirrors_of_this_machine(),
         )
         must("docker import", "docker", "import", "--change", 'CMD ["bash"]', "-", name, stdin=tarball)
 
