@@ -8,11 +8,11 @@ MAKEFLAGS += --no-print-directory
 IMAGES ?= auto
 ROLES := $(notdir $(patsubst %/molecule/,%,$(wildcard roles/*/molecule/)))
 
-export IMAGES
+export IMAGES DOCKER_BENCH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down demo-ssh test test-vm test-fast lint unit integration dev-compose molecule site images lock venv
+.PHONY: help demo demo-down demo-ssh test test-vm test-fast lint unit integration dev-compose molecule site scan images lock venv
 
 help: ## List these words
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,10 @@ molecule: images ## Scenarios of all roles, or of one: make molecule ROLE=docker
 
 site: images ## The whole site as one scenario: create, converge, idempotence, verify, destroy
 	molecule test
+
+# TARGETS: bare, site, or the folder of a test bed that runs. KEEP=1 leaves the machines running. DOCKER_BENCH: docs/security.md.
+scan: images ## Other people's scanners on a bare VPS and on one after site.yml, side by side
+	@python3 -m tests.scans.scan $(if $(KEEP),--keep) $(TARGETS)
 
 images: .venv/dev ## Build (or pull) every image, starting a Docker engine where none runs
 	@python3 images/engine.py

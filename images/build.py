@@ -77,7 +77,7 @@ THIRD_PARTY = (
     Image("maildev", "3", "testbed", ("node",)),
     Image("pebble", "2", "testbed", ("debian",)),
     Image("vps", SUITE, "testbed", ("debian",)),
-    Image("outside", SUITE, "testbed", ("maildev", "pebble")),
+    Image("outside", SUITE, "testbed", ("python", "maildev", "pebble")),
 )
 # name -> (build context, bases), both relative to the project.
 APP = {
