@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,7 @@ class Side:
 
     def start(self, seconds: int) -> None:
         """Start every container and wait until all are healthy, or name the one that is not."""
+        began = time.monotonic()
         done = self.compose(
             *("up", "--detach", "--pull=never", "--remove-orphans", "--wait", f"--wait-timeout={seconds}"),
             seconds=seconds + 15,
@@ -146,9 +148,9 @@ class Side:
         # One that was only created waits for another that is not healthy.
         ill = [container for container in found if container.state not in ("healthy", "created")]
         guilty = ill[0].name if ill else "compose"
-        lines = logs(guilty, LAST_LINES).splitlines() if ill else last_lines(done)
-        state = f"{guilty} is {ill[0].state}" if ill else "compose failed"
-        raise Refused(f"Release {self.release} did not become healthy within {seconds} s: {state}.", guilty, lines)
+        lines = logs(guilty, LAST_LINES).splitlines() + health(guilty) if ill else last_lines(done)
+        state = f"{guilty} is {ill[0].state} after {round(time.monotonic() - began)} s" if ill else "compose failed"
+        raise Refused(f"Release {self.release} did not become healthy: {state}.", guilty, lines)
 
     def set_restart(self, policy: str) -> None:
         names = [container.name for container in containers([self.colour])]
@@ -191,6 +193,13 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
 def logs(name: str, lines: int) -> str:
     done = run("docker", "logs", "--tail", str(lines), name)
     return done.stdout + done.stderr
+
+
+def health(name: str) -> list[str]:
+    """Return what a container's health check said last."""
+    state = json.loads(run("docker", "inspect", "--format={{json .State}}", name).stdout or "{}")
+    said = [entry["Output"].strip() for entry in state.get("Health", {}).get("Log") or []]
+    return [f"health check: {said[-1]}"] if said and said[-1] else []
 
 
 def stop_colour(colour: str) -> None:
