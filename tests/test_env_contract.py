@@ -16,8 +16,8 @@ from user_service.settings import UserSettings
 
 ROOT = Path(__file__).parent.parent
 ROLE = ROOT / "roles/environment"
-# Given by ansible/release.yml for one run of compose.
-BY_THE_RELEASE = {"RELEASE", "COLOUR"}
+# Given by berth-release for one run of compose.
+BY_THE_RELEASE = {"RELEASE", "COLOUR", "RESTART_POLICY"}
 SETTINGS: dict[str, type[CommonSettings]] = {
     "auth_service": AuthSettings,
     "user_service": UserSettings,

@@ -176,15 +176,29 @@ class MongoRedisAuthStore:
 
     async def _ensure_indexes(self) -> None:
         # Not at start: the service starts without its database too, and says so in /readyz.
-        if self._indexed:
-            return
-        await self._database.users.create_index("email", unique=True)
-        await self._database.verifications.create_index("expires_at", expireAfterSeconds=0)
-        # A week longer than the session, so that reuse of its last token is still recognised.
-        await self._database.sessions.create_index(
-            "expires_at", expireAfterSeconds=int(timedelta(days=7).total_seconds())
-        )
-        self._indexed = True
+        if not self._indexed:
+            await ensure_indexes(self._database)
+            self._indexed = True
+
+
+async def ensure_indexes(database: Database) -> None:
+    """What is there already stays as it is."""
+    await database.users.create_index("email", unique=True)
+    await database.verifications.create_index("expires_at", expireAfterSeconds=0)
+    # A week longer than the session, so that reuse of its last token is still recognised.
+    await database.sessions.create_index("expires_at", expireAfterSeconds=int(timedelta(days=7).total_seconds()))
+
+
+async def upsert_verified_user(database: Database, user: User, now: datetime) -> None:
+    """Make this account, or give the one with its email this password and count it as verified."""
+    await database.users.update_one(
+        {"email": user.email},
+        {
+            "$set": {"password_hash": user.password_hash, "verified": user.verified},
+            "$setOnInsert": {"_id": user.id, "name": user.name, "created_at": now},
+        },
+        upsert=True,
+    )
 
 
 def _failures_key(who: str) -> str:

@@ -1,11 +1,17 @@
-"""`python3 -m celery_worker worker|beat|flower`: check the settings, then become that."""
+"""`python3 -m celery_worker worker|beat|flower`: check the settings, then become that.
+
+`python3 -m celery_worker ask`: have the worker of this release run a task, and wait for its result.
+"""
 
 import os
 import sys
 
-from celery_worker.main import create_app
+from celery_worker.main import create_app, own_queue
 from celery_worker.settings import WorkerSettings
+from shared.queue import ECHO
 from shared.settings import load_settings
+
+ASK_SECONDS = 15
 
 
 def main(role: str) -> None:
@@ -19,11 +25,16 @@ def main(role: str) -> None:
         os.environ["FLOWER_BASIC_AUTH"] = login
         app.start(["--quiet", "flower", "--port=5555", "--address=0.0.0.0"])
     elif role == "worker":
-        app.start(["--quiet", "worker", "--without-mingle", "--without-gossip"])
+        queues = f"{app.conf.task_default_queue},{own_queue(settings)}"
+        app.start(["--quiet", "worker", "--without-mingle", "--without-gossip", f"--queues={queues}"])
+    elif role == "ask":
+        asked = app.send_task(ECHO, args=[settings.release], queue=own_queue(settings), expires=ASK_SECONDS)
+        answer = asked.get(timeout=ASK_SECONDS)
+        sys.exit(None if answer == settings.release else f"asked for {settings.release}, got {answer}")
     else:
         app.start(["--quiet", "beat"])
 
 
-if len(sys.argv) != 2 or sys.argv[1] not in ("worker", "beat", "flower"):
-    sys.exit("Say what to run: python3 -m celery_worker worker|beat|flower")
+if len(sys.argv) != 2 or sys.argv[1] not in ("worker", "beat", "flower", "ask"):
+    sys.exit("Say what to run: python3 -m celery_worker worker|beat|flower|ask")
 main(sys.argv[1])

@@ -4,28 +4,31 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
-from celery.beat import PersistentScheduler
 from celery.schedules import crontab
 
 from celery_worker import tasks
+from celery_worker.schedule import OneBeat
 from celery_worker.settings import WorkerSettings
 from shared.logging import configure_logging
 from shared.queue import HEARTBEAT, PURGE_DELIVERIES, new_celery
 
-# The only place that is writable in a read-only container. The image's health check looks at the first.
+# The only place that is writable in a read-only container. The image's health check looks at it.
 ALIVE = Path("/dev/shm/celery-alive")  # noqa: S108
-BEAT_SCHEDULE = Path("/dev/shm/beat-schedule")  # noqa: S108
 
 HEARTBEAT_EVERY_SECONDS = 30
 
 
-class AliveScheduler(PersistentScheduler):  # type: ignore[misc]  # Celery ships no types
+class AliveScheduler(OneBeat):
     """Beat's scheduler, which touches a file at each round so that a stuck beat shows."""
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         ALIVE.touch()
-        # Beat sleeps until the next entry; it must not outsleep its own health check.
-        return min(float(super().tick(*args, **kwargs)), 10.0)
+        return super().tick(*args, **kwargs)
+
+
+def own_queue(settings: WorkerSettings) -> str:
+    """A queue that only this colour's worker reads, so that a release can be tried out; all read the common one."""
+    return f"celery.{settings.colour or 'own'}"
 
 
 def create_app(settings: WorkerSettings, service: str = "celery_worker") -> Celery:
@@ -45,8 +48,7 @@ def create_app(settings: WorkerSettings, service: str = "celery_worker") -> Cele
         worker_redirect_stdouts=False,
         worker_max_tasks_per_child=1000,
         beat_scheduler=AliveScheduler,
-        beat_schedule_filename=str(BEAT_SCHEDULE),
-        beat_max_loop_interval=10,
+        beat_max_loop_interval=2,
         beat_schedule={
             "heartbeat": {
                 "task": HEARTBEAT,

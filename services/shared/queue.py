@@ -17,6 +17,7 @@ SEND_SECONDS = 3
 _ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 SEND_VERIFICATION = "mail.send_verification"
+ECHO = "maintenance.echo"
 HEARTBEAT = "maintenance.heartbeat"
 PURGE_DELIVERIES = "maintenance.purge_deliveries"
 

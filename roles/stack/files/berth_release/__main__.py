@@ -1,0 +1,82 @@
+"""berth-release: what Ansible asks a host to do about releases. Answers with one JSON object on standard output.
+
+berth-release begin --by NAME [--verb rollback] [--force] [--break-lock] [RELEASE]
+berth-release start RUN             gates, switch, confirmation
+berth-release finish RUN            watch, drain, end of the old colour
+berth-release undo RUN --reason WHY
+berth-release maintenance on|off [--allow ADDRESS]...
+berth-release status
+Exit status 1: refused; the object says why, who is guilty, and what that container said last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from typing import Any
+
+from berth_release.deploy import Deploy
+from berth_release.edge import Edge
+from berth_release.records import Records
+from berth_release.settings import Refused, Settings
+from berth_release.status import status
+
+
+def arguments_of(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="berth-release", usage=__doc__)
+    verbs = parser.add_subparsers(dest="command", required=True)
+    begin = verbs.add_parser("begin")
+    begin.add_argument("--by", required=True)
+    begin.add_argument("--verb", choices=["release", "rollback"], default="release")
+    begin.add_argument("--force", action="store_true")
+    begin.add_argument("--break-lock", action="store_true")
+    begin.add_argument("release", nargs="?", default="")
+    for name in ("start", "finish", "undo"):
+        verb = verbs.add_parser(name)
+        verb.add_argument("run")
+    verbs.choices["undo"].add_argument("--reason", required=True)
+    maintenance = verbs.add_parser("maintenance")
+    maintenance.add_argument("state", choices=["on", "off"])
+    maintenance.add_argument("--allow", action="append", default=[])
+    verbs.add_parser("status")
+    return parser.parse_args(argv)
+
+
+def do(asked: argparse.Namespace) -> dict[str, Any]:
+    settings = Settings.read()
+    edge, records = Edge(settings), Records(settings)
+    deploy = Deploy(settings, edge, records)
+    match asked.command:
+        case "begin":
+            return deploy.begin(asked.verb, asked.release, asked.by, asked.force, asked.break_lock)
+        case "start":
+            return deploy.start(asked.run)
+        case "finish":
+            return deploy.finish(asked.run)
+        case "undo":
+            return deploy.undo(asked.run, asked.reason)
+        case "maintenance":
+            return deploy.maintenance(asked.state == "on", asked.allow)
+        case _:
+            return status(settings, edge, records)
+
+
+def main() -> int:
+    # Whoever asked may go away; what was begun is brought to an end all the same.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        answer, code = do(arguments_of(sys.argv[1:])), 0
+    except Refused as refused:
+        answer, code = {"reason": refused.reason, "guilty": refused.guilty, "lines": refused.lines}, 1
+    try:
+        print(json.dumps(answer), flush=True)
+    except BrokenPipeError:
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Where the edge leads: files in its watched folder, renamed into place."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from berth_release.records import write
+from berth_release.settings import Settings
+
+# The edge runs as this group; what only it and root may read holds a secret.
+EDGE_GROUP = 10000
+MARK = "# berth-release: "
+TRIAL_HEADER = "X-Berth-Trial"
+OPERATOR_HEADER = "X-Berth-Operator"
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the edge leads to, as the first line of its routes says: one file, so one truth."""
+
+    release: str
+    colour: str
+    fingerprint: str
+
+    @property
+    def signature(self) -> str:
+        return f"{self.release} {self.colour}"
+
+
+class Edge:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._watched = settings.edge / "dynamic"
+        # Drafts must be on the same file system, and where the edge does not look.
+        self._next = settings.edge / "next"
+        self._routes = settings.releases / "routes.yml"
+        self._maintenance = settings.releases / "maintenance.yml"
+
+    def live(self) -> Live | None:
+        try:
+            first = (self._watched / "release.yml").read_text().partition("\n")[0]
+        except FileNotFoundError:
+            return None
+        return Live(**json.loads(first.removeprefix(MARK))) if first.startswith(MARK) else None
+
+    def routes(self, live: Live, name: str = "", condition: str = "", priority: int = 0) -> str:
+        """Return the routes to a colour: for everybody, or for those who fulfil a condition."""
+        text = self._routes.read_text()
+        for place, value in {
+            "@NAME@": name,
+            "@AND@": f"({condition}) && " if condition else "",
+            # 0: as long rules as these have among themselves, and files of others beside them.
+            "@PRIORITY_API@": str(priority and priority + 1),
+            "@PRIORITY@": str(priority),
+            "@RELEASE@": live.release,
+            "@COLOUR@": live.colour,
+        }.items():
+            text = text.replace(place, value)
+        return f"{MARK}{json.dumps(vars(live))}\n{text}"
+
+    def leads_to(self, live: Live) -> bool:
+        """Tell whether the routes are, to the letter, what they would be if written now."""
+        return self._text("release.yml") == self.routes(live)
+
+    def switch(self, live: Live) -> None:
+        """Lead everybody to this colour, and operators during maintenance too."""
+        # The way back is a second name of the file, so that it needs no room on the disk.
+        back = self._next / "release.back"
+        back.unlink(missing_ok=True)
+        if self.live():
+            back.hardlink_to(self._watched / "release.yml")
+        self._rename("release.yml", self.routes(live))
+        if key := self.maintenance_key():
+            self.close(live, key, self.maintenance_addresses())
+
+    def switch_back(self, live: Live) -> None:
+        """Lead everybody to where the edge led before the last switch."""
+        back = self._next / "release.back"
+        if back.exists() and back.read_text().startswith(f"{MARK}{json.dumps(vars(live))}\n"):
+            back.rename(self._watched / "release.yml")
+        else:
+            self.switch(live)
+
+    def lead_nowhere(self) -> None:
+        """The first release failed: the edge answers 503 by itself, as before."""
+        (self._watched / "release.yml").unlink(missing_ok=True)
+
+    def try_out(self, live: Live) -> dict[str, str]:
+        """Lead those who send a secret header to this colour; return that header."""
+        key = secrets.token_urlsafe(32)
+        condition = f"Header(`{TRIAL_HEADER}`, `{key}`)"
+        self._rename("trial.yml", self.routes(live, "-trial", condition, 30000), 0o640, EDGE_GROUP)
+        return {TRIAL_HEADER: key}
+
+    def end_trial(self) -> None:
+        (self._watched / "trial.yml").unlink(missing_ok=True)
+
+    def close(self, live: Live, key: str, addresses: list[str]) -> None:
+        """Show the maintenance page to everybody but operators."""
+        allowed = [f"Header(`{OPERATOR_HEADER}`, `{key}`)", *(f"ClientIP(`{address}`)" for address in addresses)]
+        routes = self.routes(live, "-operator", " || ".join(allowed), 20000)
+        self._rename(
+            "operator.yml", f"# {json.dumps({'key': key, 'addresses': addresses})}\n{routes}", 0o640, EDGE_GROUP
+        )
+        self._rename("maintenance.yml", self._maintenance.read_text().replace("@COLOUR@", live.colour))
+
+    def open(self) -> None:
+        for name in ("maintenance.yml", "operator.yml"):
+            (self._watched / name).unlink(missing_ok=True)
+
+    def maintenance_key(self) -> str:
+        """Return the secret that operators show while the site is closed; empty while it is open."""
+        return str(self._operators().get("key", ""))
+
+    def maintenance_addresses(self) -> list[str]:
+        return list(self._operators().get("addresses", []))
+
+    def pass_header(self) -> dict[str, str]:
+        key = self.maintenance_key()
+        return {OPERATOR_HEADER: key} if key else {}
+
+    def _operators(self) -> dict[str, Any]:
+        first = self._text("operator.yml").partition("\n")[0]
+        return dict(json.loads(first.removeprefix("# "))) if first else {}
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self._watched / name).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def _rename(self, name: str, text: str, mode: int = 0o644, group: int = 0) -> None:
+        draft: Path = self._next / name
+        write(draft, text, mode, group)
+        draft.rename(self._watched / name)

@@ -1,0 +1,226 @@
+"""Everything that is asked of Docker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from berth_release.settings import COLOURS, IMAGES, Refused, Settings
+
+LAST_LINES = 15
+
+
+def run(
+    *command: str, seconds: float = 60, given: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; a time-out counts as a failure like any other."""
+    try:
+        return subprocess.run(
+            command,
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            env={**os.environ, **environment},
+        )
+    except subprocess.TimeoutExpired as late:
+        said = late.stderr or late.stdout or b""
+        text = said.decode(errors="replace") if isinstance(said, bytes) else said
+        return subprocess.CompletedProcess(command, 124, "", f"{text}\nnot done within {seconds:.0f} s")
+
+
+def last_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return (done.stdout + done.stderr).strip().splitlines()[-LAST_LINES:]
+
+
+@dataclass(frozen=True)
+class Container:
+    name: str
+    service: str
+    colour: str
+    # "healthy", "starting", "unhealthy", or what Docker calls a container that does not run.
+    state: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """One colour with one release on it."""
+
+    settings: Settings
+    release: str
+    colour: str
+
+    @property
+    def project(self) -> str:
+        return f"berth-{self.colour}"
+
+    @property
+    def compose_file(self) -> Path:
+        return self.settings.folder(self.release) / "docker-compose.prod.yml"
+
+    @property
+    def images(self) -> list[str]:
+        return [f"{self.settings.image_prefix}/{name}:{self.release}" for name in IMAGES]
+
+    def compose(self, *arguments: str, seconds: float = 60, restart: str = "no") -> subprocess.CompletedProcess[str]:
+        """Run compose for this side. Until it is live its containers do not restart, nor start at boot."""
+        root = self.settings.root
+        return run(
+            *("docker", "compose", "--progress=plain", f"--project-directory={root}", f"--project-name={self.project}"),
+            *(f"--env-file={root}/.env", f"--file={self.compose_file}", "--profile=release"),
+            *arguments,
+            seconds=seconds,
+            IMAGE_PREFIX=self.settings.image_prefix,
+            RELEASE=self.release,
+            COLOUR=self.colour,
+            RESTART_POLICY=restart,
+        )
+
+    def inspect_images(self) -> list[dict[str, Any]]:
+        """Describe the release's images, or name those that are not here."""
+        done = run("docker", "image", "inspect", *self.images)
+        found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+        present = {name for image in found for name in image["RepoTags"] or []}
+        missing = [name for name in self.images if name not in present]
+        if missing:
+            raise Refused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
+        return found
+
+    def check_configuration(self) -> None:
+        done = self.compose("config", "--quiet")
+        if done.returncode:
+            raise Refused(
+                f"docker-compose.prod.yml of release {self.release} is not valid.", "compose", last_lines(done)
+            )
+
+    def fingerprint(self) -> str:
+        """Name what would run: the images' content and every setting. The same name means nothing to do."""
+        # Without the colour: the same on either side.
+        config = self.compose("config", "--format=json").stdout.replace(self.colour, "")
+        ids = sorted(image["Id"] for image in self.inspect_images())
+        return hashlib.sha256("\n".join([config, *ids]).encode()).hexdigest()[:16]
+
+    def schema_steps(self) -> dict[str, list[str]]:
+        """Return service -> command for each image that has a label berth.schema."""
+        found = {}
+        for image in self.inspect_images():
+            command = (image["Config"].get("Labels") or {}).get("berth.schema", "")
+            service = next(name for name, tag in zip(IMAGES, self.images, strict=True) if tag in image["RepoTags"])
+            if command:
+                found[service] = shlex.split(command)
+        return found
+
+    def run_once(self, service: str, command: list[str], seconds: float) -> None:
+        """Run a command in a container of its own, with the service's image, secrets and networks."""
+        name = f"{self.project}-{service}-schema"
+        done = self.compose(
+            *("run", "--rm", "--no-deps", "-T", "--name", name, "--entrypoint", command[0], service, *command[1:]),
+            seconds=seconds,
+        )
+        if done.returncode:
+            run("docker", "rm", "--force", name)
+            raise Refused(
+                f"The schema step of {service} failed ({shlex.join(command)}); the live release has not been touched.",
+                name,
+                last_lines(done),
+            )
+
+    def start(self, seconds: int) -> None:
+        """Start every container and wait until all are healthy, or name the one that is not."""
+        began = time.monotonic()
+        done = self.compose(
+            *("up", "--detach", "--pull=never", "--remove-orphans", "--wait", f"--wait-timeout={seconds}"),
+            seconds=seconds + 15,
+        )
+        found = containers([self.colour])
+        if done.returncode == 0 and found and all(container.state == "healthy" for container in found):
+            return
+        # One that was only created waits for another that is not healthy.
+        ill = [container for container in found if container.state not in ("healthy", "created")]
+        guilty = ill[0].name if ill else "compose"
+        lines = logs(guilty, LAST_LINES).splitlines() + health(guilty) if ill else last_lines(done)
+        state = f"{guilty} is {ill[0].state} after {round(time.monotonic() - began)} s" if ill else "compose failed"
+        raise Refused(f"Release {self.release} did not become healthy: {state}.", guilty, lines)
+
+    def set_restart(self, policy: str) -> None:
+        names = [container.name for container in containers([self.colour])]
+        if names:
+            run("docker", "update", f"--restart={policy}", *names)
+
+    def execute(self, service: str, *command: str, seconds: float, given: str = "") -> subprocess.CompletedProcess[str]:
+        return run(
+            "docker", "exec", "--interactive", f"{self.project}-{service}-1", *command, seconds=seconds, given=given
+        )
+
+    def keep_logs(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for container in containers([self.colour]):
+            (folder / f"{container.name}.log").write_text(logs(container.name, 5000))
+
+
+def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
+    """Return the containers of these colours that belong to a service and are not there for one command only."""
+    service, oneoff = (f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("service", "oneoff"))
+    form = f"{{{{.Names}}}}|{service}|{{{{.State}}}}|{{{{.Status}}}}|{oneoff}"
+    found = []
+    for colour in colours:
+        listed = run(
+            "docker", "ps", "--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form
+        )
+        if listed.returncode:
+            raise Refused(f"Docker does not answer: {listed.stderr.strip()}")
+        for line in listed.stdout.splitlines():
+            name, service, state, status, oneoff = line.split("|")
+            if oneoff == "True" or service == "flower":
+                continue
+            for word in ("(healthy)", "(unhealthy)", "(health: starting)"):
+                if word in status:
+                    state = word.strip("()").replace("health: ", "")
+            found.append(Container(name, service, colour, state))
+    return found
+
+
+def logs(name: str, lines: int) -> str:
+    done = run("docker", "logs", "--tail", str(lines), name)
+    return done.stdout + done.stderr
+
+
+def health(name: str) -> list[str]:
+    """Return what a container's health check said last."""
+    state = json.loads(run("docker", "inspect", "--format={{json .State}}", name).stdout or "{}")
+    said = [entry["Output"].strip() for entry in state.get("Health", {}).get("Log") or []]
+    return [f"health check: {said[-1]}"] if said and said[-1] else []
+
+
+def stop_colour(colour: str) -> None:
+    """Stop in good order, each service with the grace period it was started with, and remove what is left."""
+    # Labels say all that is needed, so this works too when the compose file of that release is gone.
+    run("docker", "compose", f"--project-name=berth-{colour}", "down", "--remove-orphans", seconds=300)
+
+
+def edge_addresses() -> list[str]:
+    """Return where the edge's own port for figures is, once for each running container of the edge."""
+    form = "{{.ID}}"
+    listed = run(
+        "docker", "ps", "--filter=label=com.docker.compose.project=berth", "--filter=name=traefik", "--format", form
+    )
+    ids = listed.stdout.split()
+    if not ids:
+        return []
+    inspected = json.loads(run("docker", "inspect", *ids).stdout or "[]")
+    found = []
+    for container in inspected:
+        networks = container["NetworkSettings"]["Networks"].values()
+        addresses = [network["IPAddress"] for network in networks if network["IPAddress"]]
+        found += addresses[:1]
+    return found

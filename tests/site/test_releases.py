@@ -1,0 +1,211 @@
+"""Releases beside the live one: nobody notices a good one, nobody sees a bad one, and nothing stays half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from testinfra.host import Host
+
+from tests.support import ROOT, Visitor, poll
+
+SERVICES = ("auth_service", "user_service", "celery_worker", "frontend")
+PLAY_SECONDS = 240
+PREFIX = "localhost/berth"
+
+
+def command(playbook: str, **variables: object) -> list[str]:
+    extra = json.dumps({"release_watch_seconds": 5, "stack_drain_seconds": 2, **variables})
+    return ["ansible-playbook", f"ansible/{playbook}.yml", "-i", "inventories/demo", "-e", extra]
+
+
+def play(playbook: str, **variables: object) -> tuple[int, str]:
+    done = subprocess.run(
+        command(playbook, **variables),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PLAY_SECONDS,
+        check=False,
+    )
+    # As an operator reads it, without the line breaks of YAML.
+    return done.returncode, re.sub(r"\s+", " ", done.stdout + done.stderr)
+
+
+def live(http: httpx.Client) -> tuple[str, str]:
+    release, colour = http.get("/").raise_for_status().headers["x-berth-release"].split()
+    return release, colour
+
+
+def build(name: str, release: str, **changes: str) -> str:
+    """Make a release out of another one; the services named here get further lines of Dockerfile."""
+    for service in SERVICES:
+        lines = f"FROM {PREFIX}/{service}:{release}\nLABEL berth.test={name}\n{changes.get(service, '')}\n"
+        tag = ["docker", "build", "--quiet", "--tag", f"{PREFIX}/{service}:{name}", "-"]
+        subprocess.run(tag, input=lines, text=True, check=True, capture_output=True)
+    return name
+
+
+@pytest.fixture
+def at_first(http: httpx.Client) -> tuple[str, str]:
+    """What is live before a test changes it."""
+    return live(http)
+
+
+@contextmanager
+def load(testbed: dict[str, str], visitor: Visitor) -> Iterator[dict[str, Any]]:
+    """Requests of every kind from the outside host for as long as the block lasts; then the count."""
+    plan = {"domain": testbed["site"], "email": visitor.email, "password": visitor.password, "rate": 20, "upload": 2}
+    program = (ROOT / "benchmarks/release/load.py").read_text()
+    run = ["docker", "exec", "--interactive", testbed["outside_container"], "python3", "-c", program]
+    process = subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    counted: dict[str, Any] = {}
+    assert process.stdin
+    process.stdin.write(json.dumps(plan) + "\n")
+    process.stdin.flush()
+    try:
+        yield counted
+    finally:
+        out, _ = process.communicate("stop\n", timeout=60)
+        counted.update(json.loads(out))
+
+
+@pytest.mark.timeout(600)
+def test_a_release_and_a_rollback_fail_no_request(
+    http: httpx.Client, visitor: Visitor, testbed: dict[str, str], at_first: tuple[str, str], vps: Host
+) -> None:
+    release, colour = at_first
+    other = build(f"{release}-next", release)
+    with load(testbed, visitor) as counted:
+        code, said = play("release", release=other, release_force=True)
+        assert code == 0, said
+        assert live(http) == (other, {"blue": "green", "green": "blue"}[colour])
+        code, said = play("rollback")
+        assert code == 0, said
+        assert live(http) == (release, colour)
+    assert counted["failed"] == 0, counted["errors"]
+    assert counted["requests"] > 500
+    assert set(counted["releases"]) == {f"{release} {colour}", f"{other} {'green' if colour == 'blue' else 'blue'}"}
+    assert containers(vps) == {f"berth-{colour}"}
+
+    code, said = play("release", release=other)
+    assert code != 0
+    assert f"Release {other} was rolled back at" in said
+
+
+def containers(vps: Host) -> set[str]:
+    listed = vps.check_output(
+        "docker ps --all --filter label=com.docker.compose.project --format '{{.Label \"com.docker.compose.project\"}}'"
+    )
+    return set(listed.split()) - {"berth"}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        (
+            "crash",
+            {"user_service": 'ENTRYPOINT ["python3", "-c", "raise SystemExit(\'this release is broken\')"]'},
+            r"berth-\w+-user_service-1 is exited .* this release is broken",
+        ),
+        (
+            "wrong",
+            {"frontend": "USER 0:0\nRUN rm -r /srv/frontend/assets\nUSER 10004:10004"},
+            r"healthy, but wrong: The front page names /assets/\S+, which gave 404",
+        ),
+    ],
+)
+def test_a_bad_release_is_refused_before_anybody_sees_it(
+    http: httpx.Client, at_first: tuple[str, str], vps: Host, name: str, change: dict[str, str], reason: str
+) -> None:
+    release, colour = at_first
+    bad = build(f"{release}-{name}", release, **change)
+    code, said = play("release", release=bad)
+    assert code != 0
+    assert re.search(reason, said), said[-2000:]
+    assert live(http) == (release, colour)
+    assert containers(vps) == {f"berth-{colour}"}
+    last = json.loads(vps.check_output("tail -n 1 /opt/berth/releases.jsonl"))
+    assert (last["to"], last["result"]) == (bad, "failed")
+    assert vps.check_output(f"ls /opt/berth/releases/{bad}/*/*.log")
+
+
+def phase(vps: Host) -> str | None:
+    """Return how far a release is; None where there is none."""
+    run = vps.run("cat /opt/berth/releases/run.json")
+    return str(json.loads(run.stdout)["phase"]) if run.rc == 0 and run.stdout else None
+
+
+@pytest.mark.timeout(600)
+def test_a_release_whose_controller_is_killed_is_finished_by_the_next_run_and_nobody_gets_in_between(
+    http: httpx.Client, at_first: tuple[str, str], vps: Host
+) -> None:
+    release = at_first[0]
+    other = build(f"{release}-next", release)
+    first = subprocess.Popen(
+        command("release", release=other, release_force=True),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    poll(lambda: phase(vps) == "start" or None, PLAY_SECONDS, "the start of a release")
+
+    second, said = play("rollback", to=other, release_force=True)
+    assert second != 0
+    assert re.search(rf"\S+@\S+ has been at release {re.escape(other)} since", said), said[-2000:]
+
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    poll(lambda: phase(vps) in ("switched", None) or None, PLAY_SECONDS, "the program to go on by itself")
+    assert http.get("/").status_code == 200
+
+    code, said = play("release", release=other, release_force=True)
+    assert code == 0, said
+    assert live(http)[0] == other
+    assert phase(vps) is None
+    assert len(containers(vps)) == 1
+
+
+def test_a_closed_site_says_when_to_come_back_and_lets_its_operator_in(
+    http: httpx.Client, outside: Host, testbed: dict[str, str]
+) -> None:
+    ask = f"curl --silent --insecure --dump-header - https://{testbed['site']}"
+    try:
+        code, said = play("maintenance", maintenance="on")
+        assert code == 0, said
+        # The controller's own address is let through; the outside host is somebody else.
+        assert http.get("/").status_code == 200
+        page = poll(lambda: found if " 503" in (found := outside.check_output(f"{ask}/")) else None, 10, "the page")
+        assert "retry-after: 120" in page
+        assert "Back in a moment" in page
+        assert '"code":"maintenance"' in outside.check_output(f"{ask}/api/users/me")
+        [(header, key)] = re.findall(r"(X-Berth-Operator): (\S+)", said)
+        assert " 200" in outside.check_output(f"{ask}/ --header '{header}: {key.strip(chr(39))}'").splitlines()[0]
+    finally:
+        code, said = play("maintenance", maintenance="off")
+    assert code == 0, said
+    poll(lambda: True if " 200" in outside.check_output(f"{ask}/").splitlines()[0] else None, 10, "the open site")
+
+
+def test_status_tells_what_is_live_and_what_was(http: httpx.Client) -> None:
+    code, said = play("status")
+    assert code == 0, said
+    release, colour = live(http)
+    for word in (
+        f"live: {release} {colour}",
+        "lock: free",
+        "days_left",
+        "disk_free_percent",
+        "security_updates",
+        "verb",
+    ):
+        assert word in said, word
