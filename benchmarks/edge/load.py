@@ -1,13 +1,14 @@
-"""Ask an HTTPS site without a pause, as several kinds of client do, and count what failed. Nothing is tried a second time.
+"""Ask an HTTPS site without a pause, as several kinds of client do, and count what failed. Nothing is tried twice.
 
-usage: load.py --name SITE --address IP [--address IP] --seconds N [--until FILE]
+usage: load.py --name SITE --address IP [--address IP] --seconds N
 
-Clients of HTTP/1.1 with a fresh connection for each request, with one that is kept, and of HTTP/2 with one that is kept; reads,
-writes, slow answers and long streams. With --until it goes on until that file exists, for N seconds at most. A kept connection
-that the server ended before the next request was sent is replaced, as every client does; one that ends after that is a failure.
-HTTP/2 lets a server that is leaving refuse a request unread, which every client then sends elsewhere: counted apart ("resent").
+Clients of HTTP/1.1 with a fresh connection for each request, with one that is kept, and of HTTP/2 with one that is
+kept; reads, writes, slow answers and long streams. SIGTERM ends it sooner. A kept connection that the server ended
+before the next request was sent is replaced, as every client does; one that ends after that is a failure. HTTP/2 lets
+a server that is leaving refuse a request unread, which every client then sends elsewhere: counted apart ("resent").
 
-Standard output: one JSON object. longest_gap_ms is the longest time without a quick answer, slowest_quick_ms the longest wait for one.
+Standard output: one JSON object. longest_gap_ms is the longest time without a quick answer, slowest_quick_ms the
+longest wait for one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import argparse
 import asyncio
 import collections
 import json
+import signal
 import ssl
 import struct
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 READ_TIMEOUT = 30
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -77,10 +78,11 @@ class Client:
     writer: asyncio.StreamWriter | None = None
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        self.reader, self.writer = await asyncio.wait_for(
+        reader, writer = await asyncio.wait_for(
             asyncio.open_connection(self.address, 443, ssl=self.context, server_hostname=self.name), READ_TIMEOUT
         )
-        return self.reader, self.writer
+        self.reader, self.writer = reader, writer
+        return reader, writer
 
     def hang_up(self) -> None:
         if self.writer is not None:
@@ -141,7 +143,7 @@ class Http2(Client):
 
     def is_told_to_leave(self, reader: asyncio.StreamReader) -> bool:
         # The one look into the stream's own buffer: a GOAWAY that came since the last answer, without waiting for one.
-        waiting = bytes(reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001
+        waiting = bytes(reader._buffer)  # type: ignore[attr-defined]
         return len(waiting) >= 9 and waiting[3] == GOAWAY
 
     async def request(self, method: str, path: str, body: bytes) -> None:
@@ -191,10 +193,10 @@ class Http2(Client):
             self.hang_up()
 
 
-async def habit(client: Client, label: str, method: str, path: str, pause: float, going: asyncio.Event) -> None:
+async def habit(client: Client, label: str, method: str, path: str, pause: float, over: asyncio.Event) -> None:
     """Ask again and again, with a pause between, until it is over."""
     body = b"x" * 2000 if method == "POST" else b""
-    while not going.is_set():
+    while not over.is_set():
         kind, began = f"{label} {method} {path}", time.monotonic()
         try:
             await asyncio.wait_for(client.request(method, path, body), READ_TIMEOUT)
@@ -212,8 +214,11 @@ async def habit(client: Client, label: str, method: str, path: str, pause: float
         await asyncio.sleep(pause)
 
 
-async def run(name: str, addresses: list[str], seconds: float, until: Path | None) -> Tally:
+async def run(name: str, addresses: list[str], seconds: float) -> Tally:
     tally, over = Tally(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    loop.call_later(seconds, over.set)
     # Whose certificate it is was asked elsewhere.
     context1, context2 = (ssl._create_unverified_context() for _ in range(2))  # noqa: S323
     context2.set_alpn_protocols(["h2"])
@@ -233,10 +238,6 @@ async def run(name: str, addresses: list[str], seconds: float, until: Path | Non
             tasks.append(habit(kind(name, address, tally, context), label, "GET", "/slow/3", 0, over))
             tasks.append(habit(kind(name, address, tally, context), label, "GET", "/stream/5", 0, over))
     clients = [asyncio.create_task(task) for task in tasks]
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not (until and until.exists()):
-        await asyncio.sleep(0.1)
-    over.set()
     await asyncio.gather(*clients)
     return tally
 
@@ -246,9 +247,8 @@ def main() -> None:
     options.add_argument("--name", required=True)
     options.add_argument("--address", required=True, action="append")
     options.add_argument("--seconds", required=True, type=float)
-    options.add_argument("--until", type=Path)
     chosen = options.parse_args()
-    tally = asyncio.run(run(chosen.name, chosen.address, chosen.seconds, chosen.until))
+    tally = asyncio.run(run(chosen.name, chosen.address, chosen.seconds))
     answered = sum(tally.answered.values())
     print(
         json.dumps(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-SERVICES = {"traefik", "mongo", "redis", "auth_service", "user_service", "celery_worker", "beat", "frontend"}
+SERVICES = {"traefik_a", "mongo", "redis", "auth_service", "user_service", "celery_worker", "beat", "frontend"}
 
 
 @pytest.fixture(scope="module")
