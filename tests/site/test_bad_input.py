@@ -73,7 +73,6 @@ def test_a_wrong_vault_password_is_called_that(tmp_path: Path) -> None:
 
 
 def test_a_port_taken_by_another_program_is_named_with_the_program(vps: Host) -> None:
-    vps.check_output("docker stop berth-traefik-1")
     try:
         vps.check_output("systemd-run --unit squatter --collect python3 -m http.server 80")
         vps.check_output("timeout 20 sh -c 'until ss -Hltn sport = :80 | grep -q .; do :; done'")
@@ -82,7 +81,6 @@ def test_a_port_taken_by_another_program_is_named_with_the_program(vps: Host) ->
         assert "80" in said
     finally:
         vps.run("systemctl stop squatter")
-        vps.check_output("docker start berth-traefik-1")
 
 
 def test_a_host_that_is_not_debian_is_refused(vps: Host) -> None:

@@ -9,7 +9,7 @@ import pytest
 from testinfra.host import Host
 
 OURS = ("auth_service", "user_service", "celery_worker", "frontend")
-SERVICES = {"traefik", "mongo", "redis", "auth_service", "user_service", "celery_worker", "beat", "frontend"}
+SERVICES = {"traefik_a", "mongo", "redis", "auth_service", "user_service", "celery_worker", "beat", "frontend"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Print as YAML what the role has to know: which edge serves, and what else is there. Argument: the folder of the edges.
+list() { paste -s -d, | sed 's/^/[/; s/$/]/'; }
+
+cd "$1" 2> /dev/null || cd /
+if [ -x /usr/sbin/nft ]; then echo "nft: true"; else echo "nft: false"; fi
+echo "serving: '$(sed -n 's/^# serving: //p' edge.nft 2> /dev/null)'"
+echo "certificates: $(grep -l '"certificate"' acme/*/*.json 2> /dev/null | list)"
+if [ -S /var/run/docker.sock ]; then
+  names=$(docker ps --format '{{.Names}}')
+  publishers=$(docker ps --filter publish=80 --filter publish=443 --format '{{.Names}}')
+  networks=$(docker network ls --format '{{.Name}}')
+fi
+echo "running: $(echo "$names" | sed -n 's/^berth-traefik_\([ab]\)-1$/\1/p' | list)"
+echo "publishers: $(echo "$publishers" | list)"
+echo "networks: $(echo "$networks" | list)"
