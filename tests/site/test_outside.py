@@ -48,7 +48,7 @@ def ways(vps: Host, service: str, doors: dict[str, tuple[str, int]]) -> set[str]
         ("frontend", set()),
         ("beat", set()),
         ("celery_worker", {"mail", "DNS"}),
-        ("traefik", {"certificates", "DNS"}),
+        ("traefik_a", {"certificates", "DNS"}),
     ],
 )
 def test_a_container_gets_out_only_to_what_its_work_needs(
