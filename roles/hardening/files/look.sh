@@ -19,6 +19,7 @@ echo "privileged_programs: [$(find /usr/bin /usr/sbin /usr/lib -xdev -perm /6000
 # Compilers, assemblers and linkers that everybody may run, under the name of the file itself.
 echo "compilers: [$(for name in as cc c++ clang clang++ cpp g++ gcc go ld rustc tcc; do readlink -e "/usr/bin/$name"; done \
   | sort -u | while read -r program; do find "$program" -perm /0001; done | paste -sd,)]"
+echo "groups: [$(cut -d: -f1 /etc/group | paste -sd,)]"
 echo "homes: [$(awk -F: '$3 >= 1000 && $3 < 60000 && $6 ~ "^/.*/" { print $6 }' /etc/passwd | paste -sd,)]"
 echo "aide_schedule: $(says systemd-analyze calendar "$AIDE_SCHEDULE")"
 echo "pam_in_force: $(says sh -c "$PAM_IN_FORCE")"
