@@ -16,8 +16,8 @@ from user_service.settings import UserSettings
 
 ROOT = Path(__file__).parent.parent
 ROLE = ROOT / "roles/environment"
-# Given by berth-release for one run of compose.
-BY_THE_RELEASE = {"RELEASE", "COLOUR", "RESTART_POLICY"}
+# Given by berth-release, or by role traefik, for one run of compose.
+BY_THE_RUN = {"RELEASE", "COLOUR", "RESTART_POLICY", "TRAEFIK_PREFIX4", "TRAEFIK_PREFIX6"}
 SETTINGS: dict[str, type[CommonSettings]] = {
     "auth_service": AuthSettings,
     "user_service": UserSettings,
@@ -70,7 +70,7 @@ def test_every_group_of_the_example_has_an_explanation() -> None:
 
 
 def test_compose_reads_only_variables_that_are_written() -> None:
-    assert set(re.findall(r"\$\{([A-Z_]+)", compose())) - BY_THE_RELEASE <= set(example())
+    assert set(re.findall(r"\$\{([A-Z_0-9]+)", compose())) - BY_THE_RUN <= set(example())
 
 
 class Noticed(dict[str, str]):
@@ -88,7 +88,7 @@ class Noticed(dict[str, str]):
 def test_every_variable_has_a_reader() -> None:
     values = Noticed(good())
     berth_secrets.secrets(values)
-    by_compose = set(re.findall(r"\$\{([A-Z_]+)", compose()))
+    by_compose = set(re.findall(r"\$\{([A-Z_0-9]+)", compose()))
     # The name of the site is for people who open the file.
     assert set(example()) - values.names - by_compose == {"BERTH_DOMAIN"}
 
