@@ -16,8 +16,8 @@ from user_service.settings import UserSettings
 
 ROOT = Path(__file__).parent.parent
 ROLE = ROOT / "roles/environment"
-# Given by ansible/release.yml for one run of compose.
-BY_THE_RELEASE = {"RELEASE", "COLOUR"}
+# Given by ansible/release.yml and role traefik for one run of compose.
+BY_A_ROLE = {"RELEASE", "COLOUR", "TRAEFIK_PREFIX4", "TRAEFIK_PREFIX6"}
 SETTINGS: dict[str, type[CommonSettings]] = {
     "auth_service": AuthSettings,
     "user_service": UserSettings,
@@ -70,7 +70,7 @@ def test_every_group_of_the_example_has_an_explanation() -> None:
 
 
 def test_compose_reads_only_variables_that_are_written() -> None:
-    assert set(re.findall(r"\$\{([A-Z_]+)", compose())) - BY_THE_RELEASE <= set(example())
+    assert set(re.findall(r"\$\{([A-Z0-9_]+)", compose())) - BY_A_ROLE <= set(example())
 
 
 class Noticed(dict[str, str]):
