@@ -39,7 +39,7 @@ def test_our_images_bring_their_bases_in_either_mode() -> None:
 def test_the_test_bed_is_ours_in_either_mode() -> None:
     for mode in ("registry", "packages"):
         assert build.reference(build.BY_NAME["vps"], mode, "p") == "p/vps:trixie"
-    assert names(["testbed"], "registry") == ["debian", "node", "maildev", "pebble", "vps", "outside"]
+    assert names(["testbed"], "registry") == ["debian", "node", "maildev", "pebble", "registry", "vps", "outside"]
 
 
 def test_a_release_depends_on_paths_and_contents_alone() -> None:
