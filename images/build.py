@@ -76,6 +76,7 @@ THIRD_PARTY = (
     Image("traefik", "3", "platform", ("python",), "traefik:v3.7"),
     Image("maildev", "3", "testbed", ("node",)),
     Image("pebble", "2", "testbed", ("debian",)),
+    Image("registry", "2", "testbed", ("debian",)),
     Image("vps", SUITE, "testbed", ("debian",)),
     Image("outside", SUITE, "testbed", ("python", "maildev", "pebble")),
 )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -209,3 +210,46 @@ def test_status_tells_what_is_live_and_what_was(http: httpx.Client) -> None:
         "verb",
     ):
         assert word in said, word
+
+
+@pytest.fixture
+def registry(testbed: dict[str, str], vps: Host, tmp_path: Path) -> Iterator[str]:
+    """A registry on the outside host, whose certificate the VPS's engine knows."""
+    name = f"outside.{testbed['zone']}:5000"
+    subject = ["-subj", "/CN=registry", "-addext", f"subjectAltName=DNS:outside.{testbed['zone']}"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{tmp_path}/key.pem"]
+    made = ["openssl", "req", "-x509", "-days", "2", *key, "-out", f"{tmp_path}/cert.pem", *subject]
+    subprocess.run(made, check=True, capture_output=True)
+    (tmp_path / "key.pem").chmod(0o644)
+    tmp_path.chmod(0o755)
+    run = ["docker", "run", "--detach", f"--network=container:{testbed['outside_container']}"]
+    run += [f"--volume={tmp_path}:/certs:ro", "--env=REGISTRY_HTTP_TLS_CERTIFICATE=/certs/cert.pem"]
+    run += ["--env=REGISTRY_HTTP_TLS_KEY=/certs/key.pem", f"{PREFIX}/registry:2"]
+    container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
+    folder = f"/etc/docker/certs.d/{name}"
+    certificate = (tmp_path / "cert.pem").read_text()
+    vps.check_output(f"mkdir -p {folder} && printf %s '{certificate}' > {folder}/ca.crt")
+    try:
+        yield name
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", container], check=True, capture_output=True)
+        vps.check_output("rm -r /etc/docker/certs.d")
+
+
+@pytest.mark.timeout(600)
+def test_the_host_pulls_a_release_from_a_registry(
+    http: httpx.Client, at_first: tuple[str, str], vps: Host, registry: str
+) -> None:
+    release = at_first[0]
+    there = f"{registry}/berth"
+    for service in SERVICES:
+        # As a build machine would; then the host has them no more.
+        image = f"{there}/{service}:pulled"
+        vps.check_output(f"docker tag {PREFIX}/{service}:{release} {image} && docker push --quiet {image}")
+        vps.check_output(f"docker image rm {image}")
+    code, said = play("release", release="pulled", stack_image_transport="registry", stack_image_prefix=there)
+    assert code == 0, said
+    assert live(http)[0] == "pulled"
+    code, said = play("rollback", to=release)
+    assert code == 0, said
+    assert live(http)[0] == release

@@ -301,19 +301,16 @@ class Deploy:
             self._prune(who.release)
 
     def _prune(self, live: str) -> None:
-        """Remove images and folders of releases that were here before and are not among those to keep."""
+        """Remove images and folders of releases that are not among those to keep.
+
+        Failed ones keep their logs, and their images, until as many others have failed.
+        """
         keep = list(dict.fromkeys([live, *self.records.were_live()]))[: self.settings.keep]
-        known = {line["to"] for line in self.records.history()}
-        for name in IMAGES:
-            image = f"{self.settings.image_prefix}/{name}"
-            tags = run("docker", "image", "ls", "--format={{.Tag}}", image).stdout.split()
-            old = [f"{image}:{tag}" for tag in tags if tag in known and tag not in keep]
-            if old:
-                run("docker", "image", "rm", *old)
-        # Failed ones keep their logs for as many releases as the others their images.
         folders = [folder for folder in self.settings.releases.iterdir() if folder.is_dir() and folder.name not in keep]
         folders.sort(key=lambda folder: folder.stat().st_mtime)
         for folder in folders[: -self.settings.keep]:
+            # Those that are gone already are no reason to stop.
+            run("docker", "image", "rm", *Side(self.settings, folder.name, COLOURS[0]).images)
             shutil.rmtree(folder)
 
     # --- the way back ---

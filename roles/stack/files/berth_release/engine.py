@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,14 @@ class Side:
         return self.settings.folder(self.release) / "docker-compose.prod.yml"
 
     @property
+    def prefix(self) -> str:
+        """What stands before the names of this release's images: it may have come from elsewhere than the next."""
+        kept = self.settings.folder(self.release) / "image_prefix"
+        return kept.read_text().strip() if kept.exists() else self.settings.image_prefix
+
+    @property
     def images(self) -> list[str]:
-        return [f"{self.settings.image_prefix}/{name}:{self.release}" for name in IMAGES]
+        return [f"{self.prefix}/{name}:{self.release}" for name in IMAGES]
 
     def compose(self, *arguments: str, seconds: float = 60, restart: str = "no") -> subprocess.CompletedProcess[str]:
         """Run compose for this side. Until it is live its containers do not restart, nor start at boot."""
@@ -80,7 +86,7 @@ class Side:
             *(f"--env-file={root}/.env", f"--file={self.compose_file}", "--profile=release"),
             *arguments,
             seconds=seconds,
-            IMAGE_PREFIX=self.settings.image_prefix,
+            IMAGE_PREFIX=self.prefix,
             RELEASE=self.release,
             COLOUR=self.colour,
             RESTART_POLICY=restart,
@@ -105,8 +111,8 @@ class Side:
 
     def fingerprint(self) -> str:
         """Name what would run: the images' content and every setting. The same name means nothing to do."""
-        # Without the colour: the same on either side.
-        config = self.compose("config", "--format=json").stdout.replace(self.colour, "")
+        # Of a third colour: the same on either side.
+        config = replace(self, colour="any").compose("config", "--format=json").stdout
         ids = sorted(image["Id"] for image in self.inspect_images())
         return hashlib.sha256("\n".join([config, *ids]).encode()).hexdigest()[:16]
 
