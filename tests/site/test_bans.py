@@ -13,7 +13,7 @@ TIMED_OUT = 28  # curl's exit code
 def test_an_address_that_guesses_is_banned_and_its_neighbour_is_not(
     vps: Host, outside: Host, http: httpx.Client, testbed: dict[str, str]
 ) -> None:
-    me = f"curl --silent --insecure --output /dev/null https://{testbed['site']}/api/users/me"
+    me = f"curl --ipv4 --silent --insecure --output /dev/null https://{testbed['site']}/api/users/me"
 
     def shut_out() -> bool | None:
         return True if outside.run(f"{me} --max-time 2").rc == TIMED_OUT else None
