@@ -126,7 +126,8 @@ def table(columns: list[Column]) -> str:
     lines = [["scanner", "measure", *(column.name for column in columns), "seconds"]]
     previous = ""
     for scanner, name in rows:
-        taken = " / ".join(str(column.seconds.get(scanner, "")) for column in columns).strip()
+        timed = any(scanner in column.seconds for column in columns)
+        taken = " / ".join(str(column.seconds.get(scanner, "-")) for column in columns) if timed else ""
         figures = [column.figures().get((scanner, name), "") for column in columns]
         first = scanner != previous
         lines.append([scanner if first else "", name, *figures, taken if first else ""])

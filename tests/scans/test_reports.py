@@ -100,5 +100,5 @@ def test_the_table_stands_side_by_side_and_an_item_of_two_profiles_remains_once(
     site.measures.append(reports.Measure("OpenSCAP", "L2", "85", [("rule", "A title")]))
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table([bare, site]).splitlines()]
     assert rows[0] == ["scanner", "measure", "bare", "site", "seconds"]
-    assert rows[2:] == [["OpenSCAP", "L1", "65", "93", "/ 40"], ["", "L2", "51", "85", ""]]
+    assert rows[2:] == [["OpenSCAP", "L1", "65", "93", "- / 40"], ["", "L2", "51", "85", ""]]
     assert "- `rule` A title [L1, L2]" in remaining(site).splitlines()
