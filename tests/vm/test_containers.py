@@ -35,7 +35,7 @@ def test_apparmor_confines_it(vm: Host, container: dict[str, Any]) -> None:
 def test_the_kernel_holds_it_to_its_memory(vm: Host, container: dict[str, Any]) -> None:
     pid = str(container["State"]["Pid"])
     group = vm.check_output("cut -d: -f3 /proc/%s/cgroup", pid)
-    assert vm.check_output("stat --file-system --format=%%T /sys/fs/cgroup") == "cgroup2fs"
+    assert vm.check_output("stat --file-system --format=%T /sys/fs/cgroup") == "cgroup2fs"
     assert vm.check_output("cat /sys/fs/cgroup%s/memory.max", group) == str(64 * 1024**2)
 
 
