@@ -197,7 +197,13 @@ def main() -> None:
     names = ["bench-a", "bench-b"]
     for name in names:
         build(source, name)
-        release(name)
+        # Both must have been there once; where they were before, nothing more is needed.
+        if name not in {line["to"] for line in bed.history()}:
+            release(name)
+    if bed.live()[0] == names[0]:
+        names.reverse()
+    elif bed.live()[0] != names[1]:
+        release(names[1])
     _, colour = bed.live()
     account = {"email": "bench@berth.invalid", "password": secrets.token_urlsafe(16)}
     bed.vps(
