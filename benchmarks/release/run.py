@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Releases under load, with every request and every task counted.
 
-usage: run.py [--releases N] [--rate R] [--baseline]
+usage: run.py [--releases N] [--rate R] [--baseline | --bad]
 
 Needs a provisioned test bed (BERTH_TESTBED names its folder) and the images of this checkout. Makes two releases that
 have slow and streaming routes and a counted task besides, sends mixed load from the outside host and tasks from the
-VPS, and releases one and the other in turn. --baseline does the same with plain `docker compose up -d` in place.
+VPS, and releases one and the other in turn. --baseline does the same with plain `docker compose up -d` in place;
+--bad tries five releases that must not get through.
 """
 
 from __future__ import annotations
@@ -83,6 +84,17 @@ print("sent", n, flush=True)
 """
 
 
+SLOW = "s/^async def _profiles(request: Request) -> Profiles:/&\\n    import asyncio\\n    await asyncio.sleep(0.3)/"
+# name -> service -> further lines of its Dockerfile
+BAD = {
+    "crash": {"user_service": 'ENTRYPOINT ["python3", "-c", "raise SystemExit(\'this release is broken\')"]'},
+    "ill": {"user_service": 'HEALTHCHECK --interval=1s --timeout=2s --retries=3 CMD ["false"]'},
+    "wrong": {"frontend": "USER 0:0\nRUN rm -r /srv/frontend/assets\nUSER 10004:10004"},
+    "schema": {"auth_service": "LABEL berth.schema=\"python3 -c 'raise SystemExit(3)'\""},
+    "slow": {"user_service": f"USER 0:0\nRUN sed -i '{SLOW}' /app/user_service/routes.py\nUSER 10002:10002"},
+}
+
+
 def sh(*command: str, given: str | None = None, check: bool = True) -> str:
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, cwd=ROOT)
     if check and done.returncode:
@@ -114,6 +126,25 @@ class Bed:
     def redis(self, *command: str) -> str:
         ask = 'REDISCLI_AUTH="$(cat /run/secrets/redis_admin_password)" exec redis-cli --user admin "$@"'
         return self.vps("docker", "exec", "berth-redis-1", "sh", "-c", ask, "redis-cli", *command)
+
+
+def build_bad(source: str, name: str) -> None:
+    for service in ("auth_service", "user_service", "celery_worker", "frontend"):
+        lines = f"FROM {PREFIX}/{service}:{source}\nLABEL berth.bench={name}\n{BAD[name].get(service, '')}\n"
+        sh("docker", "build", "--quiet", "--tag", f"{PREFIX}/{service}:bench-{name}", "-", given=lines)
+
+
+def refused(bed: Bed, name: str) -> float:
+    """Try a bad release; return how long it took until all was as before."""
+    before, began = bed.live(), time.monotonic()
+    extra = {"release": f"bench-{name}", "release_watch_seconds": 10, "stack_healthy_timeout": 40}
+    play = ("ansible-playbook", "ansible/release.yml", "-i", "inventories/demo", "-e", json.dumps(extra))
+    sh(*play, check=False)
+    took = time.monotonic() - began
+    last = bed.history()[-1]
+    got_through = last["result"] == "live" or bed.live() != before
+    print(f"{name}: {'GOT THROUGH' if got_through else last['reason']} ({took:.0f} s)", flush=True)
+    return took
 
 
 def build(source: str, name: str) -> None:
@@ -159,13 +190,20 @@ def main() -> None:
     parser.add_argument("--releases", type=int, default=20)
     parser.add_argument("--rate", type=int, default=120)
     parser.add_argument("--baseline", action="store_true")
+    parser.add_argument("--bad", action="store_true")
     asked = parser.parse_args()
     bed = Bed()
     source = dict(line.split("=", 1) for line in (ROOT / ".cache/images.env").read_text().split())["RELEASE"]
     names = ["bench-a", "bench-b"]
     for name in names:
         build(source, name)
-        release(name)
+        # Both must have been there once; where they were before, nothing more is needed.
+        if name not in {line["to"] for line in bed.history()}:
+            release(name)
+    if bed.live()[0] == names[0]:
+        names.reverse()
+    elif bed.live()[0] != names[1]:
+        release(names[1])
     _, colour = bed.live()
     account = {"email": "bench@berth.invalid", "password": secrets.token_urlsafe(16)}
     bed.vps(
@@ -193,16 +231,17 @@ def main() -> None:
         ),
         *("--entrypoint=python3", f"{PREFIX}/celery_worker:bench-a", "-c", SENDER),
     )
+    for name in BAD if asked.bad else ():
+        build_bad(bed.live()[0], name)
     took: list[float] = []
     spans: list[tuple[float, float]] = []
     time.sleep(PAUSE_SECONDS)
     try:
-        for number in range(asked.releases):
+        for name in list(BAD) if asked.bad else (names * asked.releases)[: asked.releases]:
             began = time.time()
-            name = names[number % 2]
-            took.append(in_place(bed, name) if asked.baseline else release(name))
+            took.append(refused(bed, name) if asked.bad else in_place(bed, name) if asked.baseline else release(name))
             spans.append((began, time.time()))
-            print(f"release {number + 1}: {took[-1]:.0f} s", file=sys.stderr, flush=True)
+            print(f"release {len(took)}: {took[-1]:.0f} s", file=sys.stderr, flush=True)
             time.sleep(PAUSE_SECONDS)
     finally:
         out, _ = load.communicate("stop\n", timeout=120)
