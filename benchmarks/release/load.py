@@ -49,6 +49,8 @@ class Connection:
     domain: str
     reader: asyncio.StreamReader = field(init=False)
     writer: asyncio.StreamWriter = field(init=False)
+    # The server has said that it ends the connection after this answer, as any client must heed (RFC 9112, 9.6).
+    ending: bool = False
 
     async def open(self) -> None:
         # The rehearsal's authority is not known here; who answers is seen in X-Berth-Release.
@@ -78,6 +80,7 @@ class Connection:
         first = await self.reader.readuntil(b"\r\n\r\n")
         status = int(first.split(b" ", 2)[1])
         found = dict(re.findall(r"^([^:\r\n]+): *([^\r\n]*)", first.decode().lower(), re.MULTILINE))
+        self.ending = found.get("connection") == "close"
         if "content-length" in found:
             text = await self.reader.readexactly(int(found["content-length"]))
         elif found.get("transfer-encoding") == "chunked":
@@ -148,7 +151,7 @@ class Load:
             if due > time.monotonic() and await self.stopped(due - time.monotonic()):
                 break
             connection = await self.timed(kind if keep else f"{kind} (fresh)", self.one(kind, connection))
-            if connection and not keep:
+            if connection and (connection.ending or not keep):
                 await connection.close()
                 connection = None
             if not rate and await self.stopped(0.2):

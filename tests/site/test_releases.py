@@ -32,6 +32,7 @@ def play(playbook: str, **variables: object) -> tuple[int, str]:
     done = subprocess.run(
         command(playbook, **variables),
         cwd=ROOT,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
         capture_output=True,
         text=True,
         timeout=PLAY_SECONDS,
