@@ -9,8 +9,8 @@ echo "kernel_modules: $(says test "$container" = none -a -d "/lib/modules/$(unam
 echo "apparmor: $(says grep -q Y /sys/module/apparmor/parameters/enabled)"
 echo "audit: $(says test "$container" = none -a -e /proc/self/loginuid)"
 echo "grub: $(says test "$container" = none -a -e /etc/default/grub)"
-echo "apparmor_complaining: [$(grep --files-with-matches --no-messages --extended-regexp '^[^#]*flags=\([^)]*complain' \
-  $(find /etc/apparmor.d -maxdepth 1 -type f 2> /dev/null) /dev/null | paste -sd,)]"
+echo "apparmor_complaining: [$(find /etc/apparmor.d -maxdepth 1 -type f -exec \
+  grep --files-with-matches --extended-regexp '^[^#]*flags=\([^)]*complain' {} + 2> /dev/null | paste -sd,)]"
 # Partitions that the owner describes; /tmp as a mount of its own or not.
 echo "fstab: [$(awk '$1 !~ /^#/ && $2 ~ "^/" { print $2 }' /etc/fstab 2> /dev/null | paste -sd,)]"
 echo "tmp_mounted: $(says mountpoint --quiet /tmp)"
