@@ -1,5 +1,6 @@
 """Every query of user_service: profiles in Mongo, their copies and the revocations in Redis."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from shared.clients.cache import Cache
 from shared.clients.database import Database
+from shared.errors import Unavailable
 from shared.tokens import Claims, revocation_key
 from user_service.schemas import Profile
 
@@ -67,18 +69,15 @@ class MongoRedisUserStore:
         change: dict[str, Any] = {"$setOnInsert": {name: value for name, value in first.items() if name not in fields}}
         if fields:
             change["$set"] = fields
-        for attempt in (1, 2):
-            try:
+        # Several first sights at once: one makes it; another is refused or finds nothing, and finds it at the next try.
+        for _ in range(3):
+            with suppress(DuplicateKeyError):
                 document = await self._database.profiles.find_one_and_update(
                     {"_id": claims.sub}, change, upsert=True, return_document=ReturnDocument.AFTER
                 )
-            except DuplicateKeyError:
-                # Two first sights at once: the other one made it, so it is there for the second try.
-                if attempt == 2:
-                    raise
-            else:
-                return _profile(document)
-        raise AssertionError("unreachable")
+                if document is not None:
+                    return _profile(document)
+        raise Unavailable("The profile is being made by another request. Please try again.")
 
 
 def _profile_key(user_id: str) -> str:
