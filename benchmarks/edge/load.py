@@ -21,6 +21,7 @@ import signal
 import ssl
 import struct
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 READ_TIMEOUT = 30
@@ -67,7 +68,7 @@ class Tally:
 
 
 @dataclass
-class Client:
+class Client(ABC):
     """Somebody with an address and a habit."""
 
     name: str
@@ -89,9 +90,9 @@ class Client:
             self.writer.close()
         self.reader = self.writer = None
 
+    @abstractmethod
     async def request(self, method: str, path: str, body: bytes) -> None:
         """Send one request and read its whole answer."""
-        raise NotImplementedError
 
 
 class Http1(Client):
