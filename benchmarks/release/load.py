@@ -3,7 +3,7 @@
     python3 load.py      reads the plan, one line of JSON, and goes on until another line comes or the input ends
 
 The plan: domain, email, password, rate (short requests a second), and how many lanes of the long kinds: upload (10 s),
-slow (an answer after 10 s) and stream (an answer that takes 15 s); the last two are routes of benchmark releases only.
+slow (an answer after 10 s) and stream (an answer that takes 10 s); the last two are routes of benchmark releases only.
 Prints one JSON object: for each kind of request how many, how many failed and why, and how long it took.
 """
 

@@ -46,7 +46,7 @@ async def bench_stream() -> StreamingResponse:
     import asyncio
 
     async def pieces():
-        for _ in range(150):
+        for _ in range(100):
             yield "x" * 200
             await asyncio.sleep(0.1)
         yield "end"
