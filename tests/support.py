@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import httpx2 as httpx
 import pytest
+import testinfra
+from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIL_SECONDS = 60
@@ -38,6 +40,17 @@ def poll(ask: Callable[[], Found | None], seconds: float, what: str) -> Found:
             pytest.fail(f"{what}: not within {seconds:.0f} s")
         time.sleep(0.3)
     return found
+
+
+def ssh_host(folder: Path, address: str, key: Path, known_hosts: Path) -> Host:
+    """Return the server as its administrator asks it, over one connection whose files are in the folder."""
+    config = folder / "config"
+    config.write_text(
+        f"Host server\n  HostName {address}\n  User admin\n  IdentityFile {key}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {known_hosts}\n  ConnectTimeout 20\n"
+        f"  ControlMaster auto\n  ControlPersist 300s\n  ControlPath {folder}/control\n"
+    )
+    return testinfra.get_host("ssh://server?sudo=true", ssh_config=str(config))
 
 
 @dataclass(frozen=True)

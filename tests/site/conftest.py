@@ -18,7 +18,7 @@ import testinfra
 import yaml
 from testinfra.host import Host
 
-from tests.support import Mailbox, Visitor, new_account
+from tests.support import Mailbox, Visitor, new_account, ssh_host
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".testbed" / "site")).resolve()
@@ -56,13 +56,8 @@ def names(testbed: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def vps(testbed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Host:
-    config = STATE / "ssh_config"
-    config.write_text(
-        f"Host vps\n  HostName {testbed['ansible_host']}\n  User admin\n"
-        f"  IdentityFile {STATE}/id_ed25519\n  IdentitiesOnly yes\n  UserKnownHostsFile {STATE}/known_hosts\n"
-        f"  ControlMaster auto\n  ControlPersist 60s\n  ControlPath {tmp_path_factory.mktemp('ssh')}/control\n"
-    )
-    return testinfra.get_host("ssh://vps?sudo=true", ssh_config=str(config))
+    folder = tmp_path_factory.mktemp("ssh")
+    return ssh_host(folder, testbed["ansible_host"], STATE / "id_ed25519", STATE / "known_hosts")
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import testinfra
 from testinfra.host import Host
 
-from tests.support import ROOT
+from tests.support import ROOT, ssh_host
 from tests.vm.machine import ADDRESS, KEY, KNOWN_HOSTS
 
 
@@ -24,14 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    folder = tmp_path_factory.mktemp("ssh")
-    config = folder / "config"
-    config.write_text(
-        f"Host vm\n  HostName {ADDRESS}\n  User admin\n  IdentityFile {KEY}\n  IdentitiesOnly yes\n"
-        f"  UserKnownHostsFile {KNOWN_HOSTS}\n  ConnectTimeout 20\n"
-        f"  ControlMaster auto\n  ControlPersist 300s\n  ControlPath {folder}/control\n"
-    )
-    return testinfra.get_host("ssh://vm?sudo=true", ssh_config=str(config))
+    return ssh_host(tmp_path_factory.mktemp("ssh"), ADDRESS, KEY, KNOWN_HOSTS)
 
 
 def open_ports(*scan: str) -> set[int]:
