@@ -56,9 +56,13 @@ integration: images ## Services against real Redis, database and mail server
 dev-compose: images ## Every command of docker-compose.dev.yml
 	pytest -q tests/dev
 
-# A role's scenario is what `molecule test` in its folder runs.
+# A role's scenario is what `molecule test` in its folder runs. They mostly wait, so two of them share a machine well; what one
+# says is shown when it is done.
 molecule: images ## Scenarios of all roles, or of one: make molecule ROLE=docker
-	@for role in $(or $(ROLE),$(ROLES)); do echo "== molecule test: $$role"; (cd roles/$$role && molecule test); done
+	@$(MAKE) --jobs=2 --output-sync=target $(addprefix molecule-,$(or $(ROLE),$(ROLES)))
+
+molecule-%:
+	@echo "== molecule test: $*"; cd roles/$* && molecule test
 
 site: images ## The whole site as one scenario: create, converge, idempotence, verify, destroy
 	molecule test
