@@ -28,11 +28,12 @@ demo-ssh: ## A shell on the demo's VPS, as its operator
 
 test: test-fast integration dev-compose molecule site ## Everything: lint, unit, integration, roles, the whole site
 
-# Beside `make test`, since a kernel of its own is emulated in software: half an hour on two cores.
+# Beside `make test`, since a kernel of its own is emulated in software: half an hour on two cores. SCAN=1: scanners look, too.
 test-vm: .venv/dev ## The host's roles on a machine with a kernel of its own (root on Debian)
 	@requirements/system.sh qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mke2fs=e2fsprogs slirp4netns=slirp4netns \
 	  dnsmasq=dnsmasq-base nft=nftables nmap=nmap ip=iproute2
-	@PYTHONPATH=images python3 -m tests.vm.run
+	@$(if $(SCAN),$(MAKE) images)
+	@PYTHONPATH=images python3 -m tests.vm.run $(if $(SCAN),--scan)
 
 test-fast: lint unit ## Lint and unit tests, without a Docker engine
 

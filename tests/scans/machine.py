@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,37 +25,43 @@ class ScanError(Exception):
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine, and the command that runs a shell there as root."""
+    """A machine, the command that runs a shell there as root, and the seconds that a script may take."""
 
     name: str
     shell: Sequence[str]
+    patience: float = 900
+    # Whether the command hands its words to another shell, as ssh does.
+    quoted: bool = False
 
     @classmethod
     def container(cls, name: str) -> Machine:
         return cls(name, ["docker", "exec", "--interactive", name, "/bin/sh"])
 
-    def attempt(self, script: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    def command(self, script: str) -> list[str]:
+        return [*self.shell, "-c", shlex.quote(script) if self.quoted else script]
+
+    def attempt(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script whose exit status the caller judges."""
         return subprocess.run(
-            [*self.shell, "-c", script],
+            self.command(script),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=timeout,
+            timeout=self.patience,
             check=False,
         )
 
-    def run(self, script: str, timeout: float = 900) -> str:
+    def run(self, script: str) -> str:
         """Return what a script prints."""
-        done = self.attempt(script, timeout)
+        done = self.attempt(script)
         if done.returncode:
             raise ScanError(f"{self.name}: `{script.strip()}` ended with {done.returncode}:\n{done.stderr[-2000:]}")
         return done.stdout
 
     def send(self, data: bytes, script: str) -> None:
         """Feed data to a script there."""
-        done = subprocess.run([*self.shell, "-c", script], input=data, capture_output=True, check=False)
+        done = subprocess.run(self.command(script), input=data, capture_output=True, check=False)
         if done.returncode:
             raise ScanError(f"{self.name}: `{script}` ended with {done.returncode}:\n{done.stderr.decode()[-2000:]}")
 

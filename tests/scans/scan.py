@@ -28,7 +28,7 @@ import yaml
 
 from tests.scans.machine import Machine, ScanError, folder, packages, snapshot
 from tests.scans.reports import Measure
-from tests.scans.scanners import PACKAGES, Target, rules, scanners
+from tests.scans.scanners import PACKAGES, Target, forced, rules, scanners
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTEFACTS = ROOT / "artifacts" / "scan"
@@ -77,7 +77,7 @@ def look(name: str, state: Path) -> Column:
     shutil.rmtree(artefacts, ignore_errors=True)
     artefacts.mkdir(parents=True)
     column = Column(name)
-    stream = rules(RULES, reached["images"]["DEBIAN_IMAGE"])
+    stream = forced(rules(RULES, reached["images"]["DEBIAN_IMAGE"]))
     before = snapshot(vps)
     with packages(vps, PACKAGES), folder(vps) as work:
         target = Target(
@@ -99,11 +99,15 @@ def look(name: str, state: Path) -> Column:
     column.measures.append(
         Measure("this scan", "left as found", "no" if changed else "yes", [("changed", line) for line in changed])
     )
+    keep(column, artefacts)
+    return column
+
+
+def keep(column: Column, artefacts: Path) -> None:
     (artefacts / "figures.json").write_text(
         json.dumps({"seconds": column.seconds, "measures": [each.as_dict() for each in column.measures]}, indent=2)
     )
     (artefacts / "remaining.md").write_text(remaining(column))
-    return column
 
 
 def remaining(column: Column) -> str:

@@ -64,7 +64,7 @@ class Target:
 
 
 def rules(kept: Path, image: str) -> bytes:
-    """Return Debian 13's rules, such that they also look at a machine whose kernel comes from outside."""
+    """Return Debian 13's rules."""
     if not kept.exists():
         done = subprocess.run(
             ["docker", "run", "--rm", "--entrypoint", "/bin/sh", image, "-c", FETCH_RULES],
@@ -75,11 +75,14 @@ def rules(kept: Path, image: str) -> bytes:
             raise ScanError(f"The rules for Debian 13 could not be had:\n{done.stderr.decode()[-2000:]}")
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(done.stdout)
-    return forced(kept.read_bytes())
+    return kept.read_bytes()
 
 
 def forced(stream: bytes) -> bytes:
-    """Let the question for a kernel package find one that every Debian has, so that no rule is left out for it."""
+    """Let the question for a kernel package find one that every Debian has.
+
+    Then no rule is left out on a machine whose kernel comes from outside.
+    """
     changed, times = re.subn(rb"(<linux:name>)linux-base(</linux:name>)", rb"\1dpkg\2", stream)
     if times != 1:
         raise ScanError(

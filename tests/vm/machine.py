@@ -155,11 +155,15 @@ class Machine:
     process: subprocess.Popen[bytes]
     options: list[str] = field(default_factory=list)
 
-    def ssh(self, command: str, user: str = "root", seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def login(self, user: str) -> list[str]:
+        """Return the command that runs, as this user, what comes after it."""
         options = [f"-oUserKnownHostsFile={KNOWN_HOSTS}", "-oBatchMode=yes", "-oConnectTimeout=5", "-i", str(KEY)]
+        return self.net.inside("ssh", *options, f"{user}@{ADDRESS}")
+
+    def ssh(self, command: str, user: str = "root", seconds: float = 120) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                self.net.inside("ssh", *options, f"{user}@{ADDRESS}", command),
+                [*self.login(user), command],
                 capture_output=True,
                 text=True,
                 timeout=seconds,

@@ -1,6 +1,8 @@
 """A Debian 13 machine with a kernel of its own: provisioned by the playbook, restarted, asked if it keeps its word.
 
-usage: python3 -m tests.vm.run [pytest arguments]
+usage: python3 -m tests.vm.run [--scan] [pytest arguments]
+
+--scan: afterwards lynis, OpenSCAP and systemd look at it too, which takes an hour; the reports go to artifacts/scan/vm.
 
 Everything is emulated in software, so that it runs where no hardware virtualisation is to be had. The disk is made once
 and kept in .cache/vm; what a run writes to it goes with the run. The serial console is in .testbed/vm/console.log.
@@ -16,12 +18,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.scans import machine as scanned
+from tests.scans.machine import ScanError
+from tests.scans.scan import ARTEFACTS, RULES, Column, keep, table
+from tests.scans.scanners import PACKAGES, Target, lynis, openscap, rules, systemd_units
 from tests.support import ROOT
 from tests.vm import image
-from tests.vm.machine import PROVISION, Internet, Machine, VmError, console_tail, internet, machine, stop_on_signals
+from tests.vm.machine import (
+    ADDRESS,
+    ADDRESS6,
+    PROVISION,
+    Internet,
+    Machine,
+    VmError,
+    console_tail,
+    internet,
+    machine,
+    stop_on_signals,
+)
 
 PROVISION_SECONDS = 1800
 TEST_SECONDS = 1800
+# lynis asks thousands of small questions.
+SCANNER_SECONDS = 3600
 
 # A stack as somebody writes it who forgets that a published port is one for everybody.
 CARELESS = """
@@ -89,7 +108,29 @@ def disk(net: Internet) -> None:
         unfinished.rename(path)
 
 
-def main() -> None:
+def scan(vm: Machine) -> None:
+    """Let scanners look at the host from within; its kernel is its own, so no rule is forced."""
+    artefacts = ARTEFACTS / "vm"
+    artefacts.mkdir(parents=True, exist_ok=True)
+    stream = rules(RULES, "localhost/berth/debian:trixie")
+    host = scanned.Machine("the machine", [*vm.login("admin"), "sudo", "/bin/sh"], SCANNER_SECONDS, quoted=True)
+    column = Column("vm")
+    with scanned.packages(host, PACKAGES), scanned.folder(host) as work:
+        target = Target(host, host, ADDRESS, ADDRESS6, "", "", work, artefacts)
+        for name, look in {
+            "systemd-analyze": systemd_units,
+            "OpenSCAP": lambda target: openscap(target, stream),
+            "lynis": lynis,
+        }.items():
+            began = time.monotonic()
+            column.measures += look(target)
+            column.seconds[name] = round(time.monotonic() - began)
+            print(f"   {name} in {column.seconds[name]} s", flush=True)
+            keep(column, artefacts)
+    print(f"\n{table([column])}", flush=True)
+
+
+def main(arguments: list[str]) -> None:
     began = time.monotonic()
     with internet() as net:
         disk(net)
@@ -105,7 +146,10 @@ def main() -> None:
                 vm.ssh("sudo systemctl reboot", "admin")
                 vm.wait_for_boot("admin", other_than=before)
             with step("It is asked whether it keeps its word"):
-                run(net, TEST_SECONDS, "pytest", "-q", "tests/vm", *sys.argv[1:])
+                run(net, TEST_SECONDS, "pytest", "-q", "tests/vm", *(each for each in arguments if each != "--scan"))
+            if "--scan" in arguments:
+                with step("Other people's scanners look at it"):
+                    scan(vm)
     print(f"\nThe machine kept its word, {time.monotonic() - began:.0f} s after you asked.")
 
 
@@ -114,6 +158,6 @@ if __name__ == "__main__":
         sys.exit("vm: this makes a network of its own, which only root can")
     stop_on_signals()
     try:
-        main()
-    except VmError as error:
+        main(sys.argv[1:])
+    except (VmError, ScanError) as error:
         sys.exit(f"\nvm: {error}\n\nThe console's last lines:\n{console_tail()}")
