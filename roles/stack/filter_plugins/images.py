@@ -30,6 +30,17 @@ def images_that_differ(wanted: list[str], here: str, there: str) -> list[str]:
     return [name for name in wanted if ours[name] != theirs.get(name)]
 
 
+def images_not_built_from(wanted: list[str], inspected: str, sources: str) -> list[str]:
+    """Return the wanted images that `docker image inspect` did not show to be built from these sources."""
+    built = {
+        name
+        for image in json.loads(inspected or "[]")
+        if (image["Config"].get("Labels") or {}).get("berth.sources") == sources
+        for name in image["RepoTags"] or []
+    }
+    return [name for name in wanted if name not in built]
+
+
 def images_for_rehearsal(inspected: str) -> list[str]:
     """Return the images that `docker image inspect` shows to be built from packages, on this machine and for it."""
     return [
@@ -48,5 +59,6 @@ class FilterModule:
         return {
             "images_absent": images_absent,
             "images_for_rehearsal": images_for_rehearsal,
+            "images_not_built_from": images_not_built_from,
             "images_that_differ": images_that_differ,
         }
