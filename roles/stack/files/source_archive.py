@@ -1,4 +1,4 @@
-"""Name the application's sources by their content and, where a file is named, put them into it: what git tracks, as it is now.
+"""Name the application's sources by their content, and pack them: what git tracks, as it is now.
 
 usage: source_archive.py DIRECTORY [ARCHIVE]
 Ends with 1 and a sentence where that is not all there is.

@@ -51,12 +51,23 @@ def images_for_rehearsal(inspected: str) -> list[str]:
     ]
 
 
+def databases_to_upgrade(lines: list[str], wanted: dict[str, str]) -> bool:
+    """Tell from `docker ps` whether a database runs another image than wanted, or an upgrade was left unfinished.
+
+    An image that its name no longer means is shown by its id.
+    """
+    running = dict(line.split() for line in lines if " " in line)
+    differs = [name for name, image in wanted.items() if running.get(f"berth-{name}-1", image) != image]
+    return bool(differs) or "unfinished" in lines
+
+
 class FilterModule:
     """Filters of role stack."""
 
     def filters(self) -> dict[str, object]:
         """Name the filters for Ansible."""
         return {
+            "databases_to_upgrade": databases_to_upgrade,
             "images_absent": images_absent,
             "images_for_rehearsal": images_for_rehearsal,
             "images_not_built_from": images_not_built_from,
