@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 
 TIMEOUT = 60
 UPLOAD_SECONDS = 10
+# The maintenance page, and its document: what a visitor is to see while the site is closed. Not a failure.
+CLOSED_SIGNS = (b"Back in a moment", b'"code":"maintenance"')
+CLOSED = "closed"
 
 
 class Failed(Exception):  # noqa: N818  # "raise Failed" says it
@@ -179,6 +182,12 @@ class Load:
             case _:
                 answer = await connection.ask("GET", f"/api/users/bench/{kind}", headers)
                 good = answer.status == 200 and answer.body.endswith(b"end")
+        if (
+            answer.status == 503
+            and "retry-after" in answer.headers
+            and any(sign in answer.body for sign in CLOSED_SIGNS)
+        ):
+            return connection, CLOSED
         if not good:
             raise Failed(f"status {answer.status}: {answer.body[:80]!r}")
         return connection, answer.headers.get("x-berth-release", "none")
@@ -207,14 +216,17 @@ def summary(results: list[Result]) -> dict[str, object]:
             "p99_ms": round(times[int(len(times) * 0.99)], 1) if times else None,
         }
     short = [result for result in results if result.kind.split()[0] in ("read", "page", "write")]
+    closed = [result.at for result in results if result.release == CLOSED]
     span = max(result.at for result in results) - min(result.at for result in results) if results else 0
     return {
         "requests": len(results),
         "failed": sum(bool(result.error) for result in results),
         "short_per_second": round(len(short) / span, 1) if span else 0,
         "seconds": round(span, 1),
+        "closed": len(closed),
+        "closed_seconds": round(max(closed) - min(closed), 1) if closed else 0,
         "kinds": kinds,
-        "releases": sorted({result.release for result in results if result.release}),
+        "releases": sorted({result.release for result in results if result.release not in ("", CLOSED)}),
         "errors": [f"{result.at:.1f} {result.kind}: {result.error}" for result in results if result.error][:50],
         # For whoever wants times by phase: second -> milliseconds of the short ones.
         "by_second": _by_second(short),
@@ -224,7 +236,7 @@ def summary(results: list[Result]) -> dict[str, object]:
 def _by_second(short: list[Result]) -> dict[int, list[float]]:
     found: dict[int, list[float]] = {}
     for result in short:
-        if not result.error and not result.kind.endswith("(fresh)"):
+        if not result.error and result.release != CLOSED and not result.kind.endswith("(fresh)"):
             found.setdefault(int(result.at), []).append(round(result.seconds * 1000, 1))
     return found
 

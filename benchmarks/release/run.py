@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Releases under load, with every request and every task counted.
 
-usage: run.py [--releases N] [--rate R] [--baseline | --bad]
+usage: run.py [--releases N] [--rate R] [--baseline | --bad | --upgrade]
 
 Needs a provisioned test bed (BERTH_TESTBED names its folder) and the images of this checkout. Makes two releases that
 have slow and streaming routes and a counted task besides, sends mixed load from the outside host and tasks from the
 VPS, and releases one and the other in turn. --baseline does the same with plain `docker compose up -d` in place;
---bad tries five releases that must not get through.
+--bad tries five releases that must not get through; --upgrade brings MongoDB and Redis to other images and back.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import secrets
 import statistics
 import subprocess
@@ -66,6 +67,7 @@ def bench_count(number: int, seconds: float, sender: str) -> None:
 # Runs in a container of its own: a number every 0.2 s, each twentieth takes 8 s; says at its end how many.
 SENDER = """
 import os, signal, time
+from kombu.exceptions import OperationalError
 from celery_worker.main import create_app
 from celery_worker.settings import WorkerSettings
 from shared.settings import load_settings
@@ -77,7 +79,12 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 n = 0
 while going:
-    app.send_task("bench.count", args=[n, 8 if n % 20 == 0 else 0.02, os.environ["RELEASE"]])
+    try:
+        app.send_task("bench.count", args=[n, 8 if n % 20 == 0 else 0.02, os.environ["RELEASE"]], retry=False)
+    except app.connection_for_write().connection_errors + (OperationalError,):
+        # Redis is away, and the sender knows that this one is not queued.
+        time.sleep(0.2)
+        continue
     n += 1
     time.sleep(0.2)
 print("sent", n, flush=True)
@@ -172,6 +179,29 @@ def release(name: str) -> float:
     return time.monotonic() - began
 
 
+def upgraded(images: dict[str, str], more: str) -> float:
+    """Bring the databases to images that differ by a label from those they run, or back."""
+    chosen = {}
+    for name in ("MONGO_IMAGE", "REDIS_IMAGE"):
+        chosen[name] = f"{images[name]}{more}"
+        if more:
+            sh(
+                "docker",
+                "build",
+                "--quiet",
+                "--tag",
+                chosen[name],
+                "-",
+                given=f"FROM {images[name]}\nLABEL berth.bench=1\n",
+            )
+    extra = {"stack_mongo_image": chosen["MONGO_IMAGE"], "stack_redis_image": chosen["REDIS_IMAGE"]}
+    began = time.monotonic()
+    said = sh("ansible-playbook", "ansible/upgrade_data.yml", "-i", "inventories/demo", "-e", json.dumps(extra))
+    closed = re.findall(r"The site was closed for ([\d.]+) s", re.sub(r"\s+", " ", said))
+    print(f"upgrade: closed for {', '.join(closed)} s", flush=True)
+    return time.monotonic() - began
+
+
 def in_place(bed: Bed, name: str) -> float:
     """What people do without any of this: compose replaces the containers where they are."""
     _, colour = bed.live()
@@ -191,9 +221,11 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=120)
     parser.add_argument("--baseline", action="store_true")
     parser.add_argument("--bad", action="store_true")
+    parser.add_argument("--upgrade", action="store_true")
     asked = parser.parse_args()
     bed = Bed()
-    source = dict(line.split("=", 1) for line in (ROOT / ".cache/images.env").read_text().split())["RELEASE"]
+    images = dict(line.split("=", 1) for line in (ROOT / ".cache/images.env").read_text().split())
+    source = images["RELEASE"]
     names = ["bench-a", "bench-b"]
     for name in names:
         build(source, name)
@@ -237,9 +269,16 @@ def main() -> None:
     spans: list[tuple[float, float]] = []
     time.sleep(PAUSE_SECONDS)
     try:
-        for name in list(BAD) if asked.bad else (names * asked.releases)[: asked.releases]:
+        for name in (
+            list(BAD) if asked.bad else ["-bench", ""] if asked.upgrade else (names * asked.releases)[: asked.releases]
+        ):
             began = time.time()
-            took.append(refused(bed, name) if asked.bad else in_place(bed, name) if asked.baseline else release(name))
+            if asked.upgrade:
+                took.append(upgraded(images, name))
+            elif asked.bad:
+                took.append(refused(bed, name))
+            else:
+                took.append(in_place(bed, name) if asked.baseline else release(name))
             spans.append((began, time.time()))
             print(f"release {len(took)}: {took[-1]:.0f} s", file=sys.stderr, flush=True)
             time.sleep(PAUSE_SECONDS)
@@ -270,7 +309,7 @@ def report(counted: dict[str, Any], spans: list[tuple[float, float]], took: list
     lines = [
         f"{len(took)} releases, {min(took):.0f} to {max(took):.0f} s each, median {statistics.median(took):.0f} s",
         f"{counted['requests']} requests in {counted['seconds']:.0f} s, {counted['failed']} failed "
-        f"({counted['short_per_second']} short ones a second)",
+        f"({counted['short_per_second']} short ones a second); {counted['closed']} met the closed site",
         task_line,
         f"answered by: {', '.join(counted['releases'])}",
         "",

@@ -5,6 +5,7 @@ berth-release start RUN             gates, switch, confirmation
 berth-release finish RUN            watch, drain, end of the old colour
 berth-release undo RUN --reason WHY
 berth-release maintenance on|off [--allow ADDRESS]...
+berth-release upgrade --by NAME --seconds N SERVICE=IMAGE...
 berth-release status
 Exit status 1: refused; the object says why, who is guilty, and what that container said last.
 """
@@ -22,6 +23,7 @@ from berth_release.edge import Edge
 from berth_release.records import Records
 from berth_release.settings import Refused, Settings
 from berth_release.status import status
+from berth_release.upgrade import Upgrade
 
 
 def arguments_of(argv: list[str]) -> argparse.Namespace:
@@ -40,6 +42,10 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     maintenance = verbs.add_parser("maintenance")
     maintenance.add_argument("state", choices=["on", "off"])
     maintenance.add_argument("--allow", action="append", default=[])
+    upgrade = verbs.add_parser("upgrade")
+    upgrade.add_argument("--by", required=True)
+    upgrade.add_argument("--seconds", type=int, required=True)
+    upgrade.add_argument("images", nargs="+")
     verbs.add_parser("status")
     return parser.parse_args(argv)
 
@@ -59,6 +65,9 @@ def do(asked: argparse.Namespace) -> dict[str, Any]:
             return deploy.undo(asked.run, asked.reason)
         case "maintenance":
             return deploy.maintenance(asked.state == "on", asked.allow)
+        case "upgrade":
+            images = dict(image.split("=", 1) for image in asked.images)
+            return Upgrade(settings, edge, records, asked.seconds).upgrade(asked.by, images)
         case _:
             return status(settings, edge, records)
 

@@ -301,14 +301,17 @@ class Deploy:
             self._prune(who.release)
 
     def _prune(self, live: str) -> None:
-        """Remove images and folders of releases that are not among those to keep.
+        """Remove images and folders of releases beyond those to keep.
 
         Failed ones keep their logs, and their images, until as many others have failed.
         """
-        keep = list(dict.fromkeys([live, *self.records.were_live()]))[: self.settings.keep]
-        folders = [folder for folder in self.settings.releases.iterdir() if folder.is_dir() and folder.name not in keep]
-        folders.sort(key=lambda folder: folder.stat().st_mtime)
-        for folder in folders[: -self.settings.keep]:
+        were_live = list(dict.fromkeys([live, *self.records.were_live()]))
+        folders = [folder for folder in self.settings.releases.iterdir() if folder.is_dir()]
+        failed = sorted(
+            (folder for folder in folders if folder.name not in were_live), key=lambda folder: folder.stat().st_mtime
+        )
+        beyond = set(were_live[self.settings.keep :])
+        for folder in [*failed[: -self.settings.keep], *(folder for folder in folders if folder.name in beyond)]:
             # Those that are gone already are no reason to stop.
             run("docker", "image", "rm", *Side(self.settings, folder.name, COLOURS[0]).images)
             shutil.rmtree(folder)

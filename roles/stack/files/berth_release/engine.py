@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from typing import Any
 from berth_release.settings import COLOURS, IMAGES, Refused, Settings
 
 LAST_LINES = 15
+# What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
+ENDED = ("exited", "dead", "unhealthy")
 
 
 def run(
@@ -78,19 +81,18 @@ class Side:
     def images(self) -> list[str]:
         return [f"{self.prefix}/{name}:{self.release}" for name in IMAGES]
 
-    def compose(self, *arguments: str, seconds: float = 60, restart: str = "no") -> subprocess.CompletedProcess[str]:
-        """Run compose for this side. Until it is live its containers do not restart, nor start at boot."""
+    def compose(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run compose for this side."""
+        command, environment = self._composed(*arguments)
+        return run(*command, seconds=seconds, **environment)
+
+    def _composed(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        """Return the command and its environment. Until a side is live its containers do not restart."""
         root = self.settings.root
-        return run(
-            *("docker", "compose", "--progress=plain", f"--project-directory={root}", f"--project-name={self.project}"),
-            *(f"--env-file={root}/.env", f"--file={self.compose_file}", "--profile=release"),
-            *arguments,
-            seconds=seconds,
-            IMAGE_PREFIX=self.prefix,
-            RELEASE=self.release,
-            COLOUR=self.colour,
-            RESTART_POLICY=restart,
-        )
+        command = ["docker", "compose", "--progress=plain", f"--project-directory={root}"]
+        command += [f"--project-name={self.project}", f"--env-file={root}/.env", f"--file={self.compose_file}"]
+        chosen = {"IMAGE_PREFIX": self.prefix, "RELEASE": self.release, "COLOUR": self.colour, "RESTART_POLICY": "no"}
+        return [*command, "--profile=release", *arguments], {**os.environ, **chosen}
 
     def inspect_images(self) -> list[dict[str, Any]]:
         """Describe the release's images, or name those that are not here."""
@@ -142,21 +144,39 @@ class Side:
             )
 
     def start(self, seconds: int) -> None:
-        """Start every container and wait until all are healthy, or name the one that is not."""
+        """Start every container and wait until all are healthy, or name the first that cannot become it any more."""
         began = time.monotonic()
-        done = self.compose(
-            *("up", "--detach", "--pull=never", "--remove-orphans", "--wait", f"--wait-timeout={seconds}"),
-            seconds=seconds + 15,
-        )
-        found = containers([self.colour])
-        if done.returncode == 0 and found and all(container.state == "healthy" for container in found):
-            return
+        # Compose will start these again; another that ends has failed.
+        ended = {container.name for container in containers([self.colour]) if container.state in ENDED}
+        command, environment = self._composed("up", "--detach", "--pull=never", "--remove-orphans")
+        with (
+            tempfile.TemporaryFile("w+") as said,
+            subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL, env=environment) as up,
+        ):
+            while True:
+                done = up.poll() is not None
+                found = containers([self.colour])
+                if done and up.returncode == 0 and found and all(one.state == "healthy" for one in found):
+                    return
+                failed = [one for one in found if one.state in ENDED and (done or one.name not in ended)]
+                if failed or (done and up.returncode) or time.monotonic() - began > seconds:
+                    break
+                time.sleep(0.5)
+            up.kill()
+            up.wait()
+            said.seek(0)
+            lines = said.read().strip().splitlines()[-LAST_LINES:]
         # One that was only created waits for another that is not healthy.
-        ill = [container for container in found if container.state not in ("healthy", "created")]
-        guilty = ill[0].name if ill else "compose"
-        lines = logs(guilty, LAST_LINES).splitlines() + health(guilty) if ill else last_lines(done)
-        state = f"{guilty} is {ill[0].state} after {round(time.monotonic() - began)} s" if ill else "compose failed"
-        raise Refused(f"Release {self.release} did not become healthy: {state}.", guilty, lines)
+        ill = failed or [one for one in found if one.state not in ("healthy", "created")]
+        if not ill:
+            raise Refused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
+        guilty = ill[0].name
+        state = f"{guilty} is {ill[0].state} after {round(time.monotonic() - began)} s"
+        raise Refused(
+            f"Release {self.release} did not become healthy: {state}.",
+            guilty,
+            logs(guilty, LAST_LINES).splitlines() + health(guilty),
+        )
 
     def set_restart(self, policy: str) -> None:
         names = [container.name for container in containers([self.colour])]
