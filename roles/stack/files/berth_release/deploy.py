@@ -25,7 +25,7 @@ from berth_release.engine import (
 )
 from berth_release.probe import Visit, Wrong
 from berth_release.records import Records, Run, is_alive, now, write
-from berth_release.settings import COLOURS, IMAGES, Refused, Settings, other
+from berth_release.settings import COLOURS, IMAGES, Refused, Settings, other, stuck
 
 # Nobody can own an address under .invalid, so nobody else can verify this account.
 PROBE_EMAIL = "release-probe@berth.invalid"
@@ -72,8 +72,7 @@ class Deploy:
                 self._watch(who)
             self._retire(self._mine(run_id))
             who = self._mine(run_id)
-            self.records.remember(who, "live")
-            self.records.end()
+            self._ended_live(who)
             return {"changed": True, "steps": who.steps, "seconds": round(time.time() - who.began, 1)}
 
     def undo(self, run_id: str, reason: str) -> dict[str, Any]:
@@ -162,7 +161,8 @@ class Deploy:
         with self._step("smoke"):
             self._smoke(side, target, self._speed_of(live) if usual else {})
         if live:
-            self._note(counted=vars(watch.count(edge_addresses(), live.colour).since(before)))
+            counted = watch.count(edge_addresses(), live.colour).since(before)
+            self._note(counted=vars(counted), start=vars(watch.count(edge_addresses(), side.colour)))
 
     def _schema(self, side: Side, live: Live | None, usual: dict[str, float]) -> None:
         """Change the databases so that both releases can live with them."""
@@ -276,8 +276,7 @@ class Deploy:
         if who.verb == "rollback" or not who.live:
             return
         before = watch.Counted.read(who.counted)
-        addresses = edge_addresses()
-        start = watch.count(addresses, who.colour)
+        addresses, start = edge_addresses(), watch.Counted.read(who.start)
         with self._step("watch"):
             end = time.monotonic() + self.settings.watch_seconds
             while time.monotonic() < end:
@@ -293,12 +292,21 @@ class Deploy:
 
     def _retire(self, who: Run) -> None:
         """Let the old colour finish what it holds, then stop it; then forget releases that nobody goes back to."""
-        with self._step("drain"):
+        with self._step("drain", needed=False):
             if who.live:
                 time.sleep(self.settings.drain_seconds)
             stop_colour(other(who.colour))
-        with self._step("prune"):
+        with self._step("prune", needed=False):
             self._prune(who.release)
+
+    def _ended_live(self, who: Run, reason: str = "") -> None:
+        try:
+            self.records.remember(who, "live", reason)
+        except OSError as error:
+            why = stuck(self.settings, error)
+            raise Refused(f"Release {who.release} is live, but the history does not say so. {why.reason}") from error
+        finally:
+            self.records.end()
 
     def _prune(self, live: str) -> None:
         """Remove images and folders of releases that are not among those to keep.
@@ -323,9 +331,9 @@ class Deploy:
             self._undo(self.records.current() or who, refused)
             raise
         except OSError as error:
-            stuck = Refused(f"This host cannot go on: {error}.")
-            self._undo(self.records.current() or who, stuck)
-            raise stuck from error
+            why = stuck(self.settings, error)
+            self._undo(self.records.current() or who, why)
+            raise why from error
 
     def _undo(self, who: Run, refused: Refused, result: str = "failed") -> None:
         """Put the old colour back if it is not live, keep the new one's logs, stop it, and say so in the history."""
@@ -382,8 +390,7 @@ class Deploy:
             visitor.close()
         Side(self.settings, live.release, live.colour).set_restart("unless-stopped")
         self._retire(who)
-        self.records.remember(who, "live", f"It was interrupted (phase: {who.phase}); the next run finished it.")
-        self.records.end()
+        self._ended_live(who, f"It was interrupted (phase: {who.phase}); the next run finished it.")
         return f"finished: {said}"
 
     # --- small things ---
@@ -400,9 +407,10 @@ class Deploy:
             self.records.save(who, **changes)
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
+    def _step(self, name: str, needed: bool = True) -> Iterator[None]:
         """Write down where we are, and afterwards how long it took."""
-        self._note(phase=name)
+        with suppress(*(() if needed else (OSError,))):
+            self._note(phase=name)
         began = time.monotonic()
         try:
             yield
