@@ -175,6 +175,12 @@ def test_a_release_that_is_live_stays_live_though_the_history_cannot_be_written(
     assert records.current() is None
     assert edge.live() == GREEN
 
+    settings.history.rmdir()
+    monkeypatch.setattr("berth_release.deploy.containers", lambda _: [])
+    assert deploy._nothing_to_do(who, GREEN)["changed"]
+    assert records.were_live() == [GREEN.release]
+    assert not deploy._nothing_to_do(who, GREEN)["changed"]
+
 
 def metrics(colour: str, fine: int, failed: int, slow: int) -> str:
     labels = f'service="auth_service-{colour}@file"'

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from berth_release import watch
@@ -112,7 +112,7 @@ class Deploy:
             side.check_configuration()
             fingerprint = side.fingerprint()
         if live and same and live.fingerprint == fingerprint and self._is_whole(live.colour):
-            return self._nothing_to_do(live)
+            return self._nothing_to_do(who, live)
         target = Live(who.release, self._idle(live), fingerprint)
         side = Side(self.settings, who.release, target.colour)
         # Leftovers of an earlier attempt would be in the way.
@@ -136,7 +136,7 @@ class Deploy:
         found = containers([colour])
         return {one.service for one in found} >= {*IMAGES, "beat"} and all(one.state == "healthy" for one in found)
 
-    def _nothing_to_do(self, live: Live) -> dict[str, Any]:
+    def _nothing_to_do(self, who: Run, live: Live) -> dict[str, Any]:
         """The release is live. Only routes that were edited, or a colour that was left over, are put right."""
         changed = []
         if not self.edge.leads_to(live):
@@ -146,6 +146,9 @@ class Deploy:
         if containers([other(live.colour)]):
             stop_colour(other(live.colour))
             changed.append(f"{other(live.colour)} stopped")
+        if self.records.were_live()[:1] != [live.release]:
+            self.records.remember(replace(who, colour=live.colour), "live", "It was live already.")
+            changed.append("history completed")
         self.records.end()
         return {"changed": bool(changed), "already": live.signature, "settled": ", ".join(changed)}
 
