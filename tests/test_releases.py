@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import tarfile
 from dataclasses import replace
 from io import BytesIO
@@ -14,9 +16,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader
 
 from berth_release import watch
+from berth_release.deploy import Deploy
 from berth_release.edge import Edge, Live
 from berth_release.records import Records, is_alive
-from berth_release.settings import Refused, Settings
+from berth_release.settings import Refused, Settings, stuck
 from tests.support import ROOT
 
 ROLE = ROOT / "roles/stack"
@@ -73,6 +76,15 @@ def test_the_way_back_needs_no_room_on_the_disk(edge: Edge, monkeypatch: pytest.
     monkeypatch.setattr("berth_release.edge.write", full)
     edge.switch_back(BLUE)
     assert edge.live() == BLUE
+
+
+def test_operators_of_a_closed_site_go_back_with_everybody(edge: Edge, settings: Settings) -> None:
+    edge.switch(BLUE)
+    edge.close(BLUE, "key", [])
+    edge.switch(GREEN)
+    edge.switch_back(BLUE)
+    routers = watched(settings, "operator.yml")["http"]["routers"]
+    assert {str(router["service"]).rpartition("-")[2] for router in routers.values()} == {"blue"}
 
 
 def test_a_trial_asks_for_a_secret_and_comes_before_everything_else(edge: Edge, settings: Settings) -> None:
@@ -132,6 +144,44 @@ def test_a_release_that_was_rolled_back_stays_marked_until_it_is_live_again(sett
     assert records.were_live() == ["1.1", "1.0"]
 
 
+def test_a_line_that_a_full_disk_cut_short_hides_no_other(settings: Settings) -> None:
+    records = Records(settings)
+    records.remember(records.begin("release", "1.0", "ada", {}), "live")
+    whole = settings.history.read_text()
+    settings.history.write_text(whole + whole[:40])
+    records.remember(records.begin("release", "1.1", "ada", {}), "live")
+    assert records.were_live() == ["1.1", "1.0"]
+
+
+def test_a_full_disk_is_named_with_the_room_there_is(settings: Settings) -> None:
+    said = stuck(settings, OSError(errno.ENOSPC, "No space left on device")).reason
+    assert re.fullmatch(rf"The disk is full: {settings.root}\S* has room for \d+ MiB and \d+ files\.", said)
+    assert stuck(settings, OSError(errno.EIO, "broken")).reason == "This host cannot go on: [Errno 5] broken."
+
+
+def test_a_release_that_is_live_stays_live_though_the_history_cannot_be_written(
+    edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records(settings)
+    deploy = Deploy(settings, edge, records)
+    edge.switch(GREEN)
+    who = records.save(records.begin("release", GREEN.release, "ada", vars(BLUE)), colour=GREEN.colour)
+    monkeypatch.setattr(deploy, "_watch", lambda _: None)
+    monkeypatch.setattr(deploy, "_retire", lambda _: None)
+    # A folder in its place, as no disk can be filled for a test of this size.
+    settings.history.mkdir()
+    with pytest.raises(Refused, match=rf"Release {GREEN.release} is live, but the history does not say so"):
+        deploy.finish(who.id)
+    assert records.current() is None
+    assert edge.live() == GREEN
+
+    settings.history.rmdir()
+    monkeypatch.setattr("berth_release.deploy.containers", lambda _: [])
+    assert deploy._nothing_to_do(who, GREEN)["changed"]
+    assert records.were_live() == [GREEN.release]
+    assert not deploy._nothing_to_do(who, GREEN)["changed"]
+
+
 def metrics(colour: str, fine: int, failed: int, slow: int) -> str:
     labels = f'service="auth_service-{colour}@file"'
     return (
@@ -161,6 +211,11 @@ def test_only_what_got_worse_is_held_against_a_release(
     after = watch.parse(metrics("blue", 1, 1, 1) + metrics("green", fine, failed, slow), "green")
     said = watch.verdict(before, after, limits)
     assert said.startswith(worse) if worse else said == ""
+
+
+def test_what_is_counted_of_a_trial_is_left_out() -> None:
+    trial = metrics("green", 50, 0, 0).replace("auth_service-green", "auth_service-trial-green")
+    assert watch.parse(trial + metrics("green", 7, 1, 0), "green").requests == 8
 
 
 def test_layers_that_the_host_has_do_not_travel(tmp_path: Path) -> None:

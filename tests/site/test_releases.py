@@ -63,9 +63,10 @@ def at_first(http: httpx.Client) -> tuple[str, str]:
 
 
 @contextmanager
-def load(testbed: dict[str, str], visitor: Visitor) -> Iterator[dict[str, Any]]:
+def load(testbed: dict[str, str], visitor: Visitor, uploads: int = 2) -> Iterator[dict[str, Any]]:
     """Requests of every kind from the outside host for as long as the block lasts; then the count."""
-    plan = {"domain": testbed["site"], "email": visitor.email, "password": visitor.password, "rate": 20, "upload": 2}
+    account = {"email": visitor.email, "password": visitor.password}
+    plan = {"domain": testbed["site"], "rate": 20, "upload": uploads, **account}
     program = (ROOT / "benchmarks/release/load.py").read_text()
     run = ["docker", "exec", "--interactive", testbed["outside_container"], "python3", "-c", program]
     process = subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -21,7 +21,7 @@ from typing import Any
 from berth_release.deploy import Deploy
 from berth_release.edge import Edge
 from berth_release.records import Records
-from berth_release.settings import Refused, Settings
+from berth_release.settings import Refused, Settings, stuck
 from berth_release.status import status
 from berth_release.upgrade import Upgrade
 
@@ -52,6 +52,13 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
 
 def do(asked: argparse.Namespace) -> dict[str, Any]:
     settings = Settings.read()
+    try:
+        return answer_of(asked, settings)
+    except OSError as error:
+        raise stuck(settings, error) from error
+
+
+def answer_of(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     edge, records = Edge(settings), Records(settings)
     deploy = Deploy(settings, edge, records)
     match asked.command:

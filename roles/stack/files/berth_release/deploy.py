@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from berth_release import watch
@@ -25,7 +25,7 @@ from berth_release.engine import (
 )
 from berth_release.probe import Visit, Wrong
 from berth_release.records import Records, Run, is_alive, now, write
-from berth_release.settings import COLOURS, IMAGES, Refused, Settings, other
+from berth_release.settings import COLOURS, IMAGES, Refused, Settings, other, stuck
 
 # Nobody can own an address under .invalid, so nobody else can verify this account.
 PROBE_EMAIL = "release-probe@berth.invalid"
@@ -72,8 +72,7 @@ class Deploy:
                 self._watch(who)
             self._retire(self._mine(run_id))
             who = self._mine(run_id)
-            self.records.remember(who, "live")
-            self.records.end()
+            self._ended_live(who)
             return {"changed": True, "steps": who.steps, "seconds": round(time.time() - who.began, 1)}
 
     def undo(self, run_id: str, reason: str) -> dict[str, Any]:
@@ -113,7 +112,7 @@ class Deploy:
             side.check_configuration()
             fingerprint = side.fingerprint()
         if live and same and live.fingerprint == fingerprint and self._is_whole(live.colour):
-            return self._nothing_to_do(live)
+            return self._nothing_to_do(who, live)
         target = Live(who.release, self._idle(live), fingerprint)
         side = Side(self.settings, who.release, target.colour)
         # Leftovers of an earlier attempt would be in the way.
@@ -137,7 +136,7 @@ class Deploy:
         found = containers([colour])
         return {one.service for one in found} >= {*IMAGES, "beat"} and all(one.state == "healthy" for one in found)
 
-    def _nothing_to_do(self, live: Live) -> dict[str, Any]:
+    def _nothing_to_do(self, who: Run, live: Live) -> dict[str, Any]:
         """The release is live. Only routes that were edited, or a colour that was left over, are put right."""
         changed = []
         if not self.edge.leads_to(live):
@@ -147,6 +146,9 @@ class Deploy:
         if containers([other(live.colour)]):
             stop_colour(other(live.colour))
             changed.append(f"{other(live.colour)} stopped")
+        if self.records.were_live()[:1] != [live.release]:
+            self.records.remember(replace(who, colour=live.colour), "live", "It was live already.")
+            changed.append("history completed")
         self.records.end()
         return {"changed": bool(changed), "already": live.signature, "settled": ", ".join(changed)}
 
@@ -162,7 +164,8 @@ class Deploy:
         with self._step("smoke"):
             self._smoke(side, target, self._speed_of(live) if usual else {})
         if live:
-            self._note(counted=vars(watch.count(edge_addresses(), live.colour).since(before)))
+            counted = watch.count(edge_addresses(), live.colour).since(before)
+            self._note(counted=vars(counted), start=vars(watch.count(edge_addresses(), side.colour)))
 
     def _schema(self, side: Side, live: Live | None, usual: dict[str, float]) -> None:
         """Change the databases so that both releases can live with them."""
@@ -276,8 +279,7 @@ class Deploy:
         if who.verb == "rollback" or not who.live:
             return
         before = watch.Counted.read(who.counted)
-        addresses = edge_addresses()
-        start = watch.count(addresses, who.colour)
+        addresses, start = edge_addresses(), watch.Counted.read(who.start)
         with self._step("watch"):
             end = time.monotonic() + self.settings.watch_seconds
             while time.monotonic() < end:
@@ -293,12 +295,21 @@ class Deploy:
 
     def _retire(self, who: Run) -> None:
         """Let the old colour finish what it holds, then stop it; then forget releases that nobody goes back to."""
-        with self._step("drain"):
+        with self._step("drain", needed=False):
             if who.live:
                 time.sleep(self.settings.drain_seconds)
             stop_colour(other(who.colour))
-        with self._step("prune"):
+        with self._step("prune", needed=False):
             self._prune(who.release)
+
+    def _ended_live(self, who: Run, reason: str = "") -> None:
+        try:
+            self.records.remember(who, "live", reason)
+        except OSError as error:
+            why = stuck(self.settings, error)
+            raise Refused(f"Release {who.release} is live, but the history does not say so. {why.reason}") from error
+        finally:
+            self.records.end()
 
     def _prune(self, live: str) -> None:
         """Remove images and folders of releases beyond those to keep.
@@ -326,9 +337,9 @@ class Deploy:
             self._undo(self.records.current() or who, refused)
             raise
         except OSError as error:
-            stuck = Refused(f"This host cannot go on: {error}.")
-            self._undo(self.records.current() or who, stuck)
-            raise stuck from error
+            why = stuck(self.settings, error)
+            self._undo(self.records.current() or who, why)
+            raise why from error
 
     def _undo(self, who: Run, refused: Refused, result: str = "failed") -> None:
         """Put the old colour back if it is not live, keep the new one's logs, stop it, and say so in the history."""
@@ -385,8 +396,7 @@ class Deploy:
             visitor.close()
         Side(self.settings, live.release, live.colour).set_restart("unless-stopped")
         self._retire(who)
-        self.records.remember(who, "live", f"It was interrupted (phase: {who.phase}); the next run finished it.")
-        self.records.end()
+        self._ended_live(who, f"It was interrupted (phase: {who.phase}); the next run finished it.")
         return f"finished: {said}"
 
     # --- small things ---
@@ -403,9 +413,10 @@ class Deploy:
             self.records.save(who, **changes)
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
+    def _step(self, name: str, needed: bool = True) -> Iterator[None]:
         """Write down where we are, and afterwards how long it took."""
-        self._note(phase=name)
+        with suppress(*(() if needed else (OSError,))):
+            self._note(phase=name)
         began = time.monotonic()
         try:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,10 @@ class Edge:
         back = self._next / "release.back"
         if back.exists() and back.read_text().startswith(f"{MARK}{json.dumps(vars(live))}\n"):
             back.rename(self._watched / "release.yml")
+            # Operators on a closed site follow if the disk lets them; everybody else has already gone back.
+            if key := self.maintenance_key():
+                with suppress(OSError):
+                    self.close(live, key, self.maintenance_addresses())
         else:
             self.switch(live)
 

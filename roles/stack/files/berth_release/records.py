@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,9 +52,11 @@ class Run:
     boot: str
     # The colour it starts on, once that is chosen.
     colour: str = ""
-    # What the edge led to before, how it did (watch.Counted), and how long each step took.
+    # What the edge led to before, and how long each step took.
     live: dict[str, str] = field(default_factory=dict)
+    # What the edge counted (watch.Counted): how the old release did, and what the new one's count starts at.
     counted: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
 
 
@@ -150,7 +152,10 @@ class Records:
         except FileNotFoundError:
             return []
         # A line that a full disk cut short is no reason to refuse a release.
-        whole = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        whole = []
+        for line in lines:
+            with suppress(ValueError):
+                whole.append(json.loads(line))
         return [line for line in whole if "to" in line]
 
     def remember(self, who: Run, result: str, reason: str = "") -> None:
@@ -166,10 +171,16 @@ class Records:
             "reason": reason,
             "steps": who.steps,
         }
-        with self._history.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with self._history.open("ab") as file:
+            # After a line that was cut short, a new one.
+            start = b"" if self._ends_whole() else b"\n"
+            file.write(start + json.dumps(line).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def _ends_whole(self) -> bool:
+        text = self._history.read_bytes()
+        return not text or text.endswith(b"\n")
 
     def rolled_back(self) -> dict[str, str]:
         """Return release -> when and by whom, for those that were rolled back and not released with force since."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,16 @@ class Refused(Exception):  # noqa: N818  # "raise Refused" says it
         self.reason = reason
         self.guilty = guilty
         self.lines = lines or []
+
+
+def stuck(settings: Settings, error: OSError) -> Refused:
+    """Say in one sentence why this host cannot go on; of a full disk, which one."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return Refused(f"This host cannot go on: {error}.")
+    room = {place: os.statvfs(place) for place in (settings.root, settings.releases, settings.edge)}
+    place, least = min(room.items(), key=lambda one: min(one[1].f_bavail, one[1].f_favail))
+    free = least.f_bavail * least.f_frsize // 1024**2
+    return Refused(f"The disk is full: {place} has room for {free} MiB and {least.f_favail} files.")
 
 
 def other(colour: str) -> str:
