@@ -149,6 +149,7 @@ def test_one_collection_is_restored_beside_the_live_one(database: Database) -> N
 def test_the_oplog_leads_to_the_moment_before_the_mistake(database: Database) -> None:
     fill(database)
     archive = database.dump("--oplog")
+    since = next(bson.decode(one)["ts"] for _, name, one in Reader(io.BytesIO(archive)) if name == "oplog" and one)
     shop = database.client.shop
     shop.orders.update_one({"_id": 1}, {"$set": {"lines.1.n": 99, "note": "x"}, "$unset": {"number": ""}})
     shop.orders.update_one({"_id": 2}, {"$push": {"lines": {"n": 4}}})
@@ -165,12 +166,13 @@ def test_the_oplog_leads_to_the_moment_before_the_mistake(database: Database) ->
     wanted = {name: database.all(name) for name in ("shop.orders", "shop.moved", "shop.log")}
     shop.orders.drop()
     shop.moved.update_many({}, {"$set": {"late": True}})
-    query = json.dumps({"ts": {"$gte": {"$timestamp": {"t": 1, "i": 1}}}})
+    query = json.dumps({"ts": {"$gte": {"$timestamp": {"t": since.time, "i": since.inc}}}})
     entries = database.tool("mongodump", "--db=local", "--collection=oplog.rs", f"--query={query}", "--out=-").stdout
     [drop] = [one["ts"] for one in bson.decode_all(entries) if one["op"] == "c" and one["o"].get("drop") == "orders"][
         -1:
     ]
 
+    database.client.drop_database("shop")
     database.restore(archive, "--drop", "--nsInclude=shop.*")
     database.restore(of_oplog(entries), "--oplogReplay", f"--oplogLimit={drop.time}:{drop.inc}")
 
