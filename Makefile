@@ -52,7 +52,7 @@ unit: .venv/dev frontend/node_modules/.package-lock.json ## Unit tests of servic
 	cd frontend && npm test -- --run
 
 integration: images ## Services against real Redis, database and mail server
-	pytest -q -m integration services tests
+	pytest -q -m integration services images tests
 
 dev-compose: images ## Every command of docker-compose.dev.yml
 	pytest -q tests/dev

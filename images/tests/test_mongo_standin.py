@@ -1,0 +1,282 @@
+"""The stand-ins of mongodump and mongorestore do what MongoDB's own are documented to do, as far as we rely on it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+import pytest
+from bson import Timestamp
+from mongo_standin.archive import Damaged, Reader, Writer, crc64
+from pymongo import MongoClient
+
+IMAGE = os.environ.get("MONGO_IMAGE", "localhost/berth/mongo-standin:8")
+PASSWORD = 'it\'s: "quoted" # here'
+# How Berth calls the tools: the password comes from a file of the container and is on no command line.
+CALL = """exec "$@" --config=/dev/fd/3 3<<END
+password: '$(cat /run/secrets/mongo_root_password | sed "s/'/''/g")'
+END
+"""
+
+
+@dataclass
+class Database:
+    name: str
+    client: MongoClient[Any]
+
+    def tool(self, name: str, *options: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        access = ("--host=127.0.0.1", "--port=27017", "--username=root", "--authenticationDatabase=admin")
+        command = ("docker", "exec", "-i", self.name, "sh", "-c", CALL, name, name, *access, *options)
+        return subprocess.run(command, input=given, capture_output=True, check=False)
+
+    def dump(self, *options: str) -> bytes:
+        done = self.tool("mongodump", "--archive", *options)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    def restore(self, archive: bytes, *options: str) -> str:
+        done = self.tool("mongorestore", "--archive", *options, given=archive)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stderr.decode()
+
+    def all(self, namespace: str) -> list[dict[str, Any]]:
+        database, _, name = namespace.partition(".")
+        return list(self.client[database][name].find(sort=[("_id", 1)]))
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    name = f"berth-standin-{uuid.uuid4().hex[:8]}"
+    secrets = tmp_path_factory.mktemp("secrets")
+    (secrets / "mongo_root_password").write_text(PASSWORD + "\n")
+    (secrets / "mongo_root_password").chmod(0o444)
+    secrets.chmod(0o755)
+    environment = {"ROOT_USERNAME": "root", "ROOT_PASSWORD_FILE": "/run/secrets/mongo_root_password"}
+    given = [f"--env=MONGO_INITDB_{key}={value}" for key, value in environment.items()]
+    options = ("--read-only", "--tmpfs=/tmp", f"--volume={secrets}:/run/secrets:ro", "--publish=127.0.0.1::27017")
+    started = (
+        "docker",
+        "run",
+        "--detach",
+        f"--name={name}",
+        *options,
+        *given,
+        IMAGE,
+        "mongod",
+        "--auth",
+        "--bind_ip_all",
+    )
+    subprocess.run(started, check=True, capture_output=True)
+    try:
+        port = subprocess.run(["docker", "port", name, "27017"], check=True, capture_output=True, text=True).stdout
+        address = f"mongodb://{port.split()[0]}/?directConnection=true"
+        client: MongoClient[Any] = MongoClient(address, username="root", password=PASSWORD, tz_aware=True)
+        end = time.monotonic() + 60
+        while True:
+            try:
+                client.admin.command("ping")
+                break
+            except Exception:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+        yield Database(name, client)
+        client.close()
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], check=True, capture_output=True)
+
+
+@pytest.fixture
+def database(running: Database) -> Iterator[Database]:
+    yield running
+    for name in running.client.list_database_names():
+        if name not in ("admin", "local", "config"):
+            running.client.drop_database(name)
+
+
+def fill(database: Database) -> None:
+    shop = database.client.shop
+    shop.orders.create_index("number", unique=True, name="number_1")
+    shop.orders.insert_many([{"_id": one, "number": one, "lines": [{"n": one}] * 3} for one in range(300)])
+    shop.create_collection("log", capped=True, size=4096)
+    shop.log.insert_one({"_id": "first"})
+    database.client.other.things.insert_one({"_id": 1})
+
+
+@pytest.mark.integration
+def test_what_was_dumped_comes_back_with_options_and_indexes(database: Database) -> None:
+    fill(database)
+    before = {name: database.all(name) for name in ("shop.orders", "shop.log", "other.things")}
+    archive = database.dump("--oplog")
+    database.client.shop.orders.drop()
+    database.client.shop.log.insert_one({"_id": "second"})
+    said = database.restore(archive, "--drop")
+    assert "302 document(s) restored successfully. 0 document(s) failed to restore." in said
+    assert {name: database.all(name) for name in before} == before
+    assert database.client.shop.orders.index_information()["number_1"]["unique"] is True
+    assert database.client.shop.log.options()["capped"] is True
+
+
+@pytest.mark.integration
+def test_without_drop_what_is_there_stays_and_duplicates_are_counted(database: Database) -> None:
+    fill(database)
+    archive = database.dump()
+    database.client.shop.orders.delete_many({"_id": {"$lt": 10}})
+    said = database.restore(archive, "--nsInclude=shop.orders")
+    assert "10 document(s) restored successfully. 290 document(s) failed to restore." in said
+    assert len(database.all("shop.orders")) == 300
+
+
+@pytest.mark.integration
+def test_one_collection_is_restored_beside_the_live_one(database: Database) -> None:
+    fill(database)
+    archive = database.dump()
+    database.restore(archive, "--nsInclude=shop.*", "--nsExclude=shop.log", "--nsFrom=shop.*", "--nsTo=beside.*")
+    assert database.all("beside.orders") == database.all("shop.orders")
+    assert database.client.beside.list_collection_names() == ["orders"]
+
+
+@pytest.mark.integration
+def test_the_oplog_leads_to_the_moment_before_the_mistake(database: Database) -> None:
+    fill(database)
+    archive = database.dump("--oplog")
+    since = next(bson.decode(one)["ts"] for _, name, one in Reader(io.BytesIO(archive)) if name == "oplog" and one)
+    shop = database.client.shop
+    shop.orders.update_one({"_id": 1}, {"$set": {"lines.1.n": 99, "note": "x"}, "$unset": {"number": ""}})
+    shop.orders.update_one({"_id": 2}, {"$push": {"lines": {"n": 4}}})
+    shop.orders.update_one({"_id": 3}, {"$pop": {"lines": 1}})
+    shop.orders.replace_one({"_id": 4}, {"number": -4})
+    shop.orders.delete_one({"_id": 5})
+    shop.fresh.insert_one({"_id": "new"})
+    shop.fresh.create_index("a", name="a_1")
+    shop.fresh.rename("moved")
+    shop.orders.drop_index("number_1")
+    with database.client.start_session() as session, session.start_transaction():
+        shop.orders.insert_one({"_id": "both"}, session=session)
+        shop.moved.insert_one({"_id": "both"}, session=session)
+    wanted = {name: database.all(name) for name in ("shop.orders", "shop.moved", "shop.log")}
+    shop.orders.drop()
+    shop.moved.update_many({}, {"$set": {"late": True}})
+    query = json.dumps({"ts": {"$gte": {"$timestamp": {"t": since.time, "i": since.inc}}}})
+    entries = database.tool("mongodump", "--db=local", "--collection=oplog.rs", f"--query={query}", "--out=-").stdout
+    [drop] = [one["ts"] for one in bson.decode_all(entries) if one["op"] == "c" and one["o"].get("drop") == "orders"][
+        -1:
+    ]
+
+    database.client.drop_database("shop")
+    database.restore(archive, "--drop", "--nsInclude=shop.*")
+    database.restore(of_oplog(entries), "--oplogReplay", f"--oplogLimit={drop.time}:{drop.inc}")
+
+    assert {name: database.all(name) for name in wanted} == wanted
+    assert "a_1" in shop.moved.index_information()
+
+
+def of_oplog(entries: bytes) -> bytes:
+    """An archive that holds an oplog and nothing else."""
+    out = io.BytesIO()
+    writer = Writer(out)
+    writer.prelude("8.0.0", "100.0.0", [{"db": "", "collection": "oplog", "metadata": "", "size": 0, "type": ""}])
+    writer.collection("", "oplog", iter([entries]))
+    return out.getvalue()
+
+
+@pytest.mark.integration
+def test_changes_while_the_dump_is_made_are_in_its_oplog(database: Database) -> None:
+    fill(database)
+    reader = Reader(io.BytesIO(database.dump("--oplog")))
+    assert reader.collections[-1] == {"db": "", "collection": "oplog", "metadata": "", "size": 0, "type": ""}
+    oplog = [bson.decode(one) for _, name, one in reader if name == "oplog" and one is not None]
+    [newest] = database.client.local["oplog.rs"].find({"op": "i"}, sort=[("$natural", -1)], limit=1)
+    assert next(one["ts"] for one in oplog) == newest["ts"]
+
+
+@pytest.mark.integration
+def test_users_are_dumped_with_their_roles_and_what_proves_their_passwords(database: Database) -> None:
+    database.client.shop.command("createUser", "keeper", pwd="secret", roles=[{"role": "readWrite", "db": "shop"}])
+    archive = database.dump()
+    users = [bson.decode(one) for _, name, one in Reader(io.BytesIO(archive)) if name == "system.users" and one]
+    [keeper] = [one for one in users if one["_id"] == "shop.keeper"]
+    assert keeper["roles"] == [{"role": "readWrite", "db": "shop"}]
+    assert "storedKey" in keeper["credentials"]["SCRAM-SHA-256"]
+    database.client.shop.command("updateUser", "keeper", roles=[])
+    database.restore(archive, "--drop")
+    [back] = database.client.shop.command("usersInfo", "keeper")["users"]
+    assert back["roles"] == [{"role": "readWrite", "db": "shop"}]
+    database.client.shop.command("dropUser", "keeper")
+
+
+@pytest.mark.integration
+def test_a_dry_run_changes_nothing(database: Database) -> None:
+    fill(database)
+    archive = database.dump()
+    database.client.shop.orders.drop()
+    assert "dry run completed" in database.restore(archive, "--drop", "--dryRun")
+    assert database.client.shop.list_collection_names() == ["log"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "harm", [lambda whole: whole[:-200], lambda whole: whole.replace(b"first", b"worst"), lambda whole: whole[4:]]
+)
+def test_a_damaged_archive_is_refused(database: Database, harm: Any) -> None:
+    fill(database)
+    done = database.tool("mongorestore", "--archive", "--drop", given=harm(database.dump("--oplog")))
+    assert done.returncode == 1
+    assert re.search(r"Failed: .*(unexpected EOF|CRC mismatch|not appear to be)", done.stderr.decode())
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("tool", "options", "sentence"),
+    [
+        ("mongorestore", ("--oplogReplay", "--nsInclude=a.*"), "cannot use --oplogReplay with includes specified"),
+        ("mongorestore", ("--oplogReplay", "--nsExclude=a.*"), "cannot use --oplogReplay with excludes specified"),
+        ("mongorestore", ("--oplogReplay", "--nsFrom=a.*", "--nsTo=b.*"), "with namespace renames specified"),
+        ("mongorestore", ("--oplogLimit=1:1",), "cannot use --oplogLimit without --oplogReplay"),
+        ("mongodump", ("--oplog", "--db=shop"), "only supported on full dumps"),
+        ("mongodump", ("--query={}", "--db=shop"), "without a specified collection"),
+    ],
+)
+def test_what_the_official_tools_refuse_is_refused(
+    database: Database, tool: str, options: tuple[str, ...], sentence: str
+) -> None:
+    done = database.tool(tool, "--archive", *options)
+    assert done.returncode == 1
+    assert sentence in done.stderr.decode()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("tool", ["mongodump", "mongorestore"])
+def test_each_says_that_it_is_a_stand_in(database: Database, tool: str) -> None:
+    assert b"STAND-IN" in database.tool(tool, "--help").stdout
+
+
+def test_the_checksum_is_the_one_of_the_archive_format() -> None:
+    # The published check value of CRC-64/XZ.
+    assert crc64(b"123456789") == 0x995DC9BBDF1939FA
+
+
+def test_an_archive_that_lacks_a_promised_collection_is_damaged() -> None:
+    out = io.BytesIO()
+    promised = {"db": "a", "collection": "b", "metadata": "{}", "size": 0, "type": "collection"}
+    Writer(out).prelude("8.0.0", "100.0.0", [promised])
+    with pytest.raises(Damaged, match=r"before a\.b"):
+        list(Reader(io.BytesIO(out.getvalue())))
+
+
+def test_a_namespace_may_come_in_pieces() -> None:
+    out = io.BytesIO()
+    writer = Writer(out)
+    one = {"db": "a", "collection": "b", "metadata": "{}", "size": 0, "type": "collection"}
+    writer.prelude("8.0.0", "100.0.0", [one])
+    writer.collection("a", "b", iter([bson.encode({"_id": Timestamp(1, 1)}), bson.encode({"_id": 2})]))
+    assert [document for _, _, document in Reader(io.BytesIO(out.getvalue()))][-1] is None
