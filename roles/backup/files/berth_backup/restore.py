@@ -1,0 +1,317 @@
+"""Bring back everything, one database or one collection, as it was at the end of a run or at any moment since.
+
+Nothing is touched before all that is needed was read and compared with its manifest. What is there now is saved first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from berth_backup import restore_engine as engine
+from berth_backup.bson import Timestamp
+from berth_backup.restore_choice import LATEST, Run, choose, moment, moment_text, verify
+from berth_backup.restore_scratch import Scratch
+from berth_backup.restore_stream import compose
+from berth_backup.settings import Refused, Settings
+
+# A bare host: files before the edge asks for a certificate, data before the first release.
+FILES, DATA = "files", "data"
+# Of the files, what a host that is built anew takes over; routes and settings are written by the roles.
+TAKEN_OVER = ("traefik/acme", "releases.jsonl", "releases")
+NOT_TAKEN_OVER = (
+    "releases/settings.json",
+    "releases/run.json",
+    "releases/guard",
+    "releases/routes.yml",
+    "releases/maintenance.yml",
+)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def add_arguments(verbs: Any) -> None:
+    restore = verbs.add_parser("restore")
+    restore.add_argument("run", nargs="?", default=LATEST)
+    restore.add_argument("--target", default="")
+    restore.add_argument("--time", default="")
+    restore.add_argument("--database", default="")
+    restore.add_argument("--collection", default="")
+    restore.add_argument("--beside", default="")
+    restore.add_argument("--dry-run", action="store_true")
+    rebuild = verbs.add_parser("rebuild")
+    rebuild.add_argument("what", choices=[FILES, DATA])
+    rebuild.add_argument("run", nargs="?", default=LATEST)
+    rebuild.add_argument("--target", default="")
+
+
+def restore(settings: Settings, asked: Namespace) -> dict[str, Any]:
+    """The verb `restore`."""
+    until = moment(asked.time)
+    if asked.collection and not asked.database:
+        raise Refused("restore_collection needs restore_database, which says where it is.")
+    scope = f"{asked.database}.{asked.collection}" if asked.collection else asked.database
+    with alone(settings):
+        if asked.time and not asked.dry_run:
+            # So that moments of the last minutes can be reached.
+            _berth_backup("oplog")
+        run = choose(settings, asked.run, asked.target, until)
+        wanted = [name for name in run.collections if not scope or name == scope or name.startswith(f"{scope}.")]
+        if not wanted and not until:
+            raise Refused(
+                f"Run {run.id} has no {scope}; it has {', '.join(sorted(run.collections)) or 'no collection'}."
+            )
+        report = _plan(settings, run, wanted, scope, until, asked.beside)
+        say(f"Reading run {run.id} on target {run.store.name} and comparing it with its manifest")
+        verify(run)
+        if asked.dry_run:
+            return report | {"changed": False, "dry_run": True}
+        began = time.monotonic()
+        limit = f"{until[0]}:{until[1]}" if until else ""
+        if asked.beside:
+            documents = _beside(settings, run, wanted, limit, scope, asked.beside)
+        else:
+            report["safety_copy"] = _safety_copy(scope or "everything")
+            with closed(settings, report["safety_copy"]):
+                documents = _into_live(settings, run, scope, limit, until)
+        return report | {"changed": True, "documents": documents, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _plan(
+    settings: Settings, run: Run, wanted: list[str], scope: str, until: Timestamp | None, beside: str
+) -> dict[str, Any]:
+    """Say what would happen, without doing it."""
+    live = engine.collections(settings.mongo)
+    end = min(one for one in (until, run.end) if one is not None) if run.end else until
+    names = sorted({*wanted, *(name for name in live if not scope or name == scope or name.startswith(f"{scope}."))})
+    described = {}
+    for name in names:
+        then = f"{run.collections[name]['documents']} in the dump" if name in run.collections else "not in the dump"
+        target = beside_name(name, beside) if beside else name
+        described[target] = f"{live.get(target, 'not there')} now, {then}"
+    redis = not scope and not beside and not until
+    return {
+        "run": run.id,
+        "target": run.store.name,
+        "release": run.manifest.get("release", {}),
+        "as_of": moment_text(end),
+        "increments": len(run.increments),
+        "scope": scope or "everything",
+        "into": f"databases with {beside} at their names' end" if beside else "the live databases",
+        "collections": described,
+        "redis": "replaced by the run's" if redis else "stays as it is",
+    }
+
+
+def beside_name(namespace: str, suffix: str) -> str:
+    database, _, name = namespace.partition(".")
+    return f"{database}{suffix}.{name}"
+
+
+def _beside(settings: Settings, run: Run, wanted: list[str], limit: str, scope: str, suffix: str) -> int:
+    """Restore under other names of databases; what the site uses is not touched."""
+    databases = {name.partition(".")[0] for name in wanted}
+    taken = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
+    if there := sorted(one + suffix for one in databases if one + suffix in taken):
+        raise Refused(f"{', '.join(there)} is there already: drop it, or choose another restore_beside than {suffix}.")
+    renames = ("--nsFrom=$database$.$collection$", f"--nsTo=$database${suffix}.$collection$")
+    return _through_scratch(settings, run, scope, limit, *renames)
+
+
+def _into_live(settings: Settings, run: Run, scope: str, limit: str, until: Timestamp | None) -> int:
+    if scope:
+        return _through_scratch(settings, run, scope, limit, "--drop")
+    live = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
+    say(f"Replacing {', '.join(sorted(live)) or 'nothing'}")
+    engine.drop(settings.mongo, live)
+    documents = load(settings, run, limit)
+    # Redis knows no moments: its snapshot belongs to the run. Who goes back to a moment keeps what waits in the queue.
+    if settings.redis and until is None:
+        load_redis(settings, run)
+    return documents
+
+
+def load(settings: Settings, run: Run, limit: str = "") -> int:
+    options = (f"--oplogLimit={limit}",) if limit else ()
+    archive = compose(run.archive(), run.later())
+    return engine.restore(settings.mongo, archive, "--drop", "--oplogReplay", "--numParallelCollections=1", *options)
+
+
+def load_redis(settings: Settings, run: Run) -> None:
+    with Scratch(settings, "restore") as scratch:
+        # Redis itself says whether it can load this, before the live one has to.
+        scratch.start_redis(scratch.redis_snapshot(run))
+        engine.replace_redis(settings.redis, scratch.redis_snapshot(run))
+
+
+def _through_scratch(settings: Settings, run: Run, scope: str, limit: str, *options: str) -> int:
+    """Restore all of it into a throwaway database, then take from there what is wanted.
+
+    The oplog can only be replayed on the whole; mongorestore refuses it for a part.
+    """
+    needed = 2 * sum(one["bytes"] for one in run.collections.values())
+    free = shutil.disk_usage("/var/lib/docker").free
+    if free < needed:
+        raise Refused(
+            f"A throwaway database needs {needed >> 20} MiB below /var/lib/docker, where {free >> 20} are free."
+        )
+    database, _, name = scope.partition(".")
+    chosen = [f"--db={database}"] if database else []
+    chosen += [f"--collection={name}"] if name else []
+    with Scratch(settings, "restore") as scratch:
+        scratch.start_mongo()
+        say("Restoring into a throwaway database")
+        scratch.load(run, limit)
+        there = engine.collections(scratch.mongo)
+        if scope and not any(one == scope or one.startswith(f"{scope}.") for one in there):
+            raise Refused(
+                f"At that moment there was no {scope}; there were {', '.join(sorted(there)) or 'no collections'}."
+            )
+        if "--drop" in options and not name:
+            engine.drop(settings.mongo, [database])
+        say(f"Taking {scope or 'everything'} from there")
+        archive = compose(engine.dump(scratch.mongo, "--archive", "--numParallelCollections=1", *chosen))
+        return engine.restore(settings.mongo, archive, "--numParallelCollections=1", *options)
+
+
+def _safety_copy(what: str) -> str:
+    """Save what is there now as a run of its own; return its name."""
+    say("Saving what is there now")
+    made = _berth_backup("run", f"--reason=before a restore of {what}", "--tag=before-restore")
+    return str(made["run"])
+
+
+def _berth_backup(*arguments: str) -> dict[str, Any]:
+    done = engine.run(sys.executable, "-m", "berth_backup", *arguments, seconds=24 * 3600)
+    answer: dict[str, Any] = json.loads(done.stdout or b"{}")
+    if done.returncode:
+        why = answer.get("reason") or done.stderr.decode(errors="replace").strip()[-300:]
+        raise Refused(f"What is there now could not be saved, so nothing was touched: {why}", answer.get("lines"))
+    return answer
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """One restore or drill at a time."""
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (settings.state / "restore.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused("A restore or a drill is under way on this host. Wait until it is done.") from None
+        yield
+
+
+@contextmanager
+def closed(settings: Settings, safety_copy: str) -> Iterator[None]:
+    """Show the maintenance page and stop whoever writes; afterwards as before. After a failure the page stays."""
+    with ExitStack() as held:
+        ours = _maintenance("on")
+        guard = held.enter_context((settings.root / "releases" / "guard").open("a"))
+        backups = held.enter_context((settings.state / "run.lock").open("a"))
+        increments = held.enter_context((settings.state / "oplog.lock").open("a"))
+        for file, what in ((guard, "a release"), (backups, "a backup"), (increments, "an increment")):
+            _hold(file, what)
+        writers = engine.writers()
+        engine.stop(writers)
+        try:
+            yield
+        except BaseException as error:
+            say("The maintenance page stays, and the services are stopped.")
+            reason = error.reason if isinstance(error, Refused) else repr(error)
+            lines = error.lines if isinstance(error, Refused) else []
+            raise Refused(
+                f"{reason} The databases may be incomplete. What was there before is run {safety_copy}: "
+                f"restore it with -e restore_run={safety_copy}",
+                lines,
+            ) from error
+        engine.start(writers)
+    if ours:
+        _maintenance("off")
+
+
+def _hold(file: Any, what: str) -> None:
+    deadline = time.monotonic() + 600
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Refused(
+                    f"{what.capitalize()} has been under way for ten minutes. Wait until it is done."
+                ) from None
+            time.sleep(1)
+
+
+def _maintenance(state: str) -> bool:
+    """Close or open the site; tell whether that changed anything. Where nothing is live there is nothing to close."""
+    done = engine.run("berth-release", "maintenance", state)
+    return done.returncode == 0 and bool(json.loads(done.stdout)["changed"])
+
+
+# --- back from nothing ---
+
+
+def rebuild(settings: Settings, asked: Namespace) -> dict[str, Any]:
+    """The verb `rebuild`: give a bare host its files, later its data. Which run it is is decided once."""
+    with alone(settings):
+        mark = settings.state / "rebuilt.json"
+        done = json.loads(mark.read_text()) if mark.exists() else {}
+        if done.get(asked.what) and asked.run in (LATEST, done["run"]):
+            return {"changed": False, **done}
+        if not done:
+            _must_be_bare(settings)
+        run = choose(settings, done.get("run", asked.run), done.get("target", asked.target))
+        if asked.run == LATEST:
+            # Not only the run: everything that was saved after it, too.
+            run = choose(settings, LATEST, run.store.name)
+        say(f"Reading run {run.id} on target {run.store.name} and comparing it with its manifest")
+        verify(run)
+        known = {"run": run.id, "target": run.store.name, "as_of": moment_text(run.end), **done}
+        if asked.what == FILES:
+            _take_over_files(settings, run)
+        else:
+            if engine.collections(settings.mongo):
+                raise Refused("The database is not empty, so this host is not a bare one: use ansible/restore.yml.")
+            known["documents"] = load(settings, run)
+            if settings.redis and "redis" in run.manifest["parts"]:
+                load_redis(settings, run)
+        known[asked.what] = now()
+        mark.write_text(json.dumps(known, indent=2) + "\n")
+        return {"changed": True, **known}
+
+
+def _must_be_bare(settings: Settings) -> None:
+    if (settings.root / "releases.jsonl").exists():
+        raise Refused(
+            "This host has had releases, so it is not a bare one, which -e restore=... is for: use ansible/restore.yml."
+        )
+
+
+def _take_over_files(settings: Settings, run: Run) -> None:
+    root = str(settings.root)
+    saved = run.manifest["parts"]["files"]["paths"]
+    own = [path for path in saved if path != root and not path.startswith(f"{root}/")]
+    wanted = [f"{root}/{path}" for path in TAKEN_OVER] + own
+    run.store.ask(
+        *("restore", run.snapshot("files"), "--target=/", "--verify"),
+        *(f"--include={path}" for path in wanted),
+        seconds=24 * 3600,
+    )
+    for path in NOT_TAKEN_OVER:
+        (settings.root / path).unlink(missing_ok=True)
