@@ -160,7 +160,7 @@ class Store:
             env=self.environment,
         )
         assert process.stdout  # noqa: S101
-        said = Lines(process.stderr)
+        said = _Lines(process.stderr)
         try:
             yield process.stdout
         except BaseException:
@@ -188,7 +188,7 @@ class Upload:
             stderr=subprocess.PIPE,
             env=store.environment,
         )
-        self._out, self._err = Lines(self._process.stdout), Lines(self._process.stderr)
+        self._out, self._err = _Lines(self._process.stdout), _Lines(self._process.stderr)
         self._pieces: queue.Queue[bytes | None] = queue.Queue(WAITING)
         self._writer = threading.Thread(target=self._write, daemon=True)
         self._writer.start()
@@ -257,7 +257,7 @@ class Upload:
         return str(_summary(self._out.text().splitlines(), self.store)["snapshot_id"])
 
 
-class Lines:
+class _Lines:
     """Reads a pipe to its end beside everything else and keeps its last lines."""
 
     def __init__(self, pipe: Any) -> None:
@@ -272,9 +272,6 @@ class Lines:
     def text(self) -> str:
         self._thread.join(STOP_SECONDS)
         return "\n".join(self._last)
-
-    def last(self) -> str:
-        return next((line for line in reversed(self.text().splitlines()) if line), "it said nothing")
 
 
 def _lines(said: str) -> list[str]:
