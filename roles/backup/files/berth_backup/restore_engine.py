@@ -25,6 +25,14 @@ password: '$(cat /run/secrets/mongo_root_password)'
 END
 """
 _ACCESS = ("--host=127.0.0.1", "--port=27017", "--username=root", "--authenticationDatabase=admin")
+# A snapshot is a base to go on from; the manifest says so.
+_BASE = """
+set -eu; umask 077; cd /data; rm -rf next before; mkdir next
+cat > next/appendonly.aof.1.base.rdb
+echo 'file appendonly.aof.1.base.rdb seq 1 type b' > next/appendonly.aof.manifest
+if [ -e appendonlydir ]; then mv appendonlydir before; fi
+mv next appendonlydir; rm -rf before dump.rdb
+"""
 _SHELL = """
 const admin = new Mongo("mongodb://127.0.0.1:27017/?directConnection=true").getDB("admin");
 admin.auth("root", require("fs").readFileSync("/run/secrets/mongo_root_password", "utf8").trim());
@@ -107,7 +115,7 @@ def dump(container: str, *options: str) -> Iterator[bytes]:
         process.wait()
         raise
     if process.wait():
-        raise Refused(f"mongodump in {container} failed: {said.last()}", said.text().splitlines())
+        raise Refused(f"mongodump in {container} failed: {_end(said)}", said.last())
 
 
 def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
@@ -170,7 +178,7 @@ def await_healthy(name: str) -> None:
         if not state["Running"] or time.monotonic() > deadline:
             lines = docker("logs", "--tail=8", name)
             said = (lines.stdout + lines.stderr).decode(errors="replace").splitlines()
-            raise Refused(f"{name} did not become healthy within {HEALTHY_SECONDS} s.", said)
+            raise Refused(f"{name} did not become healthy: {said[-1] if said else state['Status']}", said)
         time.sleep(0.5)
 
 
@@ -179,21 +187,14 @@ def replace_redis(container: str, snapshot: Iterable[bytes]) -> None:
     about = inspect(container)
     volume = next(mount["Name"] for mount in about["Mounts"] if mount["Destination"] == "/data")
     stop([container])
-    script = """
-        set -eu; umask 077; cd /data; rm -rf next before; mkdir next
-        cat > next/appendonly.aof.1.base.rdb
-        echo 'file appendonly.aof.1.base.rdb seq 1 type b' > next/appendonly.aof.manifest
-        if [ -e appendonlydir ]; then mv appendonlydir before; fi
-        mv next appendonlydir; rm -rf before dump.rdb
-    """
     try:
-        fill(about["Config"]["Image"], volume, script, snapshot)
+        fill_redis(about["Config"]["Image"], volume, snapshot)
     finally:
         start([container])
 
 
-def fill(image: str, volume: str, script: str, given: Iterable[bytes]) -> None:
-    """Run a script as the database's user in a container that sees nothing but this volume."""
+def fill_redis(image: str, volume: str, snapshot: Iterable[bytes]) -> None:
+    """Write an append-only file into a volume, as its user, in a container that sees nothing else."""
     limits = ("--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=999:999")
     command = (
         "run",
@@ -204,7 +205,7 @@ def fill(image: str, volume: str, script: str, given: Iterable[bytes]) -> None:
         "--entrypoint=sh",
         image,
         "-c",
-        script,
+        _BASE,
     )
     process = subprocess.Popen(
         ("docker", *command), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -212,8 +213,12 @@ def fill(image: str, volume: str, script: str, given: Iterable[bytes]) -> None:
     assert process.stdin  # noqa: S101
     said = Lines(process.stderr)
     with suppress(BrokenPipeError):
-        for piece in given:
+        for piece in snapshot:
             process.stdin.write(piece)
         process.stdin.close()
     if process.wait():
-        raise Refused(f"Volume {volume} could not be filled: {said.last()}", said.text().splitlines())
+        raise Refused(f"Volume {volume} could not be filled: {_end(said)}", said.last())
+
+
+def _end(said: Lines) -> str:
+    return (said.last() or ["it said nothing"])[-1]

@@ -86,14 +86,14 @@ class Scratch:
         live = engine.inspect(self._settings.redis)
         image = live["Config"]["Image"]
         self._docker("volume", "create", f"--label={LABEL}={self.name}", self.redis)
-        engine.fill(image, self.redis, "umask 077; cat > /data/dump.rdb", snapshot)
+        engine.fill_redis(image, self.redis, snapshot)
         self._run(
             self.redis,
             "redis",
             *("--user=999:999", "--tmpfs=/tmp:size=16m", f"--volume={self.redis}:/data"),
             *self._limits(live),
             image=image,
-            command=("redis-server", "--dir", "/data", "--aclfile", "/run/secrets/users.acl", "--save", ""),
+            command=("redis-server", "--dir", "/data", "--aclfile", "/run/secrets/users.acl", "--appendonly", "yes"),
         )
         ask = 'REDISCLI_AUTH="$(cat /run/secrets/redis_admin_password)" redis-cli --user admin dbsize'
         said = self._await(
