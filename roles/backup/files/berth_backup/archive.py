@@ -1,7 +1,8 @@
-"""Reads what `mongodump --archive` writes while it passes by: what is in it, and a checksum that does not depend on order.
+"""Reads what `mongodump --archive` writes while it passes by, and makes checksums that do not depend on order.
 
-The form: a magic number; one document about the dump; one about each collection; a mark. Then blocks: a document that names the
-collection and says whether this is its end, documents of the collection, a mark. The oplog is a collection without a database.
+The form: a magic number; one document about the dump; one about each collection; a mark. Then blocks: a document that
+names the collection and says whether this is its end, documents of the collection, a mark. The oplog is a collection
+without a database.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ class Collection:
     # Of a view or a time series only the description is listed under its name.
     has_data: bool = True
     documents: int = 0
-    bytes: int = 0
+    size: int = 0
     total: int = 0
     ended: bool = False
 
     def add(self, document: bytes) -> None:
         self.documents += 1
-        self.bytes += len(document)
+        self.size += len(document)
         self.total += int.from_bytes(sha256(document).digest())
 
     def summary(self) -> dict[str, Any]:
         return {
             "documents": self.documents,
-            "bytes": self.bytes,
+            "bytes": self.size,
             "checksum": f"{self.total % 2**256:064x}",
             "indexes": self.indexes,
         }

@@ -27,7 +27,7 @@ _SIZES = {
 }
 
 
-class Malformed(Exception):
+class Malformed(Exception):  # noqa: N818  # "raise Malformed" says it
     """These bytes are not what they should be."""
 
 

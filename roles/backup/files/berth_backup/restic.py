@@ -10,7 +10,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from berth_backup.settings import Refused, Settings, Target
 
@@ -86,7 +86,7 @@ class Store:
         lines = [line for line in said.strip().splitlines() if line.strip()][-LAST_LINES:]
         if code == NO_REPOSITORY:
             reason = (
-                f"The repository of target {self.name} is gone from {self.target.repository}, though backups were made to it. "
+                f"The repository of target {self.name} is gone from {self.target.repository}, though it had backups. "
                 f"Find out who removed it; if a new one is meant: berth-backup init {self.name}"
             )
         elif code == WRONG_KEY:
@@ -150,7 +150,7 @@ class Store:
         return upload.end()
 
     @contextlib.contextmanager
-    def read(self, snapshot: str, file: str) -> Iterator[BinaryIO]:
+    def read(self, snapshot: str, file: str) -> Iterator[IO[bytes]]:
         """Read a file of a snapshot as a stream; refuse at the end where it did not come whole."""
         process = subprocess.Popen(
             self.command("dump", snapshot, file),
@@ -160,7 +160,7 @@ class Store:
             env=self.environment,
         )
         assert process.stdout  # noqa: S101
-        said = _Lines(process.stderr)
+        said = Lines(process.stderr)
         try:
             yield process.stdout
         except BaseException:
@@ -188,7 +188,7 @@ class Upload:
             stderr=subprocess.PIPE,
             env=store.environment,
         )
-        self._out, self._err = _Lines(self._process.stdout), _Lines(self._process.stderr)
+        self._out, self._err = Lines(self._process.stdout), Lines(self._process.stderr)
         self._pieces: queue.Queue[bytes | None] = queue.Queue(WAITING)
         self._writer = threading.Thread(target=self._write, daemon=True)
         self._writer.start()
@@ -208,7 +208,7 @@ class Upload:
             self._process.stdin.close()
 
     def give(self, piece: bytes, patience: float) -> None:
-        """Hand over a piece; a store that takes none for so long is given up, so that it does not hold up the others."""
+        """Hand over a piece; a store that takes none for so long is given up and holds up the others no more."""
         if self.failure:
             return
         if self._process.poll() is not None:
@@ -218,7 +218,9 @@ class Upload:
         try:
             self._pieces.put(piece, timeout=patience)
         except queue.Full:
-            self.abort(Refused(f"Target {self.store.name} ({self.store.target.repository}) took nothing for {patience:.0f} s."))
+            self.abort(
+                Refused(f"Target {self.store.name} ({self.store.target.repository}) took nothing for {patience:.0f} s.")
+            )
 
     def abort(self, why: Refused) -> None:
         """End restic before its input ends, so that half a stream never becomes a snapshot."""
@@ -238,16 +240,15 @@ class Upload:
         self._pieces.put(None)
         self._writer.join()
 
-    def end(self) -> str:
+    def end(self, seconds: float = END_SECONDS) -> str:
         """Close the stream and return the snapshot."""
         if not self.failure:
-            self._pieces.put(None)
             try:
-                code = self._process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.abort(
-                    Refused(f"Target {self.store.name} ({self.store.target.repository}) did not finish in {END_SECONDS} s.")
-                )
+                self._pieces.put(None, timeout=seconds)
+                code = self._process.wait(seconds)
+            except (queue.Full, subprocess.TimeoutExpired):
+                where = f"Target {self.store.name} ({self.store.target.repository})"
+                self.abort(Refused(f"{where} did not take what it was given within {seconds:.0f} s."))
             else:
                 self._writer.join()
                 if code:
@@ -257,7 +258,7 @@ class Upload:
         return str(_summary(self._out.text().splitlines(), self.store)["snapshot_id"])
 
 
-class _Lines:
+class Lines:
     """Reads a pipe to its end beside everything else and keeps its last lines."""
 
     def __init__(self, pipe: Any) -> None:
@@ -265,13 +266,16 @@ class _Lines:
         self._thread = threading.Thread(target=self._read, args=(pipe,), daemon=True)
         self._thread.start()
 
-    def _read(self, pipe: BinaryIO) -> None:
+    def _read(self, pipe: IO[bytes]) -> None:
         for line in pipe:
             self._last.append(line.decode(errors="replace").rstrip())
 
     def text(self) -> str:
         self._thread.join(STOP_SECONDS)
         return "\n".join(self._last)
+
+    def last(self) -> list[str]:
+        return _lines(self.text())
 
 
 def _lines(said: str) -> list[str]:

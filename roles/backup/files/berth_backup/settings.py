@@ -11,7 +11,7 @@ PLACE = Path("/opt/berth/backup")
 
 
 class Refused(Exception):  # noqa: N818  # "raise Refused" says it
-    """A step says no. The reason is one sentence that says what to do; the lines are the last ones of whoever is guilty."""
+    """A step says no. The reason is a sentence that says what to do, the lines are the last ones of who is guilty."""
 
     def __init__(self, reason: str, lines: list[str] | None = None) -> None:
         super().__init__(reason)
@@ -64,7 +64,9 @@ class Settings:
             values = json.loads((place / "settings.json").read_text())
             secret = json.loads((place / "secrets.json").read_text())
         except FileNotFoundError as missing:
-            raise Refused(f"{missing.filename} is missing: run ansible-playbook site.yml, or role backup alone.") from None
+            raise Refused(
+                f"{missing.filename} is missing: run ansible-playbook site.yml, or role backup alone."
+            ) from None
         except PermissionError:
             raise Refused(f"Only root may read {place}/secrets.json: sudo berth-backup ...") from None
         paths = {name: Path(values[name]) for name in ("root", "state", "cache", "metrics")}

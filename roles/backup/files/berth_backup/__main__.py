@@ -1,0 +1,146 @@
+"""berth-backup: one verb a call; the answer is JSON on standard output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from berth_backup import check, metrics
+from berth_backup.oplog import increment
+from berth_backup.records import Records, now
+from berth_backup.restic import Store
+from berth_backup.run import run, say
+from berth_backup.settings import Refused, Settings
+
+HISTORY_LINES = 5
+# An increment that fails as the one before did, of which a mail went out; the unit takes this as success.
+TOLD = 75
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="berth-backup", description="Encrypted backups of this host.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("run", help="back up everything now")
+    one.add_argument("--reason", default="by hand")
+    one.add_argument("--tag", default="", help="a further tag on every snapshot")
+    one.add_argument("--target", default="", help="only to this target")
+    verbs.add_parser("oplog", help="back up what MongoDB changed since")
+    for verb, said in (
+        ("list", "the runs on the stores"),
+        ("check", "read what is there"),
+        ("forget", "thin out old runs"),
+    ):
+        verbs.add_parser(verb, help=said).add_argument("--target", default="")
+    verbs.add_parser("status", help="what is known, without asking a store")
+    verbs.add_parser("init", help="make a repository anew although it had backups").add_argument("target")
+    return parser
+
+
+def status(records: Records) -> dict[str, Any]:
+    state = records.state()
+    return {
+        "targets": {
+            name: {
+                "run": known.get("run", "none yet"),
+                "ended": known.get("ended", ""),
+                "age_hours": round((time.time() - known["success_at"]) / 3600, 1) if "success_at" in known else None,
+                "changes_until": known.get("position", ""),
+                "problems": [
+                    known[key] for key in ("reason", "oplog_reason", "check_reason", "forget_reason") if known.get(key)
+                ],
+                "bytes": known.get("parts", {}),
+            }
+            for name, known in state["targets"].items()
+        },
+        "missing": state.get("missing", []),
+        "history": records.history(HISTORY_LINES),
+    }
+
+
+def make_anew(settings: Settings, records: Records, name: str) -> dict[str, Any]:
+    store = Store(settings, settings.target(name))
+    if store.exists():
+        raise Refused(f"Target {name} has a repository, which opens: there is nothing to make.")
+    store.init()
+    with records.changing() as state:
+        state["targets"][name] = {}
+    return {"verb": "init", "target": name}
+
+
+def answer(given: argparse.Namespace, settings: Settings, records: Records) -> dict[str, Any]:
+    if given.verb == "run":
+        return run(settings, records, given.reason, given.tag, settings.chosen(given.target))
+    if given.verb == "oplog":
+        return increment(settings, records)
+    if given.verb == "list":
+        return check.listing(settings, settings.chosen(given.target))
+    if given.verb == "check":
+        return check.check(settings, records, settings.chosen(given.target))
+    if given.verb == "forget":
+        return check.forget(settings, records, settings.chosen(given.target))
+    if given.verb == "init":
+        return make_anew(settings, records, given.target)
+    return status(records)
+
+
+def was_told(records: Records, verb: str, reason: str, minutes: int) -> bool:
+    """Tell whether the operator heard of this already: an increment every five minutes is not worth as many mails."""
+    if verb != "oplog":
+        return False
+    with records.changing() as state:
+        before = state.get("oplog_told_at", 0.0) if reason else 0.0
+        again = time.time() - before < minutes * 60
+        state["oplog_told_at"] = before if again or not reason else time.time()
+        return again
+
+
+def ended(_number: int, _frame: FrameType | None) -> None:
+    raise Refused("The backup was ended from outside, by a shutdown or an operator.")
+
+
+def main() -> int:
+    given = arguments().parse_args()
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, ended)
+    code = 0
+    try:
+        settings = Settings.read()
+        records = Records(settings)
+        changes = given.verb in ("run", "oplog", "check", "forget")
+        reason = ""
+        try:
+            said = answer(given, settings, records)
+        except Refused as why:
+            reason, lines = why.reason, why.lines
+            code = 1
+        if changes:
+            if was_told(records, given.verb, reason, settings.oplog_told_minutes):
+                code = TOLD
+            metrics.publish(settings, records)
+            if given.verb == "run":
+                metrics.ping(settings, well=not reason)
+        if code:
+            raise Refused(reason, lines)
+    except Refused as why:
+        say(why.reason)
+        for line in why.lines:
+            say(f"  {line}")
+        print(json.dumps({"at": now(), "reason": why.reason, "lines": why.lines}))
+        return code or 1
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        say(reason)
+        print(json.dumps({"at": now(), "reason": reason, "lines": []}))
+        return 1
+    print(json.dumps(said))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Increments: what MongoDB changed since the run or since the increment before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from berth_backup import bson, parts
+from berth_backup.bson import Malformed, Splitter, Timestamp
+from berth_backup.records import Records
+from berth_backup.restic import Store, Upload
+from berth_backup.run import run, say
+from berth_backup.settings import Refused, Settings, Target
+
+# What is held in memory: a snapshot's tags, which say where it ends, are given before its content is.
+MOST_BYTES = 32 * 1024 * 1024
+# A store that is away must not hold up the next increment.
+STORE_SECONDS = 240
+# A full run because there is nothing to continue is not tried more often.
+RETRY_SECONDS = 3600
+
+
+class Gap(Exception):  # noqa: N818  # "raise Gap" says it
+    """The oplog does not hold the entry that the last increment ended with."""
+
+
+def entries(settings: Settings, position: Timestamp) -> Iterator[bytes]:
+    """Yield the oplog's entries after this one."""
+    splitter, at_first = Splitter(), True
+    try:
+        with parts.pieces(parts.oplog_since(settings, position), settings, "oplog") as stream:
+            for piece in stream:
+                for entry in splitter.feed(piece):
+                    if at_first and bson.timestamp(entry) != position:
+                        raise Gap
+                    if not at_first:
+                        yield entry
+                    at_first = False
+        splitter.finish()
+    except Malformed as error:
+        raise Refused(f"oplog could not be dumped: {error}.") from None
+    if at_first:
+        raise Gap
+
+
+class Chunk:
+    def __init__(self, begins_after: Timestamp) -> None:
+        self.begins_after = self.ends_with = begins_after
+        self.data = bytearray()
+        # Whether anything but no-ops came.
+        self.changes = 0
+
+    def add(self, entry: bytes) -> None:
+        self.data += entry
+        found = bson.plain(entry)
+        self.ends_with = found["ts"]
+        self.changes += found.get("op") != "n"
+
+
+def chunks(settings: Settings, position: Timestamp) -> Iterator[Chunk]:
+    """Yield what came since, in pieces that fit into memory; nothing where nothing changed."""
+    chunk = Chunk(position)
+    for entry in entries(settings, position):
+        if len(chunk.data) + len(entry) > MOST_BYTES:
+            yield chunk
+            chunk = Chunk(chunk.ends_with)
+        chunk.add(entry)
+    if chunk.changes:
+        yield chunk
+
+
+class Increment:
+    def __init__(self, settings: Settings, records: Records) -> None:
+        self.settings = settings
+        self.records = records
+        self.reasons: dict[str, str] = {}
+        self.sent = 0
+
+    def __call__(self) -> None:
+        state = self.records.state()["targets"]
+        groups: dict[tuple[str, str], list[Target]] = {}
+        orphans: list[Target] = []
+        for target in self.settings.targets:
+            known = state[target.name]
+            if known.get("run") and known.get("position"):
+                groups.setdefault((known["run"], known["position"]), []).append(target)
+            else:
+                orphans.append(target)
+        for (run_id, position), targets in groups.items():
+            try:
+                self._continue(run_id, Timestamp.read(position), targets)
+            except Gap:
+                say("The oplog has rolled over, or is of another database: a full run is due.")
+                orphans += targets
+            except Refused as why:
+                self.reasons |= {target.name: why.reason for target in targets}
+        self._note([target for target in self.settings.targets if target not in orphans])
+        due = [one for one in orphans if time.time() - state[one.name].get("attempt_at", 0) > RETRY_SECONDS]
+        waiting = [one for one in orphans if one not in due]
+        self.reasons |= {
+            one.name: f"Target {one.name} has no run to continue: {state[one.name]['reason']}" for one in waiting
+        }
+        if due:
+            run(self.settings, self.records, "nothing to continue", targets=due)
+
+    def _continue(self, run_id: str, position: Timestamp, targets: list[Target]) -> None:
+        left = [Store(self.settings, target) for target in targets]
+        for chunk in chunks(self.settings, position):
+            tags = [f"run:{run_id}", "part:oplog", f"from:{chunk.begins_after}", f"to:{chunk.ends_with}"]
+            uploads = [Upload(store, "oplog.bson", tags) for store in left]
+            for upload in uploads:
+                upload.give(bytes(chunk.data), self.settings.stall_seconds)
+            for upload in uploads:
+                try:
+                    upload.end(STORE_SECONDS)
+                except Refused as why:
+                    self.reasons[upload.store.name] = why.reason
+                    left.remove(upload.store)
+            self._moved(run_id, left, chunk)
+            self.sent += len(chunk.data)
+            if not left:
+                break
+
+    def _moved(self, run_id: str, stores: list[Store], chunk: Chunk) -> None:
+        with self.records.changing() as state:
+            for store in stores:
+                # A full run may have taken its place meanwhile.
+                if state["targets"][store.name].get("run") == run_id:
+                    state["targets"][store.name]["position"] = str(chunk.ends_with)
+
+    def _note(self, targets: list[Target]) -> None:
+        with self.records.changing() as state:
+            for target in targets:
+                reason = self.reasons.get(target.name, "")
+                state["targets"][target.name]["oplog_reason"] = reason
+                if not reason:
+                    state["targets"][target.name]["oplog_at"] = time.time()
+
+
+def increment(settings: Settings, records: Records) -> dict[str, Any]:
+    """Send what changed to every target; refuse if one was left behind."""
+    if not settings.mongo:
+        raise Refused("There is no MongoDB here whose changes could be backed up: backup_mongo_container is empty.")
+    with records.locked("oplog", settings.wait_seconds):
+        made = Increment(settings, records)
+        made()
+    if made.reasons:
+        raise Refused(" ".join(dict.fromkeys(made.reasons.values())))
+    return {"verb": "oplog", "bytes": made.sent}
