@@ -7,16 +7,16 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from berth_backup import restore_engine as engine
 from berth_backup.archive import Tally, differences
-from berth_backup.restore import alone, now, say
+from berth_backup.records import Records, now, seconds_of, write
 from berth_backup.restore_choice import LATEST, Run, choose, damaged, moment_text, verify
 from berth_backup.restore_scratch import Scratch
 from berth_backup.restore_stream import compose
+from berth_backup.run import say
 from berth_backup.settings import Refused, Settings
 
 # The account that every release is tried out with: berth-release makes it and keeps its password.
@@ -54,8 +54,7 @@ class Evidence:
         folder = self._settings.state / "drills"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         place = folder / f"{self.seen['began'].replace(':', '')}.json"
-        place.touch(mode=0o600)
-        place.write_text(json.dumps(self.seen, indent=2) + "\n")
+        write(place, json.dumps(self.seen, indent=2) + "\n")
         for old in sorted(folder.glob("*.json"))[:-KEPT]:
             old.unlink()
         self._write_metrics()
@@ -65,37 +64,31 @@ class Evidence:
         place = self._settings.metrics / "berth_backup_drill.prom"
         target = f'{{target="{self.seen["target"]}"}}'
         good = self.seen["result"] == "passed"
-        kept = {} if good or not place.exists() else _read(place)
-        lines = {
-            **kept,
+        lines = _read(place) if place.exists() else {}
+        lines |= {
             f"berth_backup_drill_result{target}": str(int(good)),
             f"berth_backup_drill_last_attempt_timestamp_seconds{target}": str(int(time.time())),
             f"berth_backup_drill_duration_seconds{target}": str(self.seen["seconds"]),
         }
         if good:
-            lines = {
-                **(_read(place) if place.exists() else {}),
-                **lines,
+            lines |= {
                 f"berth_backup_drill_last_success_timestamp_seconds{target}": str(int(time.time())),
-                f"berth_backup_drill_documents{target}": str(self.seen["documents"]),
+                f"berth_backup_drill_documents{target}": str(self.seen.get("documents", 0)),
             }
-        draft = place.with_name(f".{place.name}.new")
-        draft.write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
-        draft.chmod(0o644)
-        draft.rename(place)
+        write(place, "".join(f"{name} {value}\n" for name, value in lines.items()), 0o644)
 
 
 def _read(place: Path) -> dict[str, str]:
     return dict(line.rsplit(" ", 1) for line in place.read_text().splitlines())
 
 
-def drill(settings: Settings, asked: Namespace) -> dict[str, Any]:
+def drill(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
     """The verb `drill`. Each night another target, so that each is proven."""
     if not settings.targets:
         raise Refused("backup_targets is empty, so there is nothing to restore.")
     target = asked.target or settings.targets[int(time.time() // DAY) % len(settings.targets)].name
     evidence = Evidence(settings, target)
-    with alone(settings):
+    with records.locked("restore"):
         try:
             _drill(settings, asked.run, evidence)
             evidence.seen["result"] = "passed"
@@ -166,7 +159,7 @@ def _tally(scratch: Scratch) -> dict[str, Any]:
 
 
 def _refuse_stale(settings: Settings, run: Run) -> None:
-    hours = (time.time() - datetime.fromisoformat(run.manifest["ended"]).replace(tzinfo=UTC).timestamp()) / 3600
+    hours = (time.time() - seconds_of(run.manifest["ended"])) / 3600
     if hours > settings.max_age_hours:
         raise Refused(
             f"The newest run on target {run.store.name}, {run.id}, is {hours:.0f} hours old, and "

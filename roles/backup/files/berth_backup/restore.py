@@ -8,19 +8,21 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from berth_backup import restore_engine as engine
 from berth_backup.bson import Timestamp
+from berth_backup.oplog import increment
+from berth_backup.records import Records, now, write
 from berth_backup.restore_choice import LATEST, Run, choose, moment, moment_text, verify
 from berth_backup.restore_scratch import Scratch
 from berth_backup.restore_stream import compose
+from berth_backup.run import Run as Copy
+from berth_backup.run import say
 from berth_backup.settings import Refused, Settings
 
 # A bare host: files before the edge asks for a certificate, data before the first release.
@@ -34,14 +36,6 @@ NOT_TAKEN_OVER = (
     "releases/routes.yml",
     "releases/maintenance.yml",
 )
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def add_arguments(verbs: Any) -> None:
@@ -59,16 +53,15 @@ def add_arguments(verbs: Any) -> None:
     rebuild.add_argument("--target", default="")
 
 
-def restore(settings: Settings, asked: Namespace) -> dict[str, Any]:
+def restore(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
     """The verb `restore`."""
     until = moment(asked.time)
     if asked.collection and not asked.database:
         raise Refused("restore_collection needs restore_database, which says where it is.")
     scope = f"{asked.database}.{asked.collection}" if asked.collection else asked.database
-    with alone(settings):
+    with records.locked("restore"):
         if asked.time and not asked.dry_run:
-            # So that moments of the last minutes can be reached.
-            _berth_backup("oplog")
+            _save_changes(settings, records)
         run = choose(settings, asked.run, asked.target, until)
         wanted = [name for name in run.collections if not scope or name == scope or name.startswith(f"{scope}.")]
         if not wanted and not until:
@@ -85,8 +78,8 @@ def restore(settings: Settings, asked: Namespace) -> dict[str, Any]:
         if asked.beside:
             documents = _beside(settings, run, wanted, limit, scope, asked.beside)
         else:
-            report["safety_copy"] = _safety_copy(scope or "everything")
-            with closed(settings, report["safety_copy"]):
+            report["safety_copy"] = _safety_copy(settings, records, scope or "everything")
+            with closed(settings, records, report["safety_copy"]):
                 documents = _into_live(settings, run, scope, limit, until)
         return report | {"changed": True, "documents": documents, "seconds": round(time.monotonic() - began, 1)}
 
@@ -188,44 +181,33 @@ def _through_scratch(settings: Settings, run: Run, scope: str, limit: str, *opti
         return engine.restore(settings.mongo, archive, "--numParallelCollections=1", *options)
 
 
-def _safety_copy(what: str) -> str:
-    """Save what is there now as a run of its own; return its name."""
+def _save_changes(settings: Settings, records: Records) -> None:
+    """Make moments of the last minutes reachable."""
+    try:
+        increment(settings, records)
+    except Refused as refused:
+        say(f"The newest changes could not be saved first: {refused.reason}")
+
+
+def _safety_copy(settings: Settings, records: Records, what: str) -> str:
+    """Save what is there now as a run of its own, whatever a mistake removed from it; return its name."""
     say("Saving what is there now")
-    made = _berth_backup("run", f"--reason=before a restore of {what}", "--tag=before-restore")
-    return str(made["run"])
-
-
-def _berth_backup(*arguments: str) -> dict[str, Any]:
-    done = engine.run(sys.executable, "-m", "berth_backup", *arguments, seconds=24 * 3600)
-    answer: dict[str, Any] = json.loads(done.stdout or b"{}")
-    if done.returncode:
-        why = answer.get("reason") or done.stderr.decode(errors="replace").strip()[-300:]
-        raise Refused(f"What is there now could not be saved, so nothing was touched: {why}", answer.get("lines"))
-    return answer
+    with records.locked("run", settings.wait_seconds):
+        made = Copy(settings, records, f"before a restore of {what}", "before-restore")
+        outcome = made(settings.targets)
+    if not any(outcome["targets"].values()):
+        raise Refused(f"What is there now could not be saved, so nothing was touched: {outcome['reason']}")
+    return made.id
 
 
 @contextmanager
-def alone(settings: Settings) -> Iterator[None]:
-    """One restore or drill at a time."""
-    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (settings.state / "restore.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused("A restore or a drill is under way on this host. Wait until it is done.") from None
-        yield
-
-
-@contextmanager
-def closed(settings: Settings, safety_copy: str) -> Iterator[None]:
+def closed(settings: Settings, records: Records, safety_copy: str) -> Iterator[None]:
     """Show the maintenance page and stop whoever writes; afterwards as before. After a failure the page stays."""
+    ours = _maintenance("on")
     with ExitStack() as held:
-        ours = _maintenance("on")
-        guard = held.enter_context((settings.root / "releases" / "guard").open("a"))
-        backups = held.enter_context((settings.state / "run.lock").open("a"))
-        increments = held.enter_context((settings.state / "oplog.lock").open("a"))
-        for file, what in ((guard, "a release"), (backups, "a backup"), (increments, "an increment")):
-            _hold(file, what)
+        held.enter_context(records.locked("run", settings.wait_seconds))
+        held.enter_context(records.locked("oplog", settings.wait_seconds))
+        held.enter_context(_no_release(settings))
         writers = engine.writers()
         engine.stop(writers)
         try:
@@ -244,18 +226,19 @@ def closed(settings: Settings, safety_copy: str) -> Iterator[None]:
         _maintenance("off")
 
 
-def _hold(file: Any, what: str) -> None:
-    deadline = time.monotonic() + 600
-    while True:
+@contextmanager
+def _no_release(settings: Settings) -> Iterator[None]:
+    """Keep berth-release from starting one meanwhile, as it keeps a second one."""
+    place = settings.root / "releases" / "guard"
+    if not place.parent.exists():
+        yield
+        return
+    with place.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
         except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise Refused(
-                    f"{what.capitalize()} has been under way for ten minutes. Wait until it is done."
-                ) from None
-            time.sleep(1)
+            raise Refused("A release is under way. Wait until it is done, then try again.") from None
+        yield
 
 
 def _maintenance(state: str) -> bool:
@@ -267,9 +250,9 @@ def _maintenance(state: str) -> bool:
 # --- back from nothing ---
 
 
-def rebuild(settings: Settings, asked: Namespace) -> dict[str, Any]:
+def rebuild(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
     """The verb `rebuild`: give a bare host its files, later its data. Which run it is is decided once."""
-    with alone(settings):
+    with records.locked("restore"):
         mark = settings.state / "rebuilt.json"
         done = json.loads(mark.read_text()) if mark.exists() else {}
         if done.get(asked.what) and asked.run in (LATEST, done["run"]):
@@ -292,7 +275,7 @@ def rebuild(settings: Settings, asked: Namespace) -> dict[str, Any]:
             if settings.redis and "redis" in run.manifest["parts"]:
                 load_redis(settings, run)
         known[asked.what] = now()
-        mark.write_text(json.dumps(known, indent=2) + "\n")
+        write(mark, json.dumps(known, indent=2) + "\n")
         return {"changed": True, **known}
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
-from berth_backup.archive import Tally, differences
+from berth_backup import check
 from berth_backup.bson import Malformed, Splitter, Timestamp, timestamp
+from berth_backup.check import Kept
 from berth_backup.restic import PIECE, Store
 from berth_backup.settings import Refused, Settings
 
 LATEST = "latest"
+DAY = 24 * 3600
+ANOTHER = "Take another target (restore_target) or an earlier run (restore_run): berth-backup list"
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,20 @@ class Increment:
 class Run:
     """A committed run on one store."""
 
-    id: str
+    kept: Kept
     store: Store
     manifest: dict[str, Any]
-    increments: list[Increment] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.kept.id
+
+    @property
+    def increments(self) -> list[Increment]:
+        return [
+            Increment(one["snapshot"], Timestamp.read(one["from"]), Timestamp.read(one["to"]))
+            for one in self.kept.increments
+        ]
 
     @property
     def dump_end(self) -> Timestamp | None:
@@ -109,23 +120,6 @@ def moment_text(at: Timestamp | None) -> str:
     return datetime.fromtimestamp(at[0], UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def runs_of(store: Store) -> tuple[dict[str, str], dict[str, list[Increment]]]:
-    """Return run -> snapshot of its manifest, the newest first, and run -> its increments in order."""
-    manifests: dict[str, str] = {}
-    increments: dict[str, list[Increment]] = {}
-    for snapshot in reversed(store.snapshots()):
-        tags = dict(tag.split(":", 1) for tag in snapshot.get("tags") or [] if ":" in tag)
-        run, part = tags.get("run", ""), tags.get("part", "")
-        if part == "manifest":
-            manifests[run] = str(snapshot["id"])
-        elif part == "oplog":
-            one = Increment(str(snapshot["id"]), Timestamp.read(tags["from"]), Timestamp.read(tags["to"]))
-            increments.setdefault(run, []).append(one)
-    for found in increments.values():
-        found.sort(key=lambda one: one.last)
-    return manifests, increments
-
-
 def choose(settings: Settings, wanted: str = LATEST, target: str = "", until: Timestamp | None = None) -> Run:
     """Find the run. `latest` goes on to the newest change saved; a named run is as it was at its own end."""
     problems = []
@@ -150,30 +144,31 @@ def choose(settings: Settings, wanted: str = LATEST, target: str = "", until: Ti
 
 
 def _choose(store: Store, wanted: str, until: Timestamp | None) -> Run | None:
-    manifests, increments = runs_of(store)
-    for run, snapshot in manifests.items():
-        if wanted not in (LATEST, run):
+    for kept in reversed(check.kept(store)):
+        if wanted not in (LATEST, kept.id):
             continue
-        manifest = json.loads(store.read_text(snapshot, "/manifest.json"))
-        known = increments.get(run, []) if wanted == LATEST or until else []
-        whole = Run(run, store, manifest, known)
-        if until is None:
-            return whole
-        end = whole.dump_end
-        if end is not None and end < until:
-            # What began after the moment is not needed.
-            return Run(run, store, manifest, [one for one in known if one.first < until])
+        run = Run(kept, store, check.manifest(store, kept))
+        if until is None and wanted == LATEST:
+            return run
+        # What began after the moment is not needed; a named run is as it was at its own end.
+        needed = sum(one.first < until for one in run.increments) if until else 0
+        run = replace(run, kept=replace(kept, increments=kept.increments[:needed]))
+        end = run.dump_end
+        if until is None or (end is not None and end < until):
+            return run
     return None
 
 
 def verify(run: Run) -> None:
     """Read everything that a restore would need and compare it with the manifest; refuse with one sentence."""
     try:
+        check.verify(run.store, run.kept)
+    except Refused as refused:
+        raise Refused(f"{refused.reason} {ANOTHER}", refused.lines) from None
+    try:
         for part, about in run.manifest["parts"].items():
-            if about["kind"] == "stream":
-                _verify_stream(run, part, about)
-            else:
-                run.store.ask("dump", "--archive=tar", run.snapshot(part), "/", "--target=/dev/null", seconds=24 * 3600)
+            if about["kind"] == "tree":
+                run.store.ask("dump", "--archive=tar", run.snapshot(part), "/", "--target=/dev/null", seconds=DAY)
         for _ in run.later():
             pass
     except Malformed as error:
@@ -182,26 +177,6 @@ def verify(run: Run) -> None:
         raise damaged(run, refused.reason, refused.lines) from None
 
 
-def _verify_stream(run: Run, part: str, about: dict[str, Any]) -> None:
-    digest, size = sha256(), 0
-    tally = Tally() if part == "mongo" else None
-    for piece in pieces(run.store, run.snapshot(part), about["file"]):
-        digest.update(piece)
-        size += len(piece)
-        if tally:
-            tally.feed(piece)
-    if size != about["bytes"] or digest.hexdigest() != about["sha256"]:
-        raise Malformed(f"part {part} is not what was saved ({size} bytes instead of {about['bytes']})")
-    if tally:
-        tally.finish()
-        if said := differences(run.manifest["mongo"], tally.summary()):
-            raise Malformed(" ".join(said))
-
-
 def damaged(run: Run, what: str, lines: list[str] | None = None) -> Refused:
     """Say that a run cannot be used, and what can be used instead."""
-    return Refused(
-        f"Run {run.id} on target {run.store.name} is damaged: {what.rstrip('.')}. "
-        "Take another target (restore_target) or an earlier run (restore_run): berth-backup list",
-        lines,
-    )
+    return Refused(f"Run {run.id} on target {run.store.name} is damaged: {what.rstrip('.')}. {ANOTHER}", lines)
