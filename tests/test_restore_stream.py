@@ -8,12 +8,13 @@ from typing import Any
 
 import bson
 import pytest
+from bson import Timestamp as Moment
+from mongo_standin.archive import Reader, Writer
+
 from berth_backup.bson import Malformed, Timestamp
 from berth_backup.restore_choice import moment
 from berth_backup.restore_stream import compose
 from berth_backup.settings import Refused
-from bson import Timestamp as Moment
-from mongo_standin.archive import Reader, Writer
 
 ACCOUNTS = ("admin", "system.users")
 USERS = ("auth_db", "users")
