@@ -1,0 +1,94 @@
+"""What is written on the host for each target."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+SHORTEST_PASSWORD = 24
+# Given as text, kept as files, since restic and ssh read files.
+FILES = {"ca_certificate": "ca.pem", "ssh_key": "key", "ssh_known_hosts": "known_hosts"}
+
+
+def files(targets: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return name and content of the files that targets need."""
+    return [
+        {"name": f"{target['name']}.{name}", "content": f"{target[key].rstrip()}\n"}
+        for target in targets
+        for key, name in FILES.items()
+        if target.get(key)
+    ]
+
+
+def settings(targets: list[dict[str, Any]], folder: str) -> list[dict[str, Any]]:
+    """Return what of the targets is no secret."""
+    return [
+        {
+            "name": target["name"],
+            "repository": target["repository"],
+            "append_only": target.get("append_only", False),
+            "options": {**ssh(target, folder), **target.get("options", {})},
+        }
+        for target in targets
+    ]
+
+
+def ssh(target: dict[str, Any], folder: str) -> dict[str, str]:
+    """Return the option by which restic's ssh asks nobody and believes only what was written down."""
+    if not target.get("ssh_key"):
+        return {}
+    place = f"{folder}/{target['name']}"
+    return {
+        "sftp.args": f"-i {place}.key -o IdentitiesOnly=yes -o BatchMode=yes -o UserKnownHostsFile={place}.known_hosts "
+        "-o StrictHostKeyChecking=yes -o ServerAliveInterval=20"
+    }
+
+
+def environment(targets: list[dict[str, Any]], folder: str) -> dict[str, dict[str, str]]:
+    """Return the credentials of each target."""
+    found = {}
+    for target in targets:
+        values = {name: str(value) for name, value in target.get("environment", {}).items()}
+        if target.get("ca_certificate"):
+            values["RESTIC_CACERT"] = f"{folder}/{target['name']}.ca.pem"
+        found[target["name"]] = values
+    return found
+
+
+def problems(targets: list[dict[str, Any]], password: str, commands: list[dict[str, Any]]) -> list[str]:
+    """Say, one sentence each, what cannot work; no sentence holds a secret."""
+    said = []
+    names = [one["name"] for one in targets]
+    if targets and len(password) < SHORTEST_PASSWORD:
+        said.append(
+            "backup_password is missing or shorter than 24 characters. In this project it is vault_backup_password: "
+            "ansible-vault edit inventories/<env>/group_vars/all/vault.yml, and `openssl rand -base64 36` makes one."
+        )
+    said += [f"backup_targets: {name} is there twice." for name in sorted(set(names)) if names.count(name) > 1]
+    for kind, entries in (("backup_targets", targets), ("backup_extra_commands", commands)):
+        said += [
+            f"{kind}: {one['name']} is no name; use small letters, digits and dashes."
+            for one in entries
+            if not re.fullmatch(r"[a-z][a-z0-9-]*", one["name"])
+        ]
+    for one in targets:
+        if re.search(r"://[^/@]*:[^/@]*@", one["repository"]):
+            said.append(
+                f"backup_targets: the repository of {one['name']} holds a password, which every log would show; "
+                "give it in environment (for rest: RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD)."
+            )
+        if one.get("ssh_key") and not one.get("ssh_known_hosts"):
+            said.append(
+                f"backup_targets: {one['name']} has an ssh_key and no ssh_known_hosts (ssh-keyscan shows the line)."
+            )
+    return said
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Any]:
+        return {
+            "backup_targets_files": files,
+            "backup_targets_settings": settings,
+            "backup_targets_environment": environment,
+            "backup_targets_problems": problems,
+        }
