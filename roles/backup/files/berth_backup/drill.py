@@ -116,7 +116,7 @@ def _drill(settings: Settings, wanted: str, evidence: Evidence) -> None:
             _restore_and_compare(run, scratch, evidence)
         if settings.redis:
             with evidence.step("redis"):
-                seen["redis_keys"] = scratch.start_redis(scratch.redis_snapshot(run))
+                seen["redis_keys"] = scratch.start_redis(run.redis_snapshot())
         live = next((name for name in engine.writers() if "-auth_service-" in name), "")
         if not live or not settings.mongo:
             seen["signed_in"] = "left out: no release is live"

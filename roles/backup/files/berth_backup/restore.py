@@ -77,10 +77,10 @@ def restore(settings: Settings, records: Records, asked: Namespace) -> dict[str,
         limit = f"{until[0]}:{until[1]}" if until else ""
         if asked.beside:
             documents = _beside(settings, run, wanted, limit, scope, asked.beside)
+        elif scope:
+            documents = _part(settings, records, run, limit, scope, report)
         else:
-            report["safety_copy"] = _safety_copy(settings, records, scope or "everything")
-            with closed(settings, records, report["safety_copy"]):
-                documents = _into_live(settings, run, scope, limit, until)
+            documents = _everything(settings, records, run, limit, report)
         return report | {"changed": True, "documents": documents, "seconds": round(time.monotonic() - began, 1)}
 
 
@@ -121,21 +121,34 @@ def _beside(settings: Settings, run: Run, wanted: list[str], limit: str, scope: 
     taken = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
     if there := sorted(one + suffix for one in databases if one + suffix in taken):
         raise Refused(f"{', '.join(there)} is there already: drop it, or choose another restore_beside than {suffix}.")
-    renames = ("--nsFrom=$database$.$collection$", f"--nsTo=$database${suffix}.$collection$")
-    return _through_scratch(settings, run, scope, limit, *renames)
+    with _loaded(settings, run, scope, limit) as scratch:
+        return _take(
+            settings, scratch, scope, "--nsFrom=$database$.$collection$", f"--nsTo=$database${suffix}.$collection$"
+        )
 
 
-def _into_live(settings: Settings, run: Run, scope: str, limit: str, until: Timestamp | None) -> int:
-    if scope:
-        return _through_scratch(settings, run, scope, limit, "--drop")
-    live = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
-    say(f"Replacing {', '.join(sorted(live)) or 'nothing'}")
-    engine.drop(settings.mongo, live)
-    documents = load(settings, run, limit)
+def _part(settings: Settings, records: Records, run: Run, limit: str, scope: str, report: dict[str, Any]) -> int:
+    """Replace a database or a collection; the site is closed only while it is copied."""
+    database, _, name = scope.partition(".")
+    with _loaded(settings, run, scope, limit) as scratch, closed(settings, records, scope, report):
+        if not name:
+            engine.drop(settings.mongo, [database])
+        return _take(settings, scratch, scope, "--drop")
+
+
+def _everything(settings: Settings, records: Records, run: Run, limit: str, report: dict[str, Any]) -> int:
     # Redis knows no moments: its snapshot belongs to the run. Who goes back to a moment keeps what waits in the queue.
-    if settings.redis and until is None:
-        load_redis(settings, run)
-    return documents
+    with_redis = settings.redis and not limit
+    if with_redis:
+        _try_redis(settings, run)
+    with closed(settings, records, "everything", report):
+        live = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
+        say(f"Replacing {', '.join(sorted(live)) or 'nothing'}")
+        engine.drop(settings.mongo, live)
+        documents = load(settings, run, limit)
+        if with_redis:
+            engine.replace_redis(settings.redis, run.redis_snapshot())
+        return documents
 
 
 def load(settings: Settings, run: Run, limit: str = "") -> int:
@@ -144,15 +157,15 @@ def load(settings: Settings, run: Run, limit: str = "") -> int:
     return engine.restore(settings.mongo, archive, "--drop", "--oplogReplay", "--numParallelCollections=1", *options)
 
 
-def load_redis(settings: Settings, run: Run) -> None:
+def _try_redis(settings: Settings, run: Run) -> None:
+    """Let Redis itself say whether it can load this, before the live one has to."""
     with Scratch(settings, "restore") as scratch:
-        # Redis itself says whether it can load this, before the live one has to.
-        scratch.start_redis(scratch.redis_snapshot(run))
-        engine.replace_redis(settings.redis, scratch.redis_snapshot(run))
+        scratch.start_redis(run.redis_snapshot())
 
 
-def _through_scratch(settings: Settings, run: Run, scope: str, limit: str, *options: str) -> int:
-    """Restore all of it into a throwaway database, then take from there what is wanted.
+@contextmanager
+def _loaded(settings: Settings, run: Run, scope: str, limit: str) -> Iterator[Scratch]:
+    """Restore all of it into a throwaway database.
 
     The oplog can only be replayed on the whole; mongorestore refuses it for a part.
     """
@@ -162,9 +175,6 @@ def _through_scratch(settings: Settings, run: Run, scope: str, limit: str, *opti
         raise Refused(
             f"A throwaway database needs {needed >> 20} MiB below /var/lib/docker, where {free >> 20} are free."
         )
-    database, _, name = scope.partition(".")
-    chosen = [f"--db={database}"] if database else []
-    chosen += [f"--collection={name}"] if name else []
     with Scratch(settings, "restore") as scratch:
         scratch.start_mongo()
         say("Restoring into a throwaway database")
@@ -174,11 +184,17 @@ def _through_scratch(settings: Settings, run: Run, scope: str, limit: str, *opti
             raise Refused(
                 f"At that moment there was no {scope}; there were {', '.join(sorted(there)) or 'no collections'}."
             )
-        if "--drop" in options and not name:
-            engine.drop(settings.mongo, [database])
-        say(f"Taking {scope or 'everything'} from there")
-        archive = compose(engine.dump(scratch.mongo, "--archive", "--numParallelCollections=1", *chosen))
-        return engine.restore(settings.mongo, archive, "--numParallelCollections=1", *options)
+        yield scratch
+
+
+def _take(settings: Settings, scratch: Scratch, scope: str, *options: str) -> int:
+    """Copy from the throwaway database into the live one."""
+    say(f"Taking {scope or 'everything'} from there")
+    database, _, name = scope.partition(".")
+    chosen = [f"--db={database}"] if database else []
+    chosen += [f"--collection={name}"] if name else []
+    archive = compose(engine.dump(scratch.mongo, "--archive", "--numParallelCollections=1", *chosen))
+    return engine.restore(settings.mongo, archive, "--numParallelCollections=1", *options)
 
 
 def _save_changes(settings: Settings, records: Records) -> None:
@@ -201,29 +217,37 @@ def _safety_copy(settings: Settings, records: Records, what: str) -> str:
 
 
 @contextmanager
-def closed(settings: Settings, records: Records, safety_copy: str) -> Iterator[None]:
-    """Show the maintenance page and stop whoever writes; afterwards as before. After a failure the page stays."""
-    ours = _maintenance("on")
-    with ExitStack() as held:
-        held.enter_context(records.locked("run", settings.wait_seconds))
-        held.enter_context(records.locked("oplog", settings.wait_seconds))
-        held.enter_context(_no_release(settings))
-        writers = engine.writers()
-        engine.stop(writers)
-        try:
+def closed(settings: Settings, records: Records, what: str, report: dict[str, Any]) -> Iterator[None]:
+    """Save what is there, show the maintenance page, stop who writes; then as before. After a failure the page stays."""
+    copy = _safety_copy(settings, records, what)
+    ours = not (settings.root / "traefik/dynamic/maintenance.yml").exists() and _maintenance("on")
+    writers = engine.writers()
+    touched = False
+    try:
+        with ExitStack() as held:
+            held.enter_context(_no_release(settings))
+            engine.stop(writers)
+            # What came between the copy and the page.
+            _save_changes(settings, records)
+            after = moment_text(Timestamp(int(time.time()) + 1, 0))
+            report["safety_copy"] = f"-e restore_run={copy} -e restore_time={after}"
+            held.enter_context(records.locked("run", settings.wait_seconds))
+            held.enter_context(records.locked("oplog", settings.wait_seconds))
+            touched = True
             yield
-        except BaseException as error:
-            say("The maintenance page stays, and the services are stopped.")
-            reason = error.reason if isinstance(error, Refused) else repr(error)
-            lines = error.lines if isinstance(error, Refused) else []
-            raise Refused(
-                f"{reason} The databases may be incomplete. What was there before is run {safety_copy}: "
-                f"restore it with -e restore_run={safety_copy}",
-                lines,
-            ) from error
-        engine.start(writers)
-    if ours:
-        _maintenance("off")
+            touched = False
+    except BaseException as error:
+        if not touched:
+            raise
+        say("The maintenance page stays, and the services are stopped.")
+        reason = error.reason if isinstance(error, Refused) else repr(error)
+        back = f"The databases may be incomplete. Back to what was there before: {report['safety_copy']}"
+        raise Refused(f"{reason} {back}", error.lines if isinstance(error, Refused) else []) from error
+    finally:
+        if not touched:
+            engine.start(writers)
+            if ours:
+                _maintenance("off")
 
 
 @contextmanager
@@ -273,7 +297,7 @@ def rebuild(settings: Settings, records: Records, asked: Namespace) -> dict[str,
                 raise Refused("The database is not empty, so this host is not a bare one: use ansible/restore.yml.")
             known["documents"] = load(settings, run)
             if settings.redis and "redis" in run.manifest["parts"]:
-                load_redis(settings, run)
+                engine.replace_redis(settings.redis, run.redis_snapshot())
         known[asked.what] = now()
         write(mark, json.dumps(known, indent=2) + "\n")
         return {"changed": True, **known}

@@ -70,6 +70,9 @@ class Run:
     def archive(self) -> Iterator[bytes]:
         yield from pieces(self.store, self.snapshot("mongo"), self.manifest["parts"]["mongo"]["file"])
 
+    def redis_snapshot(self) -> Iterator[bytes]:
+        yield from pieces(self.store, self.snapshot("redis"), self.manifest["parts"]["redis"]["file"])
+
     def later(self) -> Iterator[bytes]:
         """The entries of the oplog that were saved after the dump."""
         last = self.dump_end

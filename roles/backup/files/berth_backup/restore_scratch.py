@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from berth_backup import restore_engine as engine
-from berth_backup.restore_choice import Run, pieces
+from berth_backup.restore_choice import Run
 from berth_backup.restore_stream import compose
 from berth_backup.settings import Refused, Settings
 
@@ -131,9 +131,6 @@ class Scratch:
         limit = (f"--oplogLimit={until}",) if until else ()
         archive = compose(run.archive(), run.later())
         return engine.restore(self.mongo, archive, "--drop", "--oplogReplay", "--numParallelCollections=1", *limit)
-
-    def redis_snapshot(self, run: Run) -> Iterable[bytes]:
-        return pieces(run.store, run.snapshot("redis"), run.manifest["parts"]["redis"]["file"])
 
     def _run(self, name: str, alias: str, *options: str, image: str, command: tuple[str, ...] = ()) -> None:
         known = ("--detach", f"--name={name}", f"--label={LABEL}={self.name}", "--log-driver=json-file")
