@@ -218,7 +218,7 @@ def _safety_copy(settings: Settings, records: Records, what: str) -> str:
 
 @contextmanager
 def closed(settings: Settings, records: Records, what: str, report: dict[str, Any]) -> Iterator[None]:
-    """Save what is there, show the maintenance page, stop who writes; then as before. After a failure the page stays."""
+    """Save what is there, show the maintenance page, stop who writes; then as before. After failure the page stays."""
     copy = _safety_copy(settings, records, what)
     ours = not (settings.root / "traefik/dynamic/maintenance.yml").exists() and _maintenance("on")
     writers = engine.writers()
