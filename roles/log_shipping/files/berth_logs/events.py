@@ -49,7 +49,9 @@ _UNIT = re.compile(r"(?P<service>[^@]+)(?:@.*)?\.service")
 
 _TRACEBACK = "Traceback (most recent call last):"
 # What continues the line before it: Java, JavaScript, Go, and whatever is indented.
-_CONTINUES = re.compile(r"\s|$|Caused by:|Suppressed:|goroutine \d|During handling of|The above exception")
+_CONTINUES = re.compile(r"\s|$|Caused by:|Suppressed:|goroutine \d|During handling of|The above exception was")
+# What another traceback follows.
+_CHAINED = re.compile(r"During handling of the above exception|The above exception was the direct cause")
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Assembler:
         if before and len(before.lines) < EVENT_LINES and (before.unfinished or _CONTINUES.match(text)):
             before.lines.append(text)
             before.seen = time.monotonic()
-            if text == _TRACEBACK:
+            if text == _TRACEBACK or _CHAINED.match(text):
                 before.unfinished = True
             elif not _CONTINUES.match(text):
                 before.unfinished = False

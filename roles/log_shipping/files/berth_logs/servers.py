@@ -8,7 +8,6 @@ import gzip
 import http.client
 import json
 import os
-import select
 import socket
 import ssl
 import struct
@@ -288,14 +287,25 @@ class SyslogTls(Tls):
             frames.append(b"%d %s" % (len(message), message))
         try:
             secure = self.socket or self.connect()
-            # A server that is gone has hung up, which is to be seen before anything is sent into the void.
-            if select.select([secure], [], [], 0)[0] and not secure.recv(1):
-                raise ConnectionResetError("the server hung up")
+            self._there(secure)
             secure.sendall(b"".join(frames))
             self._arrived(secure)
         except OSError as error:
             self.close()
             raise NotNowError(f"{type(error).__name__}: {error}") from error
+
+    @staticmethod
+    def _there(secure: ssl.SSLSocket) -> None:
+        """See that the server has not hung up, before anything is sent into the void."""
+        secure.settimeout(0)
+        try:
+            # It has nothing to say but its end; TLS's own messages are no data.
+            if not secure.recv(1):
+                raise ConnectionResetError("the server hung up")
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            secure.settimeout(SECONDS)
 
     @staticmethod
     def _arrived(secure: ssl.SSLSocket) -> None:
