@@ -217,6 +217,7 @@ The site is up, {time.monotonic() - began:.0f} s after you asked.
   Sign in    {email}
   Password   {password}
   Mailbox    {mailbox}
+  Logs       docker exec {reached["outside_container"]} log-lines .
   VPS        make demo-ssh
   Images     {chosen["IMAGES_MODE"]}{stand_in}
   Remove     make demo-down

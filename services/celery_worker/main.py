@@ -9,8 +9,8 @@ from celery.schedules import crontab
 from celery_worker import tasks
 from celery_worker.schedule import OneBeat
 from celery_worker.settings import WorkerSettings
-from shared.logging import configure_logging
-from shared.queue import HEARTBEAT, PURGE_DELIVERIES, new_celery
+from shared.logging import configure_logging, request_id
+from shared.queue import HEARTBEAT, PURGE_DELIVERIES, REQUEST_ID, new_celery
 
 # The only place that is writable in a read-only container. The image's health check looks at it.
 ALIVE = Path("/dev/shm/celery-alive")  # noqa: S108
@@ -64,8 +64,14 @@ def create_app(settings: WorkerSettings, service: str = "celery_worker") -> Cele
         configure_logging(service, settings.log_level, settings.release, settings.colour)
 
     signals.setup_logging.connect(log_as_json, weak=False)
+    signals.task_prerun.connect(_take_request_id)
     signals.heartbeat_sent.connect(_touch_alive)
     return app
+
+
+def _take_request_id(task: Any, **_: Any) -> None:
+    # A process runs one task after the other, so each begins by taking its own, or none.
+    request_id.set((task.request.headers or {}).get(REQUEST_ID, ""))
 
 
 def _touch_alive(**_: Any) -> None:

@@ -9,6 +9,7 @@ import uuid
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import MEDIA_TYPE, RETRY_AFTER_SECONDS, BodyTooLarge, problem_body
+from shared.logging import request_id
 from shared.metrics import requests_counter, seconds_histogram
 
 access = logging.getLogger("access")
@@ -46,16 +47,17 @@ class _Exchange:
         self.status = 0
         self.received = 0
         self.declared = 0
-        request_id = b""
+        given = b""
         for name, value in scope["headers"]:
             if name == b"x-request-id":
-                request_id = value
+                given = value
             elif name == b"content-length" and value.isdigit():
                 self.declared = int(value)
-        self.id = request_id if _SANE_ID.fullmatch(request_id) else uuid.uuid4().hex.encode()
+        self.id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex.encode()
         scope["request_id"] = self.id.decode()
 
     async def run(self, app: ASGIApp, seconds_limit: float) -> None:
+        known_as = request_id.set(self.scope["request_id"])
         try:
             if self.declared > BODY_LIMIT:
                 raise BodyTooLarge(BODY_LIMIT)
@@ -64,13 +66,14 @@ class _Exchange:
         except BodyTooLarge as error:
             await self.refuse(413, "too_large", error.detail)
         except TimeoutError:
-            logger.error("a request took too long", extra={"request_id": self.scope["request_id"]})
+            logger.error("a request took too long")
             await self.refuse(503, "timeout", "This took too long. Please try again.")
         except Exception:
-            logger.exception("unexpected error", extra={"request_id": self.scope["request_id"]})
+            logger.exception("unexpected error")
             await self.refuse(500, "internal", "Something unexpected went wrong. It has been logged.")
         finally:
             self.account()
+            request_id.reset(known_as)
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -119,7 +122,6 @@ class _Exchange:
                 logging.WARNING if status >= 500 else logging.INFO,
                 "request",
                 extra={
-                    "request_id": self.scope["request_id"],
                     "method": method,
                     "route": route,
                     "status": status,

@@ -6,7 +6,11 @@ import logging.config
 import re
 import sys
 import time
+from contextvars import ContextVar
 from typing import Any
+
+# Of the request that is being answered, or that a task was sent for: every line logged meanwhile carries it.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _SECRETS = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"  # a JWT
@@ -40,6 +44,8 @@ class JsonFormatter(logging.Formatter):
             **self._constant,
         }
         line.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+        if identity := request_id.get():
+            line.setdefault("request_id", identity)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:

@@ -8,6 +8,8 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from shared.logging import request_id
+
 logger = logging.getLogger("queue")
 
 # A task that a killed worker had taken comes back after this long; longer than any task and its waits.
@@ -15,6 +17,9 @@ VISIBILITY_SECONDS = 300
 SEND_SECONDS = 3
 
 _ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
+# Header of a message: the request that it was sent for.
+REQUEST_ID = "request_id"
 
 SEND_VERIFICATION = "mail.send_verification"
 ECHO = "maintenance.echo"
@@ -65,15 +70,16 @@ class TaskQueue:
         """Hand a task to the broker, or raise QueueUnavailable within seconds."""
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._executor, self._send, task, arguments)
+            await loop.run_in_executor(self._executor, self._send, task, arguments, {REQUEST_ID: request_id.get()})
         except (OperationalError, OSError) as error:
             logger.error("the broker took no task", extra={"task": task}, exc_info=error)
             raise QueueUnavailable(task) from error
+        logger.info("task sent", extra={"task": task})
 
-    def _send(self, task: str, arguments: dict[str, Any]) -> None:
+    def _send(self, task: str, arguments: dict[str, Any], headers: dict[str, str]) -> None:
         # Once more, as the connection may be from before a restart of the broker. Not longer: a person waits.
         # The arguments hold links that work like passwords: they are for the worker, not for its monitors.
-        self._app.send_task(task, kwargs=arguments, kwargsrepr="{...}", retry_policy=_ONCE_MORE)
+        self._app.send_task(task, kwargs=arguments, kwargsrepr="{...}", headers=headers, retry_policy=_ONCE_MORE)
 
     async def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

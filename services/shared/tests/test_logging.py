@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from shared.logging import JsonFormatter, mask
+from shared.logging import JsonFormatter, mask, request_id
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,13 @@ def test_a_traceback_stays_on_the_line() -> None:
     read = json.loads(line)
     assert (read["message"], read["service"]) == ("failed", "x")
     assert "ValueError: two\nlines" in read["exception"]
+
+
+def test_a_line_carries_the_request_that_is_being_answered() -> None:
+    record = logging.makeLogRecord({"msg": "task sent"})
+    known_as = request_id.set("edge-1234")
+    try:
+        assert json.loads(JsonFormatter().format(record))["request_id"] == "edge-1234"
+    finally:
+        request_id.reset(known_as)
+    assert "request_id" not in json.loads(JsonFormatter().format(record))
