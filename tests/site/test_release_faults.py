@@ -23,6 +23,9 @@ from tests.site.conftest import STATE
 from tests.site.test_releases import PLAY_SECONDS, build, command, containers, live, load, play
 from tests.support import ROOT, Visitor, poll
 
+# Several plays each, on machines that may be busy.
+pytestmark = pytest.mark.timeout(600)
+
 Load = Callable[[], AbstractContextManager[dict[str, Any]]]
 
 RUN = "/opt/berth/releases/run.json"
