@@ -20,8 +20,11 @@ import pytest
 from testinfra.host import Host
 
 from tests.site.conftest import STATE
-from tests.site.test_releases import PLAY_SECONDS, build, command, containers, live, load, phase, play
+from tests.site.test_releases import PLAY_SECONDS, build, command, containers, live, load, play
 from tests.support import ROOT, Visitor, poll
+
+# Several plays each, on machines that may be busy.
+pytestmark = pytest.mark.timeout(600)
 
 Load = Callable[[], AbstractContextManager[dict[str, Any]]]
 
@@ -91,6 +94,12 @@ def ended(controller: subprocess.Popen[str]) -> tuple[int, str]:
     return controller.returncode, re.sub(r"\s+", " ", said)
 
 
+def phase(vps: Host) -> str | None:
+    """Return how far a release is; None where there is none."""
+    run = vps.run("cat /opt/berth/releases/run.json")
+    return str(json.loads(run.stdout)["phase"]) if run.rc == 0 and run.stdout else None
+
+
 def reached(vps: Host, sign: str, then: str = "true") -> None:
     """Wait, on the host itself, until something is so, and act at once."""
     vps.check_output(f"timeout {PLAY_SECONDS} sh -c 'until {sign}; do sleep 0.02; done; {then}'")
@@ -150,6 +159,11 @@ def test_a_release_that_lost_its_controller_goes_on_to_the_switch_and_the_next_r
             kill(controller)
         else:
             with held(vps, name, controller):
+                if name == "start":
+                    code, said = play("rollback", to=before[0])
+                    assert code != 0
+                    told = rf"\S+@\S+ has been at release {target} since \S+ \(phase: start\), on this host right now"
+                    assert re.search(told, said), said[-2000:]
                 kill(controller)
         poll(lambda: phase(vps) == "switched" or None, PLAY_SECONDS, "the program to go on by itself")
         assert live(http) == (target, other(before[1]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,43 +138,6 @@ def test_a_bad_release_is_refused_before_anybody_sees_it(
     last = json.loads(vps.check_output("tail -n 1 /opt/berth/releases.jsonl"))
     assert (last["to"], last["result"]) == (bad, "failed")
     assert vps.check_output(f"ls /opt/berth/releases/{bad}/*/*.log")
-
-
-def phase(vps: Host) -> str | None:
-    """Return how far a release is; None where there is none."""
-    run = vps.run("cat /opt/berth/releases/run.json")
-    return str(json.loads(run.stdout)["phase"]) if run.rc == 0 and run.stdout else None
-
-
-@pytest.mark.timeout(600)
-def test_a_release_whose_controller_is_killed_is_finished_by_the_next_run_and_nobody_gets_in_between(
-    http: httpx.Client, at_first: tuple[str, str], vps: Host
-) -> None:
-    release = at_first[0]
-    other = build(f"{release}-next", release)
-    first = subprocess.Popen(
-        command("release", release=other, release_force=True),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    poll(lambda: phase(vps) == "start" or None, PLAY_SECONDS, "the start of a release")
-
-    second, said = play("rollback", to=other, release_force=True)
-    assert second != 0
-    assert re.search(rf"\S+@\S+ has been at release {re.escape(other)} since", said), said[-2000:]
-
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    poll(lambda: phase(vps) in ("switched", None) or None, PLAY_SECONDS, "the program to go on by itself")
-    assert http.get("/").status_code == 200
-
-    code, said = play("release", release=other, release_force=True)
-    assert code == 0, said
-    assert live(http)[0] == other
-    assert phase(vps) is None
-    assert len(containers(vps)) == 1
 
 
 def test_a_closed_site_says_when_to_come_back_and_lets_its_operator_in(

@@ -69,7 +69,7 @@ def stuck(settings: Settings, error: OSError) -> Refused:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return Refused(f"This host cannot go on: {error}.")
     room = {place: os.statvfs(place) for place in (settings.root, settings.releases, settings.edge)}
-    place, least = min(room.items(), key=lambda one: min(one[1].f_bavail, one[1].f_favail))
+    place, least = min(room.items(), key=lambda one: one[1].f_bavail * one[1].f_frsize)
     free = least.f_bavail * least.f_frsize // 1024**2
     return Refused(f"The disk is full: {place} has room for {free} MiB and {least.f_favail} files.")
 
