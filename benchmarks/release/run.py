@@ -226,16 +226,16 @@ def main() -> None:
     bed = Bed()
     images = dict(line.split("=", 1) for line in (ROOT / ".cache/images.env").read_text().split())
     source = images["RELEASE"]
-    names = ["bench-a", "bench-b"]
+    names = ["bench-a"] if asked.upgrade else ["bench-a", "bench-b"]
     for name in names:
         build(source, name)
-        # Both must have been there once; where they were before, nothing more is needed.
+        # They must have been there once; where they were before, nothing more is needed.
         if name not in {line["to"] for line in bed.history()}:
             release(name)
     if bed.live()[0] == names[0]:
         names.reverse()
-    elif bed.live()[0] != names[1]:
-        release(names[1])
+    elif bed.live()[0] != names[-1]:
+        release(names[-1])
     _, colour = bed.live()
     account = {"email": "bench@berth.invalid", "password": secrets.token_urlsafe(16)}
     bed.vps(

@@ -17,6 +17,7 @@ from berth_release.engine import (
     LAST_LINES,
     Side,
     containers,
+    discard,
     edge_addresses,
     last_lines,
     logs,
@@ -367,6 +368,8 @@ class Deploy:
             # It starts on the idle colour, so if the edge leads there, the switch has been.
             if live and live.colour == who.colour:
                 self._lead_back(who)
+            else:
+                discard(who.colour)
             stop_colour(who.colour)
         # Not even a full disk keeps us from ending in good order.
         with suppress(OSError):

@@ -234,6 +234,17 @@ def stop_colour(colour: str) -> None:
     run("docker", "compose", f"--project-name=berth-{colour}", "down", "--remove-orphans", seconds=300)
 
 
+def discard(colour: str) -> None:
+    """Remove at once what only requests would keep busy, where nobody was led there.
+
+    A program that has hardly begun does not hear yet that it is to stop, and its grace period would pass in vain.
+    The worker may hold tasks and beat a lock: they are stopped in good order.
+    """
+    names = [one.name for one in containers([colour]) if one.service not in ("celery_worker", "beat")]
+    if names:
+        run("docker", "rm", "--force", *names)
+
+
 def edge_addresses() -> list[str]:
     """Return where the edge's own port for figures is, once for each running container of the edge."""
     form = "{{.ID}}"

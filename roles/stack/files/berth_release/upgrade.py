@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,17 +74,20 @@ class Upgrade(Deploy):
         return self.settings.releases / "upgrade.json"
 
     def _look(self, service: str, image: str) -> Database:
-        container = json.loads(run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
-        if not container:
-            raise Refused(f"berth-{service}-1 is not on this host, so there is nothing to upgrade.")
+        data = run("docker", "volume", "inspect", "--format={{.Mountpoint}}", f"{service}_data").stdout.strip()
+        if not data:
+            raise Refused(f"{service} has no data on this host, so there is nothing to upgrade.")
         if not self._image_id(image):
             raise Refused(f"The host lacks {image}, so nothing was begun.")
-        old, name = container[0]["Image"], container[0]["Config"]["Image"]
-        if self._image_id(name) != old:
-            # The name means another image by now; the old one gets a name of its own, so that nobody removes it.
-            name = f"berth/{service}:before-upgrade"
-            run("docker", "tag", old, name)
-        [data] = [mount["Source"] for mount in container[0]["Mounts"] if mount["Type"] == "volume"]
+        container = json.loads(run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
+        # Not there after a run that was cut off while the container was replaced.
+        name = image
+        if container:
+            old, name = container[0]["Image"], container[0]["Config"]["Image"]
+            if self._image_id(name) != old:
+                # The name means another image by now; the old one gets a name of its own, so that nobody removes it.
+                name = f"berth/{service}:before-upgrade"
+                run("docker", "tag", old, name)
         return Database(service, image, name, Path(data))
 
     def _image_id(self, name: str) -> str:
@@ -107,12 +111,12 @@ class Upgrade(Deploy):
         write(self._mark, json.dumps({"opens": opens}) + "\n")
         refused = None
         if live:
-            self._close(live)
+            self._close(live, opens)
         closed = time.monotonic()
         try:
             self._replace(live, due)
-        except Refused as no:
-            refused = self._put_back(live, due, no)
+        except (Refused, OSError) as no:
+            refused = self._put_back(live, due, no if isinstance(no, Refused) else Refused(f"It did not go on: {no}."))
         for database in due:
             shutil.rmtree(database.copy, ignore_errors=True)
         if live and opens:
@@ -125,7 +129,7 @@ class Upgrade(Deploy):
             raise refused
         return {"changed": True, "steps": self.took, "to": {database.service: database.new for database in due}}
 
-    def _close(self, live: Live) -> None:
+    def _close(self, live: Live, opens: bool) -> None:
         """Show the page to everybody. The edge has read that when it answers so several times in a row."""
         if not self.edge.maintenance_key():
             self.edge.close(live, secrets.token_urlsafe(32), [])
@@ -140,14 +144,15 @@ class Upgrade(Deploy):
                 visitor.close()
             if row == 0:
                 if time.monotonic() > deadline:
-                    self.edge.open()
+                    if opens:
+                        self.edge.open()
                     self._mark.unlink()
                     raise Refused("The edge did not show the maintenance page, so nothing was begun.")
                 time.sleep(0.2)
 
     def _replace(self, live: Live | None, due: list[Database]) -> None:
         self._stop_services(live)
-        self._timed("databases stopped", "docker", "stop", *(database.container for database in due))
+        self._timed("databases stopped", "stop", [database.container for database in due])
         began = time.monotonic()
         for database in due:
             if not database.copy.exists():
@@ -222,8 +227,7 @@ class Upgrade(Deploy):
     def _stop_services(self, live: Live | None) -> None:
         """Each ends what it holds: requests that came before the page, tasks under way."""
         names = [one.name for one in containers([live.colour]) if one.service != "frontend"] if live else []
-        if names:
-            self._timed("services stopped", "docker", "stop", *names)
+        self._timed("services stopped", "stop", names)
 
     def _start_services(self, live: Live | None) -> None:
         """The worker last: until the site is seen to work, nothing may happen that the copy does not know."""
@@ -233,8 +237,7 @@ class Upgrade(Deploy):
         found = containers([live.colour])
         for group in (("auth_service", "user_service"), ("celery_worker", "beat")):
             names = [one.name for one in found if one.service in group]
-            if names:
-                self._timed("services started", "docker", "start", *names)
+            self._timed("services started", "start", names)
             for name in names:
                 self._await_healthy(name, time.monotonic() + self.settings.healthy_seconds)
             if "auth_service" in group:
@@ -252,11 +255,14 @@ class Upgrade(Deploy):
 
     # --- small things ---
 
-    def _timed(self, what: str, *command: str) -> None:
+    def _timed(self, what: str, verb: str, names: list[str]) -> None:
+        """Stop or start those containers that are there."""
         began = time.monotonic()
-        done = run(*command, seconds=STOP_SECONDS)
-        if done.returncode:
-            raise Refused(f"Docker did not do as told: {' '.join(command[:2])}.", "docker", last_lines(done))
+        there = set(run("docker", "ps", "--all", "--format={{.Names}}").stdout.split())
+        if found := [name for name in names if name in there]:
+            done = run("docker", verb, *found, seconds=STOP_SECONDS)
+            if done.returncode:
+                raise Refused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
         self.took[what] = round(self.took.get(what, 0) + time.monotonic() - began, 1)
 
     def _note_it(self, by: str, due: list[Database], seconds: float, refused: Refused | None) -> None:
@@ -270,5 +276,5 @@ class Upgrade(Deploy):
             "reason": refused.reason if refused else "",
             "steps": self.took,
         }
-        with self.settings.history.open("a") as file:
+        with suppress(OSError), self.settings.history.open("a") as file:
             file.write(json.dumps(line) + "\n")
