@@ -11,7 +11,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from berth_backup import check, metrics
+from berth_backup import check, drill, metrics, restore
 from berth_backup.oplog import increment
 from berth_backup.records import Records, now
 from berth_backup.restic import Store
@@ -37,6 +37,8 @@ def arguments() -> argparse.ArgumentParser:
         ("forget", "thin out old runs"),
     ):
         verbs.add_parser(verb, help=said).add_argument("--target", default="")
+    restore.add_arguments(verbs)
+    drill.add_arguments(verbs)
     verbs.add_parser("status", help="what is known, without asking a store")
     verbs.add_parser("init", help="make a repository anew although it had backups").add_argument("target")
     return parser
@@ -84,6 +86,12 @@ def answer(given: argparse.Namespace, settings: Settings, records: Records) -> d
         return check.check(settings, records, settings.chosen(given.target))
     if given.verb == "forget":
         return check.forget(settings, records, settings.chosen(given.target))
+    if given.verb == "restore":
+        return restore.restore(settings, records, given)
+    if given.verb == "rebuild":
+        return restore.rebuild(settings, records, given)
+    if given.verb == "drill":
+        return drill.drill(settings, records, given)
     if given.verb == "init":
         return make_anew(settings, records, given.target)
     return status(records)

@@ -31,6 +31,7 @@ from berth_release.settings import COLOURS, IMAGES, Refused, Settings, other
 PROBE_EMAIL = "release-probe@berth.invalid"
 # So many rounds of answers in a row, and the edge has read the new routes.
 CONFIRMATIONS = 3
+SNAPSHOT_SECONDS = 3600
 PATHS = ("/", "/api/auth/openapi.json", "/api/users/openapi.json")
 
 
@@ -166,12 +167,26 @@ class Deploy:
 
     def _schema(self, side: Side, live: Live | None, usual: dict[str, float]) -> None:
         """Change the databases so that both releases can live with them."""
-        for service, command in side.schema_steps().items():
+        steps = side.schema_steps()
+        if steps and live and self.settings.snapshot_before_schema:
+            self._snapshot(side.release)
+        for service, command in steps.items():
             side.run_once(service, command, self.settings.schema_seconds)
         if live and usual and not self._speed_of(live):
             raise Refused(
                 f"Since the schema step of {side.release}, the live release {live.release} does not answer well. "
                 "The databases are as that step left them."
+            )
+
+    def _snapshot(self, release: str) -> None:
+        """Save the databases as they are before this release changes them."""
+        asked = ("run", f"--reason=before the schema step of {release}", f"--tag=before-release:{release}")
+        done = run("berth-backup", *asked, seconds=SNAPSHOT_SECONDS)
+        if done.returncode:
+            raise Refused(
+                f"The databases could not be saved before the schema step of {release}; nothing was changed.",
+                "berth-backup",
+                last_lines(done),
             )
 
     def _speed_of(self, live: Live | None) -> dict[str, float]:

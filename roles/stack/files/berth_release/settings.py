@@ -22,6 +22,7 @@ class Settings:
     edge: Path
     image_prefix: str
     keep: int
+    snapshot_before_schema: bool
     schema_seconds: int
     healthy_seconds: int
     smoke_seconds: int

@@ -1,0 +1,185 @@
+"""Which run, from which store, up to which moment: and whether all of it can be read, before anything is touched."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from berth_backup import check
+from berth_backup.bson import Malformed, Splitter, Timestamp, timestamp
+from berth_backup.check import Kept
+from berth_backup.restic import PIECE, Store
+from berth_backup.settings import Refused, Settings
+
+LATEST = "latest"
+DAY = 24 * 3600
+ANOTHER = "Take another target (restore_target) or an earlier run (restore_run): berth-backup list"
+
+
+@dataclass(frozen=True)
+class Increment:
+    snapshot: str
+    first: Timestamp
+    last: Timestamp
+
+
+@dataclass(frozen=True)
+class Run:
+    """A committed run on one store."""
+
+    kept: Kept
+    store: Store
+    manifest: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return self.kept.id
+
+    @property
+    def increments(self) -> list[Increment]:
+        return [
+            Increment(one["snapshot"], Timestamp.read(one["from"]), Timestamp.read(one["to"]))
+            for one in self.kept.increments
+        ]
+
+    @property
+    def dump_end(self) -> Timestamp | None:
+        text = self.manifest.get("mongo", {}).get("oplog", {}).get("last", "")
+        return Timestamp.read(text) if text else None
+
+    @property
+    def end(self) -> Timestamp | None:
+        """The newest change that this run and its increments know."""
+        return self.increments[-1].last if self.increments else self.dump_end
+
+    @property
+    def collections(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.manifest.get("mongo", {}).get("collections", {})
+        return {name: one for name, one in found.items() if not name.startswith(("admin.", "config."))}
+
+    def snapshot(self, part: str) -> str:
+        try:
+            return str(self.manifest["parts"][part]["snapshot"])
+        except KeyError:
+            raise Refused(f"Run {self.id} has no part {part}; choose another one: berth-backup list") from None
+
+    def archive(self) -> Iterator[bytes]:
+        yield from pieces(self.store, self.snapshot("mongo"), self.manifest["parts"]["mongo"]["file"])
+
+    def redis_snapshot(self) -> Iterator[bytes]:
+        yield from pieces(self.store, self.snapshot("redis"), self.manifest["parts"]["redis"]["file"])
+
+    def later(self) -> Iterator[bytes]:
+        """The entries of the oplog that were saved after the dump."""
+        last = self.dump_end
+        for increment in self.increments:
+            if last is not None and increment.first != last:
+                raise Refused(
+                    f"Between {moment_text(last)} and {moment_text(increment.first)} changes were not saved "
+                    f"with run {self.id}; only a moment before that can be restored (restore_time)."
+                )
+            splitter = Splitter()
+            for piece in pieces(self.store, increment.snapshot, "oplog.bson"):
+                for entry in splitter.feed(piece):
+                    yield entry
+                    last = timestamp(entry)
+            splitter.finish()
+            if last != increment.last:
+                raise Malformed(f"the changes up to {increment.last} end at {last}")
+
+
+def pieces(store: Store, snapshot: str, file: str) -> Iterator[bytes]:
+    with store.read(snapshot, f"/{file}") as stream:
+        while piece := stream.read(PIECE):
+            yield piece
+
+
+def moment(text: str) -> Timestamp | None:
+    """Read `restore_time`: ISO 8601 (UTC unless it says otherwise), seconds since 1970, or a moment of the oplog."""
+    if not text:
+        return None
+    if re.fullmatch(r"\d+\.\d+", text):
+        return Timestamp.read(text)
+    try:
+        at = int(text) if text.isdigit() else datetime.fromisoformat(text).replace(tzinfo=_zone(text)).timestamp()
+    except ValueError:
+        raise Refused(f"restore_time is {text!r}; write it like 2026-11-25T02:30:00Z.") from None
+    if at > time.time():
+        raise Refused(f"restore_time is {text}, which is yet to come.")
+    return Timestamp(int(at), 0)
+
+
+def _zone(text: str) -> Any:
+    return datetime.fromisoformat(text).tzinfo or UTC
+
+
+def moment_text(at: Timestamp | None) -> str:
+    if at is None:
+        return ""
+    return datetime.fromtimestamp(at[0], UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def choose(settings: Settings, wanted: str = LATEST, target: str = "", until: Timestamp | None = None) -> Run:
+    """Find the run. `latest` goes on to the newest change saved; a named run is as it was at its own end."""
+    problems = []
+    found: list[Run] = []
+    for one in settings.chosen(target):
+        store = Store(settings, one)
+        try:
+            if not store.exists():
+                problems.append(f"Target {one.name} has no repository at {one.repository}.")
+                continue
+            if chosen := _choose(store, wanted, until):
+                found.append(chosen)
+        except Refused as refused:
+            problems.append(refused.reason)
+    if found:
+        # The first target where several know as much.
+        return max(found, key=lambda run: (run.end or Timestamp(0, 0), run.manifest["ended"]))
+    what = f"run {wanted}" if wanted != LATEST else "run"
+    before = f" that ended before {moment_text(until)}" if until else ""
+    names = ", ".join(one.name for one in settings.chosen(target))
+    raise Refused(" ".join(problems) or f"There is no {what}{before} on {names}. See: berth-backup list")
+
+
+def _choose(store: Store, wanted: str, until: Timestamp | None) -> Run | None:
+    for kept in reversed(check.kept(store)):
+        if wanted not in (LATEST, kept.id):
+            continue
+        run = Run(kept, store, check.manifest(store, kept))
+        if until is None and wanted == LATEST:
+            return run
+        # What began after the moment is not needed; a named run is as it was at its own end.
+        needed = sum(one.first < until for one in run.increments) if until else 0
+        run = replace(run, kept=replace(kept, increments=kept.increments[:needed]))
+        end = run.dump_end
+        if until is None or (end is not None and end < until):
+            return run
+    return None
+
+
+def verify(run: Run) -> None:
+    """Read everything that a restore would need and compare it with the manifest; refuse with one sentence."""
+    try:
+        check.verify(run.store, run.kept)
+    except Refused as refused:
+        raise Refused(f"{refused.reason} {ANOTHER}", refused.lines) from None
+    try:
+        for part, about in run.manifest["parts"].items():
+            if about["kind"] == "tree":
+                run.store.ask("dump", "--archive=tar", run.snapshot(part), "/", "--target=/dev/null", seconds=DAY)
+        for _ in run.later():
+            pass
+    except Malformed as error:
+        raise damaged(run, str(error)) from None
+    except Refused as refused:
+        raise damaged(run, refused.reason, refused.lines) from None
+
+
+def damaged(run: Run, what: str, lines: list[str] | None = None) -> Refused:
+    """Say that a run cannot be used, and what can be used instead."""
+    return Refused(f"Run {run.id} on target {run.store.name} is damaged: {what.rstrip('.')}. {ANOTHER}", lines)

@@ -1,0 +1,89 @@
+"""What mongorestore is given: read with the stand-in's own reader of the archive format, which checks its checksums."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import bson
+import pytest
+from bson import Timestamp as Moment
+from mongo_standin.archive import Reader, Writer
+
+from berth_backup.bson import Malformed, Timestamp
+from berth_backup.restore_choice import moment
+from berth_backup.restore_stream import compose
+from berth_backup.settings import Refused
+
+ACCOUNTS = ("admin", "system.users")
+USERS = ("auth_db", "users")
+
+
+def entry(at: int, namespace: str, **more: Any) -> bytes:
+    return bson.encode({"ts": Moment(at, 1), "ns": namespace, "op": "i", **more})
+
+
+def archive(*oplog: bytes) -> bytes:
+    out = io.BytesIO()
+    writer = Writer(out)
+    names = [USERS, ACCOUNTS, ("", "oplog")]
+    about = [{"db": one, "collection": name, "metadata": "{}", "size": 0, "type": "collection"} for one, name in names]
+    writer.prelude("8.0.0", "100.0.0", about)
+    writer.collection(*USERS, iter([bson.encode({"_id": one, "name": "x" * 1000}) for one in range(3000)]))
+    writer.collection(*ACCOUNTS, iter([bson.encode({"_id": "admin.root"})]))
+    writer.collection("", "oplog", iter(oplog))
+    return out.getvalue()
+
+
+def pieces(whole: bytes, size: int) -> Iterator[bytes]:
+    return (whole[at : at + size] for at in range(0, len(whole), size))
+
+
+def read(stream: Iterator[bytes]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for database, name, document in Reader(io.BytesIO(b"".join(stream))):
+        found.setdefault(f"{database}.{name}", []).extend([bson.decode(document)] if document else [])
+    return found
+
+
+@pytest.mark.parametrize("size", [7, 65536, 10_000_000])
+def test_the_owners_documents_pass_and_the_servers_accounts_stay_behind(size: int) -> None:
+    found = read(compose(pieces(archive(entry(1, "auth_db.users")), size)))
+    assert [len(found[name]) for name in ("auth_db.users", ".oplog")] == [3000, 1]
+    assert "admin.system.users" not in found
+
+
+def test_what_was_saved_later_follows_the_oplog_of_the_dump() -> None:
+    later = [entry(2, "auth_db.users"), entry(3, "admin.$cmd", o={"applyOps": []}), entry(4, "admin.system.users")]
+    found = read(compose([archive(entry(1, "auth_db.users"), entry(1, "admin.system.users"))], later))
+    assert [one["ts"].time for one in found[".oplog"]] == [1, 2, 3]
+
+
+def test_changes_continue_a_dump_during_which_nothing_changed() -> None:
+    assert len(read(compose([archive()], [entry(2, "auth_db.users")]))[".oplog"]) == 1
+
+
+@pytest.mark.parametrize("cut", [3, 100, 200_000, -1])
+def test_an_archive_that_was_cut_is_not_taken_for_a_whole_one(cut: int) -> None:
+    with pytest.raises(Malformed):
+        list(compose([archive(entry(1, "auth_db.users"))[:cut]]))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-01-02T03:04:05Z", 1767323045),
+        ("2026-01-02T03:04:05", 1767323045),
+        ("2026-01-02T04:04:05+01:00", 1767323045),
+        ("1767323045", 1767323045),
+    ],
+)
+def test_a_moment_is_written_as_people_or_programs_do(text: str, seconds: int) -> None:
+    assert moment(text) == Timestamp(seconds, 0)
+
+
+@pytest.mark.parametrize(("text", "says"), [("yesterday", "write it like"), ("2999-01-01", "yet to come")])
+def test_a_moment_that_cannot_be_meant_is_refused(text: str, says: str) -> None:
+    with pytest.raises(Refused, match=says):
+        moment(text)
