@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -112,6 +113,14 @@ def ended(_number: int, _frame: FrameType | None) -> None:
     raise Refused("The backup was ended from outside, by a shutdown or an operator.")
 
 
+def in_words(error: OSError) -> str:
+    """Put a failure of the system into one sentence."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"The disk is full{where}: make room, then berth-backup run."
+    return f"{error.strerror or error}{where}."
+
+
 def main() -> int:
     given = arguments().parse_args()
     os.umask(0o077)
@@ -120,19 +129,19 @@ def main() -> int:
     try:
         settings = Settings.read()
         records = Records(settings)
-        changes = given.verb in ("run", "oplog", "check", "forget")
-        reason = ""
+        reason, lines = "", []
         try:
             said = answer(given, settings, records)
         except Refused as why:
-            reason, lines = why.reason, why.lines
-            code = 1
-        if changes:
+            reason, lines, code = why.reason, why.lines, 1
+        except OSError as error:
+            reason, code = in_words(error), 1
+        if given.verb == "run":
+            metrics.ping(settings, well=not reason)
+        if given.verb in ("run", "oplog", "check", "forget"):
             if was_told(records, given.verb, reason, settings.oplog_told_minutes):
                 code = TOLD
             metrics.publish(settings, records)
-            if given.verb == "run":
-                metrics.ping(settings, well=not reason)
         if code:
             raise Refused(reason, lines)
     except Refused as why:
@@ -142,9 +151,8 @@ def main() -> int:
         print(json.dumps({"at": now(), "reason": why.reason, "lines": why.lines}))
         return code or 1
     except OSError as error:
-        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        say(reason)
-        print(json.dumps({"at": now(), "reason": reason, "lines": []}))
+        say(in_words(error))
+        print(json.dumps({"at": now(), "reason": in_words(error), "lines": []}))
         return 1
     print(json.dumps(said))
     return 0

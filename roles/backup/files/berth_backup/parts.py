@@ -194,6 +194,7 @@ def pieces(command: list[str], settings: Settings, who: str) -> Iterator[Iterato
             if pipe:
                 with contextlib.suppress(OSError):
                     pipe.close()
+        said.text()
 
 
 def pump(part: Part, uploads: list[Upload], settings: Settings) -> dict[str, Any]:

@@ -267,8 +267,9 @@ class Lines:
         self._thread.start()
 
     def _read(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
-            self._last.append(line.decode(errors="replace").rstrip())
+        with pipe:
+            for line in pipe:
+                self._last.append(line.decode(errors="replace").rstrip())
 
     def text(self) -> str:
         self._thread.join(STOP_SECONDS)
