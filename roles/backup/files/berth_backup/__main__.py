@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from berth_backup import check, drill, metrics, restore
 from berth_backup.oplog import increment
@@ -40,6 +40,9 @@ def arguments() -> argparse.ArgumentParser:
         verbs.add_parser(verb, help=said).add_argument("--target", default="")
     restore.add_arguments(verbs)
     drill.add_arguments(verbs)
+    one = verbs.add_parser("restic", help="restic itself, with a target's repository and credentials")
+    one.add_argument("target")
+    one.add_argument("arguments", nargs=argparse.REMAINDER)
     verbs.add_parser("status", help="what is known, without asking a store")
     verbs.add_parser("init", help="make a repository anew although it had backups").add_argument("target")
     return parser
@@ -76,6 +79,11 @@ def make_anew(settings: Settings, records: Records, name: str) -> dict[str, Any]
     return {"verb": "init", "target": name}
 
 
+def become_restic(settings: Settings, name: str, arguments: list[str]) -> NoReturn:
+    store = Store(settings, settings.target(name))
+    os.execvpe("restic", store.command(*arguments), store.environment)  # noqa: S606  # found in PATH like every program here
+
+
 def answer(given: argparse.Namespace, settings: Settings, records: Records) -> dict[str, Any]:
     if given.verb == "run":
         return run(settings, records, given.reason, given.tag, settings.chosen(given.target))
@@ -93,6 +101,8 @@ def answer(given: argparse.Namespace, settings: Settings, records: Records) -> d
         return restore.rebuild(settings, records, given)
     if given.verb == "drill":
         return drill.drill(settings, records, given)
+    if given.verb == "restic":
+        become_restic(settings, given.target, given.arguments)
     if given.verb == "init":
         return make_anew(settings, records, given.target)
     return status(records)

@@ -97,7 +97,7 @@ class Store:
         elif code == LOCKED:
             reason = (
                 f"The repository of target {self.name} has been locked for {LOCK_WAIT} by another host or program; "
-                "`restic list locks` names it."
+                f"`berth-backup restic {self.name} list locks` names it."
             )
         else:
             last = _plain(lines[-1]) if lines else f"restic {verb} ended with {code}"
