@@ -204,7 +204,14 @@ def _forget_one(settings: Settings, store: Store) -> int:
     staying = {tag(one, "run") for group in json.loads(said or "[]") for one in group["keep"] or []}
     leaving = expired(snapshots, staying, settings.keep["oplog_days"], time.time())
     if leaving:
-        store.ask("forget", "--quiet", *leaving, seconds=LONG_SECONDS)
+        done = store.run("forget", "--quiet", *leaving, seconds=LONG_SECONDS)
+        if done.returncode:
+            raise store.refusal(done.returncode, done.stderr, "forget")
+        # Restic does not call that a failure.
+        if "unable to remove" in done.stderr:
+            raise Refused(
+                f"Target {store.name} lets nothing be removed: if that is meant, say append_only: true in backup_targets."
+            )
     store.ask("prune", "--quiet", seconds=LONG_SECONDS)
     return len(leaving)
 
