@@ -210,7 +210,7 @@ def _forget_one(settings: Settings, store: Store) -> int:
         # Restic does not call that a failure.
         if "unable to remove" in done.stderr:
             raise Refused(
-                f"Target {store.name} lets nothing be removed: if that is meant, say append_only: true in backup_targets."
+                f"Target {store.name} lets nothing be removed: if that is meant, set append_only in backup_targets."
             )
     store.ask("prune", "--quiet", seconds=LONG_SECONDS)
     return len(leaving)

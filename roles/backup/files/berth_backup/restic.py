@@ -15,7 +15,7 @@ from typing import IO, Any
 from berth_backup.settings import Refused, Settings, Target
 
 LAST_LINES = 8
-PROBE_SECONDS = 60
+PROBE_SECONDS = 30
 QUICK_SECONDS = 300
 # It waits this long for the lock of somebody who thins out the same store.
 LOCK_WAIT = "10m"
