@@ -138,7 +138,7 @@ def _check_one(settings: Settings, store: Store) -> None:
         if done.returncode == 1:
             raise Refused(
                 f"The repository of target {store.name} is damaged: {_telling(why.lines)}. "
-                "Make a new backup elsewhere first, then see `restic check --read-data` and docs/operations.md.",
+                "First make a backup to another target, then see docs/operations.md.",
                 why.lines,
             )
         raise why

@@ -97,7 +97,7 @@ class Store:
         elif code == LOCKED:
             reason = (
                 f"The repository of target {self.name} has been locked for {LOCK_WAIT} by another host or program; "
-                "`restic list locks` names it."
+                f"`berth-backup restic {self.name} list locks` names it."
             )
         else:
             last = _plain(lines[-1]) if lines else f"restic {verb} ended with {code}"
@@ -267,8 +267,9 @@ class Lines:
         self._thread.start()
 
     def _read(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
-            self._last.append(line.decode(errors="replace").rstrip())
+        with pipe:
+            for line in pipe:
+                self._last.append(line.decode(errors="replace").rstrip())
 
     def text(self) -> str:
         self._thread.join(STOP_SECONDS)
