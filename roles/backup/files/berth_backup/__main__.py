@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
 import sys
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from berth_backup import check, drill, metrics, restore
 from berth_backup.oplog import increment
@@ -39,6 +40,9 @@ def arguments() -> argparse.ArgumentParser:
         verbs.add_parser(verb, help=said).add_argument("--target", default="")
     restore.add_arguments(verbs)
     drill.add_arguments(verbs)
+    one = verbs.add_parser("restic", help="restic itself, with a target's repository and credentials")
+    one.add_argument("target")
+    one.add_argument("arguments", nargs=argparse.REMAINDER)
     verbs.add_parser("status", help="what is known, without asking a store")
     verbs.add_parser("init", help="make a repository anew although it had backups").add_argument("target")
     return parser
@@ -75,6 +79,11 @@ def make_anew(settings: Settings, records: Records, name: str) -> dict[str, Any]
     return {"verb": "init", "target": name}
 
 
+def become_restic(settings: Settings, name: str, arguments: list[str]) -> NoReturn:
+    store = Store(settings, settings.target(name))
+    os.execvpe("restic", store.command(*arguments), store.environment)  # noqa: S606  # found in PATH like every program here
+
+
 def answer(given: argparse.Namespace, settings: Settings, records: Records) -> dict[str, Any]:
     if given.verb == "run":
         return run(settings, records, given.reason, given.tag, settings.chosen(given.target))
@@ -92,6 +101,8 @@ def answer(given: argparse.Namespace, settings: Settings, records: Records) -> d
         return restore.rebuild(settings, records, given)
     if given.verb == "drill":
         return drill.drill(settings, records, given)
+    if given.verb == "restic":
+        become_restic(settings, given.target, given.arguments)
     if given.verb == "init":
         return make_anew(settings, records, given.target)
     return status(records)
@@ -112,6 +123,14 @@ def ended(_number: int, _frame: FrameType | None) -> None:
     raise Refused("The backup was ended from outside, by a shutdown or an operator.")
 
 
+def in_words(error: OSError) -> str:
+    """Put a failure of the system into one sentence."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"The disk is full{where}: make room, then berth-backup run."
+    return f"{error.strerror or error}{where}."
+
+
 def main() -> int:
     given = arguments().parse_args()
     os.umask(0o077)
@@ -120,19 +139,19 @@ def main() -> int:
     try:
         settings = Settings.read()
         records = Records(settings)
-        changes = given.verb in ("run", "oplog", "check", "forget")
-        reason = ""
+        reason, lines = "", []
         try:
             said = answer(given, settings, records)
         except Refused as why:
-            reason, lines = why.reason, why.lines
-            code = 1
-        if changes:
+            reason, lines, code = why.reason, why.lines, 1
+        except OSError as error:
+            reason, code = in_words(error), 1
+        if given.verb == "run":
+            metrics.ping(settings, well=not reason)
+        if given.verb in ("run", "oplog", "check", "forget"):
             if was_told(records, given.verb, reason, settings.oplog_told_minutes):
                 code = TOLD
             metrics.publish(settings, records)
-            if given.verb == "run":
-                metrics.ping(settings, well=not reason)
         if code:
             raise Refused(reason, lines)
     except Refused as why:
@@ -142,9 +161,8 @@ def main() -> int:
         print(json.dumps({"at": now(), "reason": why.reason, "lines": why.lines}))
         return code or 1
     except OSError as error:
-        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        say(reason)
-        print(json.dumps({"at": now(), "reason": reason, "lines": []}))
+        say(in_words(error))
+        print(json.dumps({"at": now(), "reason": in_words(error), "lines": []}))
         return 1
     print(json.dumps(said))
     return 0

@@ -57,6 +57,7 @@ class Tally:
         self.oplog_last: Timestamp | None = None
         self.oplog_entries = 0
         self._rest = b""
+        self._oplog_open = False
         self._step = self._magic
         self._current: Collection | None = None
 
@@ -105,6 +106,7 @@ class Tally:
             self._current.ended = found.get("EOF", False)
             self._step = self._document
         else:
+            self._oplog_open = not found.get("EOF", False)
             self._step = self._entry
 
     def _document(self, item: bytes) -> None:
@@ -128,6 +130,8 @@ class Tally:
         if self._rest or self._step != self._header:
             raise Malformed("the archive ends in the middle")
         cut = [name for name, found in self.collections.items() if found.has_data and not found.ended]
+        if self._oplog_open:
+            cut.append("the oplog")
         if cut:
             raise Malformed(f"the archive ends in the middle of {', '.join(cut)}")
 

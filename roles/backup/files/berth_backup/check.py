@@ -138,7 +138,7 @@ def _check_one(settings: Settings, store: Store) -> None:
         if done.returncode == 1:
             raise Refused(
                 f"The repository of target {store.name} is damaged: {_telling(why.lines)}. "
-                "Make a new backup elsewhere first, then see `restic check --read-data` and docs/operations.md.",
+                "First make a backup to another target, then see docs/operations.md.",
                 why.lines,
             )
         raise why
@@ -204,7 +204,14 @@ def _forget_one(settings: Settings, store: Store) -> int:
     staying = {tag(one, "run") for group in json.loads(said or "[]") for one in group["keep"] or []}
     leaving = expired(snapshots, staying, settings.keep["oplog_days"], time.time())
     if leaving:
-        store.ask("forget", "--quiet", *leaving, seconds=LONG_SECONDS)
+        done = store.run("forget", "--quiet", *leaving, seconds=LONG_SECONDS)
+        if done.returncode:
+            raise store.refusal(done.returncode, done.stderr, "forget")
+        # Restic does not call that a failure.
+        if "unable to remove" in done.stderr:
+            raise Refused(
+                f"Target {store.name} lets nothing be removed: if that is meant, set append_only in backup_targets."
+            )
     store.ask("prune", "--quiet", seconds=LONG_SECONDS)
     return len(leaving)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from berth_backup import bson, parts
 from berth_backup.bson import Malformed, Splitter, Timestamp
-from berth_backup.records import Records
+from berth_backup.records import Busy, Records
 from berth_backup.restic import Store, Upload
-from berth_backup.run import run, say
+from berth_backup.run import Failures, prepare, run, say
 from berth_backup.settings import Refused, Settings, Target
 
 # What is held in memory: a snapshot's tags, which say where it ends, are given before its content is.
@@ -105,8 +105,13 @@ class Increment:
             run(self.settings, self.records, "nothing to continue", targets=due)
 
     def _continue(self, run_id: str, position: Timestamp, targets: list[Target]) -> None:
-        left = [Store(self.settings, target) for target in targets]
+        left: list[Store] | None = None
         for chunk in chunks(self.settings, position):
+            if left is None:
+                # Asked first, since a store that is away would otherwise be waited for.
+                away = Failures()
+                left = prepare(self.settings, targets, self.records, away)
+                self.reasons |= {name: why.reason for name, why in away.reasons.items()}
             tags = [f"run:{run_id}", "part:oplog", f"from:{chunk.begins_after}", f"to:{chunk.ends_with}"]
             uploads = [Upload(store, "oplog.bson", tags) for store in left]
             for upload in uploads:
@@ -142,9 +147,13 @@ def increment(settings: Settings, records: Records) -> dict[str, Any]:
     """Send what changed to every target; refuse if one was left behind."""
     if not settings.mongo:
         raise Refused("There is no MongoDB here whose changes could be backed up: backup_mongo_container is empty.")
-    with records.locked("oplog", settings.wait_seconds):
-        made = Increment(settings, records)
-        made()
+    made = Increment(settings, records)
+    try:
+        with records.locked("oplog"):
+            made()
+    except Busy as why:
+        say(why.reason)
+        return {"verb": "oplog", "bytes": 0, "skipped": why.reason}
     if made.reasons:
         raise Refused(" ".join(dict.fromkeys(made.reasons.values())))
     return {"verb": "oplog", "bytes": made.sent}

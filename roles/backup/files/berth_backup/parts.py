@@ -36,6 +36,8 @@ exec 4<&0
 REDISCLI_AUTH="$(cat /run/secrets/redis_admin_password)" redis-cli --user admin --rdb - &
 {_BOUND}"""
 RDB_MARK, RDB_END = 40, 9
+# What `docker exec` ends with when its container is ended.
+STOPPED = (128 + 9, 128 + 15)
 _AS_ROOT = ["--host=127.0.0.1", "--port=27017", "--username=root", "--authenticationDatabase=admin"]
 
 
@@ -180,7 +182,8 @@ def pieces(command: list[str], settings: Settings, who: str) -> Iterator[Iterato
         code = process.wait()
         if code:
             lines = said.last()
-            raise Refused(f"{who} could not be dumped: {lines[-1] if lines else f'it ended with {code}'}", lines)
+            why = "its container was stopped meanwhile" if code in STOPPED else f"it ended with {code}"
+            raise Refused(f"{who} could not be dumped: {lines[-1] if lines else why}.", lines)
 
     try:
         yield read()
@@ -191,6 +194,7 @@ def pieces(command: list[str], settings: Settings, who: str) -> Iterator[Iterato
             if pipe:
                 with contextlib.suppress(OSError):
                     pipe.close()
+        said.text()
 
 
 def pump(part: Part, uploads: list[Upload], settings: Settings) -> dict[str, Any]:

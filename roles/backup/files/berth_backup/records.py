@@ -35,6 +35,10 @@ def write(place: Path, text: str, mode: int = 0o600) -> None:
     draft.rename(place)
 
 
+class Busy(Refused):
+    """Somebody else is at it."""
+
+
 class Records:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -55,7 +59,7 @@ class Records:
                     if time.monotonic() >= deadline:
                         file.seek(0)
                         holder = file.read().strip() or "Somebody"
-                        raise Refused(f"{holder}. Wait until it is done, then try again.") from None
+                        raise Busy(f"{holder}. Wait until it is done, then try again.") from None
                     time.sleep(0.2)
             file.truncate(0)
             file.write(f"Process {os.getpid()} has been at it ({name}) since {now()}")

@@ -15,7 +15,7 @@ from typing import IO, Any
 from berth_backup.settings import Refused, Settings, Target
 
 LAST_LINES = 8
-PROBE_SECONDS = 60
+PROBE_SECONDS = 30
 QUICK_SECONDS = 300
 # It waits this long for the lock of somebody who thins out the same store.
 LOCK_WAIT = "10m"
@@ -97,7 +97,7 @@ class Store:
         elif code == LOCKED:
             reason = (
                 f"The repository of target {self.name} has been locked for {LOCK_WAIT} by another host or program; "
-                "`restic list locks` names it."
+                f"`berth-backup restic {self.name} list locks` names it."
             )
         else:
             last = _plain(lines[-1]) if lines else f"restic {verb} ended with {code}"
@@ -267,8 +267,9 @@ class Lines:
         self._thread.start()
 
     def _read(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
-            self._last.append(line.decode(errors="replace").rstrip())
+        with pipe:
+            for line in pipe:
+                self._last.append(line.decode(errors="replace").rstrip())
 
     def text(self) -> str:
         self._thread.join(STOP_SECONDS)

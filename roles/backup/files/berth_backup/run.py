@@ -6,6 +6,7 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -90,9 +91,24 @@ class Run:
                 self.failures.add(store.name, why)
             self.stores = []
         missing = self._missing()
-        for store in list(self.stores):
-            self._commit(store)
+        self._at_each_store(self._commit)
         return self._account(targets, missing)
+
+    def _at_each_store(self, step: Callable[[Store], None]) -> None:
+        """Do a step with all stores at once; a store that refuses is left behind."""
+
+        def one(store: Store) -> Refused | None:
+            try:
+                step(store)
+            except Refused as why:
+                return why
+            return None
+
+        stores = list(self.stores)
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            for store, why in zip(stores, pool.map(one, stores), strict=True):
+                if why:
+                    self._drop(store, why)
 
     def _drop(self, store: Store, why: Refused) -> None:
         self.failures.add(store.name, why)
@@ -116,12 +132,9 @@ class Run:
 
     def _files(self) -> None:
         places = parts.paths(self.settings)
-        for store in list(self.stores) if places else []:
-            try:
-                done = store.back_up_paths(places, self.tags("files"))
-            except Refused as why:
-                self._drop(store, why)
-                continue
+
+        def one(store: Store) -> None:
+            done = store.back_up_paths(places, self.tags("files"))
             self.parts[store.name]["files"] = {
                 "kind": "tree",
                 "paths": places,
@@ -129,6 +142,9 @@ class Run:
                 "bytes": done["total_bytes_processed"],
                 "files": done["total_files_processed"],
             }
+
+        if places:
+            self._at_each_store(one)
 
     def _missing(self) -> list[str]:
         """Return the collections that the last run had and this one has not."""
@@ -155,11 +171,7 @@ class Run:
 
     def _commit(self, store: Store) -> None:
         written = self.manifest(store)
-        try:
-            store.back_up_text(json.dumps(written, indent=1) + "\n", "manifest.json", self.tags("manifest"))
-        except Refused as why:
-            self._drop(store, why)
-            return
+        store.back_up_text(json.dumps(written, indent=1) + "\n", "manifest.json", self.tags("manifest"))
         ended = time.time()
         with self.records.changing() as state:
             state["targets"][store.name] |= {

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""Backups of so much data, what they cost the site, and the whole server back from nothing.
+
+usage: run.py [--mib N] [--rounds N] [--writes SECONDS]
+
+Needs a provisioned test bed (BERTH_TESTBED names its folder). Fills MongoDB, backs it up twice, compares the site's
+p99 with and without a backup under way, in turns; then destroys the VPS while people sign up, builds it anew with
+-e restore=latest, and looks what is there: who can sign in, which certificate, how much was lost. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import secrets
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".demo")).resolve()
+ROUND_SECONDS = 20
+FILL = """
+const fs = require("fs");
+const admin = new Mongo("mongodb://127.0.0.1:27017/?directConnection=true").getDB("admin");
+admin.auth("root", fs.readFileSync("/run/secrets/mongo_root_password", "utf8").trim());
+const filler = admin.getSiblingDB("filler_db").documents;
+const crypto = require("crypto");
+for (let mib = 0; mib < MIB; mib++)
+  filler.insertMany(Array.from({ length: 512 }, () => ({ text: crypto.randomBytes(975).toString("hex") })));
+print(filler.estimatedDocumentCount());
+"""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def connection() -> dict[str, str]:
+    lines = (STATE / "connection.yml").read_text().splitlines()
+    return dict(line.split(": ", 1) for line in lines if ": " in line and not line.startswith(" "))
+
+
+def run(*command: str, seconds: float = 7200, given: str | None = None) -> str:
+    done = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True, timeout=seconds, check=False)
+    if done.returncode:
+        sys.exit(f"{command[:4]} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
+
+
+class Bed:
+    def __init__(self) -> None:
+        self.known = connection()
+
+    def vps(self, *command: str) -> str:
+        return run("docker", "exec", self.known["vps_container"], *command)
+
+    def store_mib(self) -> float:
+        said = run(
+            "docker", "exec", self.known["outside_container"], "du", "--bytes", "--summarize", "/srv/backup/rest"
+        )
+        return round(int(said.split()[0]) / 2**20, 1)
+
+    def open(self) -> http.client.HTTPSConnection:
+        trusting = ssl._create_unverified_context()  # noqa: S323  # the rehearsal's own authority
+        visit = http.client.HTTPSConnection(self.known["site"], timeout=10, context=trusting)
+        plain = socket.create_connection((self.known["vps_address"], 443), timeout=10)
+        visit.sock = trusting.wrap_socket(plain, server_hostname=self.known["site"])
+        return visit
+
+    def ask(self, method: str, path: str, document: object = None, **headers: str) -> tuple[int, Any, str]:
+        """Return status, document and cookie."""
+        visit = self.open()
+        try:
+            body = json.dumps(document) if document is not None else None
+            visit.request(method, path, body, {"Content-Type": "application/json", **headers})
+            answer = visit.getresponse()
+            text = answer.read()
+            cookie = (answer.getheader("Set-Cookie") or "").split(";")[0]
+            return answer.status, json.loads(text) if text[:1] == b"{" else {}, cookie
+        finally:
+            visit.close()
+
+    def serial(self) -> str:
+        visit = self.open()
+        try:
+            shown: Any = visit.sock.getpeercert(binary_form=True)
+        finally:
+            visit.close()
+        return run("openssl", "x509", "-noout", "-serial", "-issuer", given=ssl.DER_cert_to_PEM_cert(shown)).strip()
+
+
+def backup(bed: Bed) -> dict[str, float]:
+    before, began = bed.store_mib(), time.monotonic()
+    bed.vps("berth-backup", "run", "--reason", "benchmark", "--target", "store")
+    return {"seconds": round(time.monotonic() - began, 1), "added_mib": round(bed.store_mib() - before, 1)}
+
+
+def p99(bed: Bed) -> float:
+    """Ask for one short thing after the other, twenty a second, from here."""
+    visit, times = bed.open(), []
+    end = time.monotonic() + ROUND_SECONDS
+    while time.monotonic() < end:
+        began = time.monotonic()
+        visit.request("GET", "/api/auth/openapi.json")
+        visit.getresponse().read()
+        times.append(time.monotonic() - began)
+        time.sleep(max(0, 0.05 - times[-1]))
+    return round(1000 * sorted(times)[int(len(times) * 0.99)], 1)
+
+
+def beside_backups(bed: Bed, rounds: int) -> dict[str, Any]:
+    """With and without a backup under way, in turns, so that what else the machine does falls on both."""
+    with_, without = [], []
+    for _ in range(rounds):
+        without.append(p99(bed))
+        over = threading.Event()
+
+        def again(over: threading.Event = over) -> None:
+            while not over.is_set():
+                bed.vps("systemctl", "start", "berth-backup.service")
+
+        worker = threading.Thread(target=again)
+        worker.start()
+        with_.append(p99(bed))
+        over.set()
+        worker.join()
+    ratios = sorted(one / other for one, other in zip(with_, without, strict=True))
+    return {"without_ms": without, "with_ms": with_, "ratio": round(ratios[len(ratios) // 2], 2)}
+
+
+class SignUps(threading.Thread):
+    """Accounts made one after the other until the server is gone; each with the time at which it was acknowledged."""
+
+    def __init__(self, bed: Bed) -> None:
+        super().__init__(daemon=True)
+        self.bed = bed
+        self.done: list[tuple[float, dict[str, str]]] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.5):
+            account = {"email": f"{secrets.token_hex(6)}@example.com", "password": secrets.token_urlsafe(16)}
+            try:
+                status = self.bed.ask("POST", "/api/auth/register", account)[0]
+            except (OSError, http.client.HTTPException):
+                continue
+            if status == 201:
+                self.done.append((time.time(), account))
+
+
+def verified(bed: Bed) -> tuple[dict[str, str], str]:
+    """Return the account of somebody who is signed in, and the cookie of the session."""
+    account = {"email": f"{secrets.token_hex(6)}@example.com", "password": secrets.token_urlsafe(16)}
+    bed.ask("POST", "/api/auth/register", account)
+    said = f"db.getSiblingDB('auth_db').users.updateOne({{email: '{account['email']}'}}, {{$set: {{verified: true}}}})"
+    access = FILL.split("const filler")[0].replace("const admin", "const db")
+    bed.vps("docker", "exec", "berth-mongo-1", "mongosh", "--quiet", "--norc", "--nodb", "--eval", access + said)
+    status, _, cookie = bed.ask("POST", "/api/auth/login", account)
+    if status != 200:
+        sys.exit(f"signing in gave {status}")
+    return account, cookie
+
+
+def rebuild(bed: Bed, seconds_of_writes: int) -> dict[str, Any]:
+    account, cookie = verified(bed)
+    before = bed.serial()
+    writers = SignUps(bed)
+    writers.start()
+    time.sleep(seconds_of_writes)
+    run("docker", "rm", "--force", "--volumes", bed.known["vps_container"])
+    run("docker", "volume", "rm", f"{bed.known['vps_container'].removesuffix('-vps')}_docker")
+    lost_at = time.monotonic()
+    writers.over.set()
+    writers.join()
+    say(f"The VPS is gone; {len(writers.done)} accounts were acknowledged")
+    environment = {**os.environ, "BERTH_TESTBED": str(STATE)}
+    with (STATE / "rebuild.log").open("w") as log:
+        for command in (
+            ["ansible-playbook", "molecule/shared/create.yml", "-i", "molecule/shared/inventory"],
+            ["ansible-playbook", "site.yml", "-i", "inventories/demo", "-e", "restore=latest"],
+        ):
+            began = time.monotonic()
+            if subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False).returncode:
+                sys.exit(f"{command} failed; see {log.name}")
+            say(f"{command[1]}: {time.monotonic() - began:.0f} s")
+    bare = time.monotonic() - began
+    status = bed.ask("POST", "/api/auth/login", account)[0]
+    refreshed = bed.ask("POST", "/api/auth/refresh", {}, Cookie=cookie, Origin=f"https://{bed.known['site']}")[0]
+    back = [at for at, one in writers.done if bed.ask("POST", "/api/auth/register", one)[0] == 409]
+    last = writers.done[-1][0]
+    return {
+        "minutes_bare_host_to_sign_in": round(bare / 60, 1),
+        "minutes_with_a_new_vps": round((time.monotonic() - lost_at) / 60, 1),
+        "signs_in": status == 200,
+        "session_goes_on": refreshed == 200,
+        "same_certificate": bed.serial() == before,
+        "accounts_acknowledged": len(writers.done),
+        "accounts_back": len(back),
+        "data_loss_seconds": round(last - max(back), 1) if back else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--writes", type=int, default=420, help="seconds of sign-ups before the host is destroyed")
+    asked = parser.parse_args()
+    bed = Bed()
+    found: dict[str, Any] = {"mib": asked.mib, "load_average": os.getloadavg()[0]}
+    began = time.monotonic()
+    script = FILL.replace("MIB", str(asked.mib))
+    bed.vps("docker", "exec", "berth-mongo-1", "mongosh", "--quiet", "--norc", "--nodb", "--eval", script)
+    say(f"Filled in {time.monotonic() - began:.0f} s")
+    found["first_backup"] = backup(bed)
+    found["second_backup"] = backup(bed)
+    say(json.dumps(found))
+    if asked.rounds:
+        found["p99"] = beside_backups(bed, asked.rounds)
+        say(json.dumps(found))
+    found["rebuild"] = rebuild(bed, asked.writes)
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
