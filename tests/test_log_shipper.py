@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from berth_logs.events import Assembler, Event, Line, Rules, line_of, lines_of, mask
+from berth_logs.journal import missing_between
 from berth_logs.servers import Elasticsearch, Loki, NotNowError, syslog_message
 
 ROOT = Path(__file__).parent.parent
@@ -127,6 +128,12 @@ def test_an_unfinished_traceback_is_waited_for() -> None:
     assert not assembler.whole(0)
     assembler.add(entry("ValueError"))
     assert assembler.whole(0)
+
+
+def test_entries_that_the_journal_has_dropped_are_counted() -> None:
+    assert missing_between("s=ab;i=fe;b=1;m=2;t=3;x=4", "s=ab;i=ff;b=1;m=2;t=3;x=4") == 0
+    assert missing_between("s=ab;i=fe;b=1;m=2;t=3;x=4", "s=ab;i=102;b=1;m=2;t=3;x=4") == 3
+    assert missing_between("s=ab;i=fe;b=1;m=2;t=3;x=4", "s=cd;i=102;b=1;m=2;t=3;x=4") == 0
 
 
 @pytest.mark.parametrize(

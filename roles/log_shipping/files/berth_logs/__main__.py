@@ -4,7 +4,7 @@ The journal is the queue: it is on disk, bounded, and whoever writes to it never
 which the server has acknowledged is remembered in STATE_DIRECTORY after each batch. So a server that is away, a restart
 of this program or of the host, and a kill at any moment lose nothing; what was sent and not yet remembered is sent
 again. Only a journal that reaches its limit before the server is back drops lines, the oldest first: this program says
-then which ones.
+then how many.
 
 usage: python3 -m berth_logs NAME < SETTINGS, as berth-log-shipping@NAME.service runs it
 """
@@ -19,9 +19,9 @@ import sys
 import time
 from pathlib import Path
 
-from berth_logs.events import Rules, lines_of
-from berth_logs.journal import Journal, beginning, lost_since, remember, time_of
-from berth_logs.servers import SERVERS, NotNowError, Server, say
+from berth_logs.events import Rules, lines_of, say
+from berth_logs.journal import Journal, beginning, remember, time_of
+from berth_logs.servers import SERVERS, NotNowError, Server
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 10.0
 REMIND_SECONDS = 900.0
@@ -50,8 +50,6 @@ class Shipper:
         """Ship until the end of days."""
         wait = FIRST_WAIT
         while True:
-            if lost := lost_since(self._cursor):
-                say(f"The journal was full before the log server was back: lines from {lost} were not shipped.")
             try:
                 with Journal(self._cursor) as journal:
                     while True:

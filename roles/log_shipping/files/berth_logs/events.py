@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -81,6 +82,11 @@ class Event:
         return text
 
 
+def say(text: str) -> None:
+    """Tell the operator, in the journal."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def field_text(value: Any) -> str:
     """Return a field of journalctl's JSON: what is no text is a list of bytes there, what is there twice a list."""
     if isinstance(value, str):
@@ -110,9 +116,9 @@ class Assembler:
             if entry.get("CONTAINER_PARTIAL_LAST") == "true":
                 del self._pieces[identity]
             return
-        source = (
-            f"{entry.get('CONTAINER_ID') or entry.get('_SYSTEMD_UNIT')} {entry.get('_PID')} {entry.get('PRIORITY')}"
-        )
+        # All containers log as one process, the engine.
+        source = str(entry.get("CONTAINER_ID") or f"{entry.get('_SYSTEMD_UNIT')} {entry.get('_PID')}")
+        source += str(entry.get("PRIORITY"))
         before = self._last.get(source)
         if before and len(before.lines) < EVENT_LINES and (before.unfinished or _CONTINUES.match(text)):
             before.lines.append(text)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from berth_logs.events import Assembler, Entry, Event
+from berth_logs.events import Assembler, Entry, Event, say
 
 FIELDS = (
     "MESSAGE,PRIORITY,SYSLOG_FACILITY,SYSLOG_IDENTIFIER,_HOSTNAME,_SYSTEMD_UNIT,_COMM,_PID,"
@@ -22,6 +22,8 @@ ENTRIES, BYTES, SECONDS = 500, 1024 * 1024, 1.0
 WHOLE_SECONDS, LINE_SECONDS = 1.0, 0.1
 # What the shippers themselves say stays here: sent on, each refusal would make the next line.
 OWN_UNIT = "berth-log-shipping@"
+
+_NUMBER = re.compile(r"s=(?P<series>[0-9a-f]+);i=(?P<number>[0-9a-f]+)")
 
 JOURNALCTL = ("journalctl", "--quiet", "--all", "--output=json", f"--output-fields={FIELDS}")
 
@@ -46,20 +48,12 @@ def time_of(cursor: str) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def lost_since(cursor: str) -> str:
-    """Return from when to when the journal dropped lines after this place, or nothing if it is still there."""
-    asked = subprocess.run(
-        [*JOURNALCTL, f"--cursor={cursor}", "--lines=1", "--no-pager"], capture_output=True, text=True, check=False
-    )
-    if not asked.stdout.strip():
-        return ""
-    first = json.loads(asked.stdout.splitlines()[0])["__CURSOR"]
-    return "" if _same(first, cursor) else f"{time_of(cursor)} to {time_of(first)}"
-
-
-def _same(one: str, other: str) -> bool:
-    # Sequence number and time are enough; how a cursor ends may differ between versions.
-    return re.findall(r"\b[sibt]=[0-9a-f]+", one) == re.findall(r"\b[sibt]=[0-9a-f]+", other)
+def missing_between(cursor: str, following: str) -> int:
+    """Return how many entries the journal has dropped between these two, of which it numbers each."""
+    one, other = _NUMBER.match(cursor), _NUMBER.match(following)
+    if not one or not other or one["series"] != other["series"]:
+        return 0
+    return max(0, int(other["number"], 16) - int(one["number"], 16) - 1)
 
 
 def beginning() -> str:
@@ -116,6 +110,11 @@ class Journal:
             entry = self._next(0.05 if count else 5.0)
             if entry is None:
                 continue
+            if count_missing := missing_between(cursor, entry["__CURSOR"]):
+                say(
+                    f"The journal reached its limit before the log server had all: {count_missing} entries"
+                    f" from {time_of(cursor)} to {time_of(entry['__CURSOR'])} were not shipped."
+                )
             cursor = entry["__CURSOR"]
             if entry.get("_SYSTEMD_UNIT", "") and str(entry["_SYSTEMD_UNIT"]).startswith(OWN_UNIT):
                 if not count:

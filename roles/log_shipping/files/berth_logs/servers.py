@@ -11,14 +11,13 @@ import os
 import socket
 import ssl
 import struct
-import sys
 import termios
 import time
 from collections import OrderedDict
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from berth_logs.events import Line
+from berth_logs.events import Line, say
 
 SECONDS = 20
 # Lines that were acknowledged in a batch that failed as a whole are not sent again.
@@ -41,10 +40,6 @@ class Server(Protocol):
     def deliver(self, lines: list[Line]) -> None: ...
 
     def close(self) -> None: ...
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def secure_context(settings: Settings) -> ssl.SSLContext:
