@@ -74,9 +74,7 @@ def test_each_store_has_a_run_that_says_what_is_in_it(vps: Host) -> None:
     both = [manifest(vps, target) for target in ("store", "bucket")]
     assert both[0]["mongo"] == both[1]["mongo"]
     assert [one["parts"]["redis"]["sha256"] for one in both] == [both[0]["parts"]["redis"]["sha256"]] * 2
-    certificates = vps.check_output(
-        "berth-backup restic bucket -q --no-lock ls --tag part:files latest /opt/berth/traefik/acme"
-    )
+    certificates = vps.check_output("berth-backup restic bucket -q --no-lock ls --recursive --tag part:files latest")
     assert "acme.json" in certificates
 
 
