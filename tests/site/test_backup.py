@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_each_store_has_a_run_that_says_what_is_in_it(vps: Host) -> None:
     assert both[0]["mongo"] == both[1]["mongo"]
     assert [one["parts"]["redis"]["sha256"] for one in both] == [both[0]["parts"]["redis"]["sha256"]] * 2
     certificates = vps.check_output("berth-backup restic bucket -q --no-lock ls --recursive --tag part:files latest")
-    assert "acme.json" in certificates
+    assert re.search(r"/opt/berth/traefik/acme/[ab]/\S+\.json", certificates)
 
 
 @pytest.mark.usefixtures("backed_up")
