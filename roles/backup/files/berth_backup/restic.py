@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import subprocess
 import threading
 from collections import deque
@@ -23,6 +24,7 @@ LOCK_WAIT = "10m"
 END_SECONDS = 1200
 STOP_SECONDS = 20
 PIECE = 1024 * 1024
+CACHE_ROOM = 256 * 1024 * 1024
 # Pieces that may wait for a store that is slower than the dump.
 WAITING = 16
 NO_REPOSITORY, LOCKED, WRONG_KEY = 10, 11, 12
@@ -52,7 +54,15 @@ class Store:
 
     def command(self, *arguments: str) -> list[str]:
         options = [f"--option={name}={value}" for name, value in self.target.options.items()]
-        return ["restic", *options, f"--retry-lock={LOCK_WAIT}", "--cleanup-cache", *arguments]
+        return ["restic", *options, f"--retry-lock={LOCK_WAIT}", self._cache(), *arguments]
+
+    def _cache(self) -> str:
+        """Do without a cache on a disk that is almost full: restic would try again and again to write to it."""
+        try:
+            free = shutil.disk_usage(self._settings.cache).free
+        except OSError:
+            free = 0
+        return "--cleanup-cache" if free > CACHE_ROOM else "--no-cache"
 
     def run(self, *arguments: str, seconds: float = QUICK_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run restic; a time-out counts as a failure like any other."""

@@ -293,8 +293,11 @@ def rebuild(settings: Settings, records: Records, asked: Namespace) -> dict[str,
         if asked.what == FILES:
             _take_over_files(settings, run)
         else:
-            if engine.collections(settings.mongo):
+            there = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
+            # What an earlier attempt left half done goes, as long as no release has used it.
+            if there and (FILES not in done or engine.writers()):
                 raise Refused("The database is not empty, so this host is not a bare one: use ansible/restore.yml.")
+            engine.drop(settings.mongo, there)
             known["documents"] = load(settings, run)
             if settings.redis and "redis" in run.manifest["parts"]:
                 engine.replace_redis(settings.redis, run.redis_snapshot())

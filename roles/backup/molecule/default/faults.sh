@@ -49,6 +49,7 @@ rm /run/secrets-known
 answer=$(berth-backup run 2> /dev/null) && fail "two ran at once"
 [[ $answer == *"has been at it (run) since"*"Wait until it is done"* ]] || fail "$answer"
 go_on
+journalctl --no-pager --unit=watcher | grep --quiet 'GET /ping ' || fail "the watcher did not hear of a good run"
 [ "$(systemctl show --property=Result --value berth-backup)" = success ] || fail "the first of two did not end well"
 
 # Killed in the middle, as by a power cut: no half run counts, and the lock of the dead goes.
@@ -62,7 +63,9 @@ well
 # A store goes away in the middle: it is given up and told, the others go on.
 begin
 nft "table inet away { chain out { type filter hook output priority 0; ip daddr $store tcp dport 8000 drop; }; }"
+failures=$(journalctl --no-pager --unit=watcher | grep --count 'GET /ping/fail ' || true)
 go_on
+[ "$(journalctl --no-pager --unit=watcher | grep --count 'GET /ping/fail ')" = $((failures + 1)) ] || fail "the watcher was not told"
 [ "$(systemctl show --property=Result --value berth-backup)" = exit-code ] || fail "a store that is away was not told"
 says "Target store (rest:http://$store:8000/site)"
 grep --quiet 'last_result{target="store"} 0' /var/lib/berth/metrics/berth_backup.prom || fail "no metric of it"
