@@ -87,6 +87,7 @@ THIRD_PARTY = (
     Image("maildev", "3", "testbed", ("node",)),
     Image("pebble", "2", "testbed", ("debian",)),
     Image("registry", "2", "testbed", ("debian",)),
+    Image("promtool", "2", "testbed", ("debian",), folder="monitoring"),
     Image("vps", SUITE, "testbed", ("debian",)),
     Image("outside", SUITE, "testbed", ("python", "maildev", "pebble")),
 )

@@ -196,7 +196,7 @@ def test_the_user_ids_are_those_of_the_containers() -> None:
     # Monitoring has a compose file of its own, which uses one number for all of it.
     users = {name: service["user"] for name, service in services.items() if name in berth_secrets.UIDS}
     users["monitoring"] = "{0}:{0}".format(
-        yaml.safe_load((ROOT / "roles/monitoring/vars/main.yml").read_text())["_monitoring_uid"]
+        yaml.safe_load((ROOT / "roles/monitoring/vars/main/main.yml").read_text())["_monitoring_uid"]
     )
     assert {name: f"{uid}:{uid}" for name, uid in berth_secrets.UIDS.items()} == users
 

@@ -47,7 +47,7 @@ def test_our_images_bring_their_bases_in_either_mode() -> None:
 def test_the_test_bed_is_ours_in_either_mode() -> None:
     for mode in ("registry", "packages"):
         assert build.reference(build.BY_NAME["vps"], mode, "p") == "p/vps:trixie"
-    wanted = ["debian", "python", "node", "maildev", "pebble", "registry", "vps", "outside"]
+    wanted = ["debian", "python", "node", "maildev", "pebble", "registry", "promtool", "vps", "outside"]
     assert names(["testbed"], "registry") == wanted
 
 

@@ -71,16 +71,21 @@ def units(metrics: Metrics, watched: list[str]) -> None:
     for line in failed:
         metrics.add("berth_unit_failed", "A unit of systemd that failed.", 1, {"unit": line.split()[0]})
     if watched:
-        shown = run("systemctl", "show", "--property=Id,ActiveState,LoadState", *watched)
+        shown = run("systemctl", "show", "--property=Id,ActiveState,LoadState,ConditionResult,UnitFileState", *watched)
         for block in shown.strip().split("\n\n"):
             state = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-            if state.get("LoadState") == "loaded":
+            # Not one that nobody turned on, or that has no place on this kind of machine.
+            meant = state.get("LoadState") == "loaded" and state["UnitFileState"] in {"enabled", "static"}
+            if meant and not (state["ActiveState"] == "inactive" and state["ConditionResult"] == "no"):
                 # One that reloads or is at its start does its work, or a moment later another state is seen.
                 active = int(state["ActiveState"] in {"active", "reloading", "activating"})
                 metrics.add("berth_unit_active", "Whether the unit runs.", active, {"unit": state["Id"]})
 
 
 def clock(metrics: Metrics) -> None:
+    # A container's clock is kept right by the machine outside.
+    if Path("/run/systemd/container").exists():
+        return
     said = run("timedatectl", "show", "--property=NTPSynchronized", "--value").strip()
     if said:
         metrics.add("berth_clock_synchronised", "Whether a time server keeps the clock right.", int(said == "yes"))
