@@ -58,6 +58,10 @@ class Image:
     group: str
     needs: tuple[str, ...] = ()
     official: str = ""
+    # The folder with its Dockerfile, of which it then is one target; its own name without.
+    folder: str = ""
+    # Off where no package holds the program, so that only a registry has it.
+    packaged: bool = True
 
     @property
     def variable(self) -> str:
@@ -74,9 +78,16 @@ THIRD_PARTY = (
     Image("redis", "8", "platform", ("debian",), "redis:8.2"),
     Image("mongo-standin", "8", "platform", ("python", "node"), "mongo:8.0"),
     Image("traefik", "3", "platform", ("python",), "traefik:v3.7"),
+    Image("prometheus", "2", "platform", ("debian",), "prom/prometheus:v2.53.5", "monitoring"),
+    Image("alertmanager", "0", "platform", ("debian",), "prom/alertmanager:v0.28.1", "monitoring"),
+    Image("node_exporter", "1", "platform", ("debian",), "prom/node-exporter:v1.9.1", "monitoring"),
+    Image("blackbox_exporter", "0", "platform", ("debian",), "prom/blackbox-exporter:v0.26.0", "monitoring"),
+    Image("redis_exporter", "1", "platform", ("debian",), "oliver006/redis_exporter:v1.69.0-alpine", "monitoring"),
+    Image("grafana", "12", "platform", official="grafana/grafana:12.0.2", packaged=False),
     Image("maildev", "3", "testbed", ("node",)),
     Image("pebble", "2", "testbed", ("debian",)),
     Image("registry", "2", "testbed", ("debian",)),
+    Image("promtool", "2", "testbed", ("debian",), folder="monitoring"),
     Image("vps", SUITE, "testbed", ("debian",)),
     Image("outside", SUITE, "testbed", ("python", "maildev", "pebble")),
 )
@@ -94,7 +105,9 @@ BY_NAME = {image.name: image for image in THIRD_PARTY}
 
 
 def reference(image: Image, mode: str, prefix: str) -> str:
-    """Return the name under which an image is used in a mode."""
+    """Return the name under which an image is used in a mode; empty where it cannot be had."""
+    if mode == "packages" and not image.packaged:
+        return ""
     if mode == "registry" and image.official:
         return image.official
     return f"{prefix}/{image.name}:{image.tag}"
@@ -111,6 +124,8 @@ def wanted(targets: Iterable[str], mode: str) -> list[Image]:
 
     def add(name: str) -> None:
         image = BY_NAME[name]
+        if mode == "packages" and not image.packaged:
+            return
         names.add(name)
         if mode == "packages" or not image.official:
             for need in image.needs:
@@ -329,7 +344,9 @@ def provide(image: Image, mode: str, prefix: str, fresh: bool) -> None:
             bootstrap(name)
     else:
         with timed(f"{name} built"):
-            build(name, HERE / image.name, image.needs, mode, prefix)
+            build(
+                name, HERE / (image.folder or image.name), image.needs, mode, prefix, target=image.folder and image.name
+            )
 
 
 def build(
@@ -340,6 +357,7 @@ def build(
     prefix: str,
     dockerfile: Path | None = None,
     arguments: Iterable[str] = (),
+    target: str = "",
 ) -> None:
     """Build an image on the bases of the mode; nothing is done where nothing changed."""
     dockerfile = dockerfile or context / "Dockerfile"
@@ -356,6 +374,7 @@ def build(
         # Package-built bases carry this machine's authorities and a stand-in: role stack refuses them for production.
         f"--label=berth.images={mode}",
         f"--file={dockerfile}",
+        *([f"--target={target}"] if target else []),
         f"--tag={name}",
         str(context),
     )

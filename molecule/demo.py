@@ -205,6 +205,11 @@ def up() -> None:
         authority = trust_the_demo_authority(reached["outside_container"])
         email, password = demo_account(Site(https, authority), mailbox)
     chosen = images()
+    folder = STATE.relative_to(ROOT)
+    tunnel = (
+        f"{folder}/id_ed25519 -o UserKnownHostsFile={folder}/known_hosts "
+        f"-L 9090:127.0.0.1:9090 admin@{reached['ansible_host']}"
+    )
     stand_in = (
         ""
         if chosen["IMAGES_MODE"] == "registry"
@@ -216,8 +221,10 @@ The site is up, {time.monotonic() - began:.0f} s after you asked.
   Site       {url}
   Sign in    {email}
   Password   {password}
-  Mailbox    {mailbox}
+  Mailbox    {mailbox} (alerts come here, too)
   Logs       docker exec {reached["outside_container"]} log-lines .
+  Figures    http://127.0.0.1:9090/consoles/site.html, through this tunnel:
+             ssh -N -i {tunnel}
   VPS        make demo-ssh
   Images     {chosen["IMAGES_MODE"]}{stand_in}
   Remove     make demo-down

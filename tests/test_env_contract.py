@@ -1,7 +1,9 @@
 """Every variable is documented, written to the host, and read there: nothing missing, nothing left over."""
 
+import hashlib
 import importlib.machinery
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -174,6 +176,15 @@ def test_redis_users_are_kept_as_digests() -> None:
     assert users.startswith("user default off\n")
 
 
+def test_monitoring_opens_redis_figures_with_a_password_that_is_in_no_other_place() -> None:
+    values = good()
+    shown = berth_secrets.secrets(values)
+    (password,) = json.loads(shown["monitoring"]["redis_passwords.json"]).values()
+    assert password not in values.values()
+    assert f"user monitoring on #{hashlib.sha256(password.encode()).hexdigest()} " in shown["redis"]["users.acl"]
+    assert "redis_passwords.json" not in secrets_of(REDIS_URI="rediss://x:y@cache:6380/0")["monitoring"]
+
+
 def test_a_line_of_another_form_is_refused_by_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / ".env").write_text("A='b'\nB=c\n")
     assert berth_secrets.main(["--check", str(tmp_path / ".env")]) == 1
@@ -182,9 +193,12 @@ def test_a_line_of_another_form_is_refused_by_number(tmp_path: Path, capsys: pyt
 
 def test_the_user_ids_are_those_of_the_containers() -> None:
     services = yaml.safe_load(compose())["services"]
-    assert {name: f"{uid}:{uid}" for name, uid in berth_secrets.UIDS.items()} == {
-        name: services[name]["user"] for name in berth_secrets.UIDS
-    }
+    # Monitoring has a compose file of its own, which uses one number for all of it.
+    users = {name: service["user"] for name, service in services.items() if name in berth_secrets.UIDS}
+    users["monitoring"] = "{0}:{0}".format(
+        yaml.safe_load((ROOT / "roles/monitoring/vars/main/main.yml").read_text())["_monitoring_uid"]
+    )
+    assert {name: f"{uid}:{uid}" for name, uid in berth_secrets.UIDS.items()} == users
 
 
 def test_redis_rights_are_those_the_services_are_tested_with() -> None:

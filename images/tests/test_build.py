@@ -4,6 +4,8 @@ import pytest
 
 import build
 
+MONITORING = ["prometheus", "alertmanager", "node_exporter", "blackbox_exporter", "redis_exporter"]
+
 
 def names(targets: list[str], mode: str) -> list[str]:
     return [image.name for image in build.wanted(targets, mode)]
@@ -22,13 +24,19 @@ def test_every_image_comes_after_what_it_needs() -> None:
 
 
 def test_registry_mode_pulls_the_platform_and_builds_none_of_it() -> None:
-    assert names(["platform"], "registry") == ["redis", "mongo-standin", "traefik"]
+    assert names(["platform"], "registry") == ["redis", "mongo-standin", "traefik", *MONITORING, "grafana"]
     assert build.reference(build.BY_NAME["mongo-standin"], "registry", "p") == "mongo:8.0"
 
 
 def test_the_stand_in_is_never_what_registry_mode_names() -> None:
     assert "standin" not in build.environment_lines("registry", "p", "r")
     assert "MONGO_IMAGE=p/mongo-standin:8\n" in build.environment_lines("packages", "p", "r")
+
+
+def test_packages_mode_leaves_out_what_no_package_holds() -> None:
+    assert "grafana" not in names(["platform"], "packages")
+    assert "GRAFANA_IMAGE=\n" in build.environment_lines("packages", "p", "r")
+    assert names(["platform"], "packages")[-5:] == MONITORING
 
 
 def test_our_images_bring_their_bases_in_either_mode() -> None:
@@ -39,7 +47,7 @@ def test_our_images_bring_their_bases_in_either_mode() -> None:
 def test_the_test_bed_is_ours_in_either_mode() -> None:
     for mode in ("registry", "packages"):
         assert build.reference(build.BY_NAME["vps"], mode, "p") == "p/vps:trixie"
-    wanted = ["debian", "python", "node", "maildev", "pebble", "registry", "vps", "outside"]
+    wanted = ["debian", "python", "node", "maildev", "pebble", "registry", "promtool", "vps", "outside"]
     assert names(["testbed"], "registry") == wanted
 
 

@@ -1,12 +1,14 @@
 """Wiring of celery_worker: the application, its schedule, and the signs of life that Docker looks for."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
 from celery.schedules import crontab
+from redis import Redis
 
-from celery_worker import tasks
+from celery_worker import metrics, tasks
 from celery_worker.schedule import OneBeat
 from celery_worker.settings import WorkerSettings
 from shared.logging import configure_logging, request_id
@@ -66,12 +68,32 @@ def create_app(settings: WorkerSettings, service: str = "celery_worker") -> Cele
     signals.setup_logging.connect(log_as_json, weak=False)
     signals.task_prerun.connect(_take_request_id)
     signals.heartbeat_sent.connect(_touch_alive)
+
+    def serve_metrics(**_: Any) -> None:
+        asked: Redis = Redis.from_url(redis, decode_responses=True, socket_timeout=5, socket_connect_timeout=5)
+        metrics.serve(asked, [app.conf.task_default_queue, own_queue(settings)], settings.metrics_port)
+
+    signals.worker_ready.connect(serve_metrics, weak=False)
+    signals.task_prerun.connect(_note_start)
+    signals.task_postrun.connect(_count_run)
     return app
 
 
 def _take_request_id(task: Any, **_: Any) -> None:
     # A process runs one task after the other, so each begins by taking its own, or none.
     request_id.set((task.request.headers or {}).get(REQUEST_ID, ""))
+
+# When the tasks that this process runs began.
+_began: dict[str, float] = {}
+
+
+def _note_start(task_id: str, **_: Any) -> None:
+    _began[task_id] = time.monotonic()
+
+
+def _count_run(task_id: str, task: Any, state: str | None, **_: Any) -> None:
+    seconds = time.monotonic() - _began.pop(task_id, time.monotonic())
+    metrics.count_run(tasks.resources().cache, task.name, state or "unknown", seconds)
 
 
 def _touch_alive(**_: Any) -> None:

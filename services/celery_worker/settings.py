@@ -15,6 +15,8 @@ class WorkerSettings(CommonSettings):
     smtp_security: Literal["none", "starttls", "tls"] = "starttls"
     mail_from: str = "Berth <no-reply@localhost>"
     worker_concurrency: int = 2
+    # Where the worker answers Prometheus; its networks decide who reaches it.
+    metrics_port: int = 8000
     # Longer than any message can still be in the queue: a record that is gone protects from nothing.
     keep_deliveries_days: int = 30
     # "user:password"; only flower reads it, and does not start without.

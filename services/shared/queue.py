@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from kombu.exceptions import OperationalError
 
 from shared.logging import request_id
@@ -36,6 +37,7 @@ def new_celery(broker: str, backend: str | None = None) -> Celery:
 
     Who only sends has no result back end: with one, each task sent would cost a subscription.
     """
+    signals.before_task_publish.connect(_stamp)
     app = Celery("berth", broker=broker, backend=backend, set_as_current=backend is not None)
     app.conf.update(
         accept_content=["json"],
@@ -57,6 +59,11 @@ def new_celery(broker: str, backend: str | None = None) -> Celery:
         },
     )
     return app
+
+
+def _stamp(headers: dict[str, Any], **_: Any) -> None:
+    """Write on a message when it was sent, so that its age shows while it waits."""
+    headers["sent_at"] = time.time()
 
 
 class TaskQueue:

@@ -140,6 +140,8 @@ class Program:
 class Site:
     auth: str
     user: str
+    # Where the worker answers Prometheus.
+    figures: str
     worker: Program
     programs: dict[str, Program]
 
@@ -156,7 +158,7 @@ def site(
     passwords = {"auth_service": "auth-test", "user_service": "user-test", "celery_worker": "worker-test"}
     databases = {"auth_service": "auth_db", "user_service": "user_db", "celery_worker": "celery_db"}
     ports = {}
-    for service in ("auth_service", "user_service"):
+    for service in ("auth_service", "user_service", "figures"):
         with socket.create_server(("127.0.0.1", 0)) as free:
             ports[service] = free.getsockname()[1]
 
@@ -176,12 +178,16 @@ def site(
 
     mail = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(mailbox.smtp.port), "SMTP_SECURITY": "none"}
     programs = {
-        **{service: program(service, BIND=f"127.0.0.1:{port}") for service, port in ports.items()},
-        "worker": program("celery_worker", "worker", **mail),
+        **{
+            service: program(service, BIND=f"127.0.0.1:{ports[service]}")
+            for service in ("auth_service", "user_service")
+        },
+        "worker": program("celery_worker", "worker", METRICS_PORT=str(ports["figures"]), **mail),
     }
     site = Site(
         f"http://127.0.0.1:{ports['auth_service']}",
         f"http://127.0.0.1:{ports['user_service']}",
+        f"http://127.0.0.1:{ports['figures']}/metrics",
         programs["worker"],
         programs,
     )

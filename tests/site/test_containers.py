@@ -9,7 +9,9 @@ import pytest
 from testinfra.host import Host
 
 OURS = ("auth_service", "user_service", "celery_worker", "frontend")
-SERVICES = {"traefik_a", "mongo", "redis", "auth_service", "user_service", "celery_worker", "beat", "frontend"}
+WATCHING = {"prometheus", "alertmanager", "node_exporter", "blackbox_exporter", "redis_exporter"}
+SITE = {"traefik_a", "mongo", "redis", "auth_service", "user_service", "celery_worker", "beat", "frontend"}
+SERVICES = SITE | WATCHING
 
 
 @pytest.fixture(scope="module")

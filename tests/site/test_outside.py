@@ -21,7 +21,7 @@ def test_the_same_over_ipv6(outside: Host, testbed: dict[str, str]) -> None:
     assert open_ports(outside, "-6", "-p-", testbed["vps_address6"]) == {22, 80, 443}
 
 
-@pytest.mark.parametrize("port", [27017, 6379, 8000, 8080, 8082, 5555])
+@pytest.mark.parametrize("port", [27017, 6379, 8000, 8080, 8082, 5555, 9090, 9093, 9100])
 def test_a_backend_port_is_closed(outside: Host, testbed: dict[str, str], port: int) -> None:
     assert outside.run("curl -s --connect-timeout 2 telnet://%s:%s", testbed["vps_address"], str(port)).rc != 0
 
@@ -48,6 +48,7 @@ def ways(vps: Host, service: str, doors: dict[str, tuple[str, int]]) -> set[str]
         ("frontend", set()),
         ("beat", set()),
         ("celery_worker", {"mail", "DNS"}),
+        ("alertmanager", {"mail", "DNS"}),
         ("traefik_a", {"certificates", "DNS"}),
     ],
 )

@@ -1,0 +1,95 @@
+"""berth-metrics: measure the host every few seconds and write it where node_exporter and Prometheus read it.
+
+usage: berth-metrics SETTINGS [--once]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from berth_metrics import engine, host, site
+from berth_metrics.exposition import Metrics
+
+# Asking apt costs a second of processor time, and packages come once a day.
+UPDATES_SECONDS = 3600
+
+
+def write(place: Path, text: str) -> None:
+    """Write beside the file and rename, so that a reader sees the old or the new text and nothing between."""
+    draft = place.with_name(f".{place.name}.new")
+    draft.write_text(text)
+    draft.chmod(0o644)
+    draft.rename(place)
+
+
+class Collector:
+    def __init__(self, settings: dict[str, object]) -> None:
+        self._root = Path(str(settings["root"]))
+        self._metrics = Path(str(settings["metrics"]))
+        self._targets = Path(str(settings["targets"]))
+        self._units = [str(unit) for unit in settings["units"]]  # type: ignore[attr-defined]
+        self._scrapes = [engine.Scrape(**scrape) for scrape in settings["scrapes"]]  # type: ignore[attr-defined]
+        self._updates = 0
+        self._updates_at = -float(UPDATES_SECONDS)
+
+    def collect(self) -> None:
+        metrics = Metrics()
+        parts: dict[str, Callable[[Metrics], None]] = {
+            "engine": self._engine,
+            "file_systems": lambda to: host.file_systems(to, Path("/proc/1/mounts").read_text()),
+            "interfaces": lambda to: host.interfaces(to, Path("/proc/net/dev").read_text()),
+            "units": lambda to: host.units(to, self._units),
+            "clock": host.clock,
+            "reboot": host.reboot,
+            "updates": self._security,
+            "site": lambda to: site.releases(to, self._root),
+        }
+        for name, part in parts.items():
+            # One that fails leaves the others their figures, and shows as failed itself.
+            try:
+                part(metrics)
+                good = 1
+            except Exception:
+                traceback.print_exc()
+                good = 0
+            metrics.add("berth_metrics_part_success", "Whether this part could be measured.", good, {"part": name})
+        write(self._metrics / "berth_host.prom", metrics.text())
+
+    def _engine(self, metrics: Metrics) -> None:
+        containers = engine.inspected()
+        engine.measure(metrics, containers)
+        targets = json.dumps(engine.targets(containers, self._scrapes), indent=1) + "\n"
+        place = self._targets / "containers.json"
+        if not place.exists() or place.read_text() != targets:
+            write(place, targets)
+
+    def _security(self, metrics: Metrics) -> None:
+        if time.monotonic() - self._updates_at >= UPDATES_SECONDS:
+            self._updates = host.security_updates()
+            self._updates_at = time.monotonic()
+        metrics.add("berth_security_updates_pending", "Security updates that are not installed.", self._updates)
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[1:] not in ([], ["--once"]):
+        print(__doc__, file=sys.stderr)
+        return 2
+    settings = json.loads(Path(arguments[0]).read_text())
+    os.umask(0o022)
+    collector = Collector(settings)
+    while True:
+        began = time.monotonic()
+        collector.collect()
+        if arguments[1:]:
+            return 0
+        time.sleep(max(float(settings["seconds"]) - (time.monotonic() - began), 1))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
