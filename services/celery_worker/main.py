@@ -83,6 +83,7 @@ def _take_request_id(task: Any, **_: Any) -> None:
     # A process runs one task after the other, so each begins by taking its own, or none.
     request_id.set((task.request.headers or {}).get(REQUEST_ID, ""))
 
+
 # When the tasks that this process runs began.
 _began: dict[str, float] = {}
 
