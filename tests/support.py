@@ -42,14 +42,18 @@ def poll(ask: Callable[[], Found | None], seconds: float, what: str) -> Found:
     return found
 
 
-def ssh_host(folder: Path, address: str, key: Path, known_hosts: Path) -> Host:
-    """Return the server as its administrator asks it, over one connection whose files are in the folder."""
+def ssh_config(folder: Path, address: str, key: Path, known_hosts: Path) -> Path:
+    """Return settings by which `ssh -F … server` is its administrator, over one connection kept in the folder."""
     config = folder / "config"
     config.write_text(
         f"Host server\n  HostName {address}\n  User admin\n  IdentityFile {key}\n  IdentitiesOnly yes\n"
         f"  UserKnownHostsFile {known_hosts}\n  ConnectTimeout 20\n"
         f"  ControlMaster auto\n  ControlPersist 300s\n  ControlPath {folder}/control\n"
     )
+    return config
+
+
+def administrator(config: Path) -> Host:
     return testinfra.get_host("ssh://server?sudo=true", ssh_config=str(config))
 
 

@@ -18,7 +18,7 @@ import testinfra
 import yaml
 from testinfra.host import Host
 
-from tests.support import Mailbox, Visitor, new_account, ssh_host
+from tests.support import Mailbox, Visitor, administrator, new_account, ssh_config
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".testbed" / "site")).resolve()
@@ -55,9 +55,15 @@ def names(testbed: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def vps(testbed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Host:
+def way_in(testbed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The settings that `ssh -F … server` reaches the VPS with."""
     folder = tmp_path_factory.mktemp("ssh")
-    return ssh_host(folder, testbed["ansible_host"], STATE / "id_ed25519", STATE / "known_hosts")
+    return ssh_config(folder, testbed["ansible_host"], STATE / "id_ed25519", STATE / "known_hosts")
+
+
+@pytest.fixture(scope="session")
+def vps(way_in: Path) -> Host:
+    return administrator(way_in)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from tests.site.conftest import STATE
 from tests.site.test_releases import PLAY_SECONDS, build, command, containers, live, load, play
 from tests.support import ROOT, Visitor, poll
 
@@ -30,6 +29,8 @@ Load = Callable[[], AbstractContextManager[dict[str, Any]]]
 
 RUN = "/opt/berth/releases/run.json"
 BACK_SECONDS = 180
+# A layer that no host has yet.
+LARGE = f"USER 0:0\nRUN : {time.time_ns()} && head -c {{megabytes}}000000 /dev/urandom > /srv/large"
 # So long beat may be away: its lock (services/celery_worker/schedule.py), a round, and what a busy machine takes.
 BEAT_AWAY_SECONDS = 15 + 2 + 2
 BEAT_EVERY_SECONDS = 30
@@ -201,8 +202,8 @@ def test_a_release_that_lost_its_controller_after_the_switch_ends_by_itself(
 def test_a_release_that_lost_its_controller_while_images_are_sent_is_undone_by_the_next_run(
     http: httpx.Client, vps: Host, under_load: Load, before: tuple[str, str]
 ) -> None:
-    # Never the same, so that the host does not have it, however often this runs.
-    unsent = build(f"{before[0]}-unsent", before[0], frontend=f"LABEL berth.at={time.time_ns()}")
+    # Never the same, so that the host does not have it, however often this runs; and large, so that it takes a while.
+    unsent = build(f"{before[0]}-unsent", before[0], frontend=LARGE.format(megabytes=150))
     with under_load() as counted:
         controller = start(unsent)
         reached(vps, 'pgrep -f "^docker load" >/dev/null')
@@ -218,9 +219,9 @@ def test_a_release_that_lost_its_controller_while_images_are_sent_is_undone_by_t
 
 
 def test_a_lock_whose_holder_hangs_is_named_and_can_be_broken(
-    http: httpx.Client, vps: Host, before: tuple[str, str], target: str
+    http: httpx.Client, vps: Host, way_in: Path, before: tuple[str, str], target: str
 ) -> None:
-    ask = ["ssh", "-F", f"{STATE}/ssh_config", "-oControlMaster=no", "-oControlPath=none", "vps"]
+    ask = ["ssh", "-F", str(way_in), "-oControlMaster=no", "-oControlPath=none", "server"]
     begin = f"sudo berth-release begin --by ada@laptop {target} && sleep 600"
     holder = subprocess.Popen([*ask, begin], stdout=subprocess.DEVNULL)
     try:
@@ -262,7 +263,7 @@ def little_room(vps: Host, place: str, mebibytes: int) -> Iterator[None]:
 def test_images_that_do_not_fit_are_refused_with_the_disk_s_name(
     place: str, http: httpx.Client, vps: Host, before: tuple[str, str]
 ) -> None:
-    big = build(f"{before[0]}-big", before[0], frontend="USER 0:0\nRUN head -c 20000000 /dev/urandom > /srv/big")
+    big = build(f"{before[0]}-big", before[0], frontend=LARGE.format(megabytes=20))
     with little_room(vps, place, 4):
         code, said = play("release", release=big)
     assert code != 0

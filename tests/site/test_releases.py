@@ -107,7 +107,7 @@ def containers(vps: Host) -> set[str]:
     listed = vps.check_output(
         "docker ps --all --filter label=com.docker.compose.project --format '{{.Label \"com.docker.compose.project\"}}'"
     )
-    return set(listed.split()) - {"berth"}
+    return set(listed.split()) & {"berth-blue", "berth-green"}
 
 
 @pytest.mark.parametrize(

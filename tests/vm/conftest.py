@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.support import ROOT, ssh_host
+from tests.support import ROOT, administrator, ssh_config
 from tests.vm.machine import ADDRESS, KEY, KNOWN_HOSTS
 
 
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    return ssh_host(tmp_path_factory.mktemp("ssh"), ADDRESS, KEY, KNOWN_HOSTS)
+    return administrator(ssh_config(tmp_path_factory.mktemp("ssh"), ADDRESS, KEY, KNOWN_HOSTS))
 
 
 def open_ports(*scan: str) -> set[int]:
