@@ -25,6 +25,7 @@ from tests.support import Mailbox, poll
 ROOT = Path(__file__).resolve().parents[2]
 ALERT_SECONDS = 90
 RESOLVED_SECONDS = 120
+STALE = "berth_backup_last_success_timestamp_seconds"
 TEXTFILE = "/var/lib/berth/metrics/test.prom"
 PROBES = "/opt/berth/monitoring/targets/probes-test.json"
 FAULTS = {"ServiceDown", "WorkerDown", "CertificateExpiresNow", "BackupStale"}
@@ -85,7 +86,9 @@ class Faults:
             ">/dev/null 2>&1 & echo $! > /tmp/soon.pid"
         )
         probe = json.dumps([{"targets": [f"https://outside.{self._zone}/"]}])
-        old = f'berth_backup_last_success_timestamp_seconds{{target="test"}} {time.time() - 2 * 86400}'
+        # Beside the real ones, which say what it means; without that node_exporter takes neither.
+        about = self._vps.check_output(f"grep '^# [A-Z]* {STALE} ' /var/lib/berth/metrics/berth_backup.prom")
+        old = f'{about}\n{STALE}{{target="test"}} {time.time() - 2 * 86400}'
         for place, text in ((PROBES, probe), (TEXTFILE, old)):
             self._vps.check_output("sh -c %s", f"umask 022; echo {shlex.quote(text)} > {place}")
 
