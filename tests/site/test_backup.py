@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
@@ -65,12 +66,13 @@ def store_away(vps: Host, testbed: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("backed_up")
-def test_each_store_has_a_run_that_says_what_is_in_it(vps: Host) -> None:
+def test_each_store_has_a_run_that_says_what_is_in_it(vps: Host, http: httpx.Client) -> None:
+    release = http.get("/").headers["x-berth-release"].split()[0]
     assert all(runs(vps).values())
     for target in ("store", "bucket"):
         found = manifest(vps, target)
         assert (found["target"], found["reason"]) == (target, "schedule")
-        assert found["release"]["release"] == json.loads(vps.check_output("tail -n 1 /opt/berth/releases.jsonl"))["to"]
+        assert found["release"]["release"] == release
         assert {"mongo", "redis", "files"} == set(found["parts"])
         assert found["versions"]["restic"].startswith("0.18")
         assert found["versions"]["redis"].startswith("8.")
