@@ -63,9 +63,10 @@ well
 # A store goes away in the middle: it is given up and told, the others go on.
 begin
 nft "table inet away { chain out { type filter hook output priority 0; ip daddr $store tcp dport 8000 drop; }; }"
-failures=$(journalctl --no-pager --unit=watcher | grep --count 'GET /ping/fail ' || true)
+told() { journalctl --no-pager --unit=watcher | awk '/GET \/ping\/fail /{ n++ } END { print n + 0 }'; }
+failures=$(told)
 go_on
-[ "$(journalctl --no-pager --unit=watcher | grep --count 'GET /ping/fail ')" = $((failures + 1)) ] || fail "the watcher was not told"
+[ "$(told)" = $((failures + 1)) ] || fail "the watcher was not told"
 [ "$(systemctl show --property=Result --value berth-backup)" = exit-code ] || fail "a store that is away was not told"
 says "Target store (rest:http://$store:8000/site)"
 grep --quiet 'last_result{target="store"} 0' /var/lib/berth/metrics/berth_backup.prom || fail "no metric of it"
@@ -82,7 +83,7 @@ umount /var/cache/berth-backup
 cp -a /var/lib/berth-backup /run/kept
 mount -t tmpfs -o size=20k tmpfs /var/lib/berth-backup
 cp -a /run/kept/. /var/lib/berth-backup/
-dd if=/dev/zero of=/var/lib/berth-backup/filler bs=1k 2> /dev/null || true
+if dd if=/dev/zero of=/var/lib/berth-backup/filler bs=1k 2> /dev/null; then fail "the disk did not fill"; fi
 answer=$(berth-backup run 2> /dev/null) && fail "a full disk was not told"
 [[ $answer == *"The disk is full"* ]] || fail "$answer"
 umount /var/lib/berth-backup
