@@ -86,7 +86,7 @@ class Faults:
             ">/dev/null 2>&1 & echo $! > /tmp/soon.pid"
         )
         probe = json.dumps([{"targets": [f"https://outside.{self._zone}/"]}])
-        # In the words of role backup, whose file may stand beside it: node_exporter takes no two accounts of one metric.
+        # In the words of role backup, whose file may stand beside it: node_exporter takes no two texts of one metric.
         about = f"# HELP {STALE} End of the newest run.\n# TYPE {STALE} gauge"
         old = f'{about}\n{STALE}{{target="test"}} {time.time() - 2 * 86400}'
         for place, text in ((PROBES, probe), (TEXTFILE, old)):
