@@ -173,7 +173,7 @@ def test_a_managed_database_gets_the_name_of_each_services_own() -> None:
 def test_redis_users_are_kept_as_digests() -> None:
     users = secrets_of(REDIS_ADMIN_PASSWORD="a long password of mine")["redis"]["users.acl"]
     assert "a long password of mine" not in users
-    assert users.startswith("user default off\n")
+    assert users.startswith("user default off ~* &* +@all\n")
 
 
 def test_monitoring_opens_redis_figures_with_a_password_that_is_in_no_other_place() -> None:
