@@ -63,10 +63,10 @@ molecule: images ## Scenarios of all roles, or of one: make molecule ROLE=docker
 	@$(MAKE) --jobs=2 --output-sync=target $(addprefix molecule-,$(or $(ROLE),$(ROLES)))
 
 molecule-%:
-	@echo "== molecule test: $*"; cd roles/$* && molecule test
+	@echo "== molecule test: $*"; python3 molecule/scenario.py roles/$*
 
 site: images ## The whole site as one scenario: create, converge, idempotence, verify, destroy
-	molecule test
+	@python3 molecule/scenario.py
 
 # TARGETS: bare, site, or the folder of a test bed that runs. KEEP=1 leaves the machines running. DOCKER_BENCH: docs/security.md.
 scan: images ## Other people's scanners on a bare VPS and on one after site.yml, side by side
