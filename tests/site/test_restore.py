@@ -196,9 +196,12 @@ def other(vps: Host, file: str, name: str, value: object) -> Iterator[None]:
 
 
 @contextmanager
-def damaged_pack(outside: Host, how: str) -> Iterator[None]:
-    """Harm the largest pack of the bucket, as a disk or a stranger does."""
-    pack = outside.check_output(f"find {BUCKET}/data -type f -printf '%s %p\\n' | sort -n | tail -n 1 | cut -d' ' -f2")
+def damaged_pack(vps: Host, outside: Host, how: str) -> Iterator[None]:
+    """Harm the largest pack that a new run brought to the bucket, as a disk or a stranger does."""
+    outside.check_output("touch /srv/backup/before")
+    vps.check_output("systemctl start berth-backup.service")
+    brought = f"find {BUCKET}/data -type f -newer /srv/backup/before -printf '%s %p\\n'"
+    pack = outside.check_output(f"{brought} | sort -n | tail -n 1 | cut -d' ' -f2")
     outside.check_output(f"cp {pack} /srv/backup/kept && {how.format(pack=pack)}")
     try:
         yield
@@ -215,7 +218,7 @@ FLIP = (
 
 @pytest.mark.parametrize("how", [TRUNCATE, FLIP], ids=["truncated", "bit-flipped"])
 def test_damage_in_the_store_is_noticed_by_the_drill(vps: Host, outside: Host, how: str) -> None:
-    with damaged_pack(outside, how):
+    with damaged_pack(vps, outside, how):
         code, said = berth_backup(vps, "drill", "--target", "bucket")
     assert code == 1
     assert re.search(r"Run \S+ on target bucket is damaged: .*Take another target", said["reason"]), said

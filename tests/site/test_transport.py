@@ -116,10 +116,16 @@ def test_a_release_needs_no_way_out_brings_only_what_is_new_and_makes_room(http:
         assert vps.run("timeout 2 bash -c 'exec 3<>/dev/tcp/192.0.2.1/9'").rc != 0
         assert re.search(r"tcp \. 9 counter packets [1-9]", vps.check_output("nft list set inet test tried"))
         vps.check_output("nft flush set inet test tried")
+        began = vps.check_output("date +%s")
 
         code, said = play("release", release=small, release_keep=2)
         assert code == 0, said
-        assert "elements" not in vps.check_output("nft list set inet test tried")
+        # Monitoring, log shippers and backups ask for names all the time; the engine would say that it wanted to pull.
+        assert set(re.findall(r"(\w+ \. \d+) counter", vps.check_output("nft list set inet test tried"))) <= {
+            "udp . 53"
+        }
+        engine = vps.check_output("journalctl --unit docker --since @%s --output cat", began)
+        assert not re.search("registry|pull", engine), engine
         sent = counted(vps, "sent")
     assert live(http)[0] == small
     whole = int(vps.check_output(f"docker image inspect --format '{{{{.Size}}}}' {PREFIX}/frontend:{small}"))
