@@ -15,21 +15,24 @@ from collections.abc import Iterable, Iterator
 
 # Colours, and the frame that molecule draws around what its commands say.
 FRAME = re.compile(r"\x1b\[[0-9;]*m|^\s*│ ?", re.MULTILINE)
-STARTS = re.compile(r"(TASK|PLAY|RUNNING HANDLER) |\s*└─ Return code")
-PYTEST = re.compile(r"=+ (FAILURES|ERRORS)")
+TASK = re.compile("(TASK|PLAY|RUNNING HANDLER) ")
+REPORT = re.compile("=+ (FAILURES|ERRORS)|CRITICAL Idempotence")
+# A report may quote plays, so only molecule itself ends one.
+END = re.compile(r"\s*└─ Return code|WARNING +\S+ ➜")
 REASON_LINES = 40
 TOTAL_LINES = 120
 
 
 def failures(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield what each failed task, or pytest, says; the failures that a play foresees are none."""
+    """Yield what each failed task, pytest or the second run says; the failures that a play foresees are none."""
     block: list[str] = []
-    for line in [*lines, "PLAY RECAP"]:
-        if not (STARTS.match(line) or PYTEST.match(line)):
+    for line in [*lines, "└─ Return code"]:
+        report = bool(block and REPORT.match(block[0]))
+        if not END.match(line) and (report or not (TASK.match(line) or REPORT.match(line))):
             block.append(line)
             continue
         foreseen = any(one.startswith("...ignoring") for one in block)
-        if block and PYTEST.match(block[0]):
+        if report:
             yield block
         elif any(re.match("(fatal|failed): ", one) for one in block) and not foreseen:
             yield block[:REASON_LINES]

@@ -25,10 +25,17 @@ PLAYED = """\
 TESTED = """\
   │ test_one.py F
   │ ==== FAILURES ====
+  │ TASK [Ask for room]
+  │ WARNING  root: slow
   │ E   assert 1 == 2
   │ FAILED test_one.py
   └─ Return code: 1 ──
 INFO destroyed
+"""
+CHANGED = """\
+\x1b[31mCRITICAL\x1b[0m Idempotence test failed because of the following tasks:
+*  => base : Write a file
+\x1b[33mWARNING \x1b[0m default ➜ idempotence: An error occurred. Cleaning up.
 """
 
 
@@ -36,9 +43,13 @@ INFO destroyed
     ("said", "wanted"),
     [
         (PLAYED, "TASK [Ask for room]\nfatal: [vps]: FAILED! =>\n    msg: The disk is full.\n"),
-        (TESTED, "==== FAILURES ====\nE   assert 1 == 2\nFAILED test_one.py\n"),
+        (
+            TESTED,
+            "==== FAILURES ====\nTASK [Ask for room]\nWARNING  root: slow\nE   assert 1 == 2\nFAILED test_one.py\n",
+        ),
+        (CHANGED, "CRITICAL Idempotence test failed because of the following tasks:\n*  => base : Write a file\n"),
     ],
-    ids=["task", "pytest"],
+    ids=["task", "pytest", "second run"],
 )
 def test_a_scenario_that_fails_ends_with_the_reason(tmp_path: Path, said: str, wanted: str) -> None:
     (tmp_path / "said").write_text(said)
