@@ -67,6 +67,9 @@ def is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            # The engine may have a port that its user may not: see whether somebody answers there.
+            return probe.connect_ex(("127.0.0.1", port)) != 0
         except OSError:
             return False
     return True
@@ -91,6 +94,8 @@ def choose_port(variable: str, usual: int, other: int) -> int:
     if port is None:
         taken = " and ".join(map(str, candidates))
         raise DemoError(f"Taken on 127.0.0.1: {taken}. Choose a free port with {variable}=<port>.")
+    if port != candidates[0]:
+        print(f"  Port {candidates[0]} is taken on this machine, so the demo takes {port} ({variable}=<port> chooses).")
     STATE.mkdir(mode=0o700, exist_ok=True)
     kept.write_text(str(port))
     return port
