@@ -1,7 +1,7 @@
 """Traces, off until TRACES_ENDPOINT names who collects them.
 
-What follows is all that the rest of a service knows of them. OpenTelemetry's SDK is loaded by shared.spans, and that
-only where traces are on: off costs nothing.
+What follows is all that the rest of a service knows of them. What makes and sends spans is loaded by shared.spans, and
+that only where traces are on: off costs a request nothing.
 """
 
 from collections.abc import Iterator
