@@ -3,9 +3,7 @@ import logging
 import secrets
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -18,7 +16,6 @@ from opentelemetry.instrumentation.redis import RedisInstrumentor
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from outside.otlp import MEDIA_TYPE, TAKEN, read_spans
 from pydantic import SecretStr
 
 from shared import tracing
@@ -26,47 +23,15 @@ from shared.app import new_app
 from shared.logging import JsonFormatter
 from shared.settings import CommonSettings, load_settings
 from shared.spans import Exporter, FromRequests, SpanTracing
+from shared.tests.collector import Collector, collecting
 
 COLLECTOR = "http://127.0.0.1:9/v1/traces"
 
 
-class Collector(ThreadingHTTPServer):
-    """Takes spans, or refuses them while it is away."""
-
-    def __init__(self) -> None:
-        self.spans: list[dict[str, Any]] = []
-        self.away = False
-        super().__init__(("127.0.0.1", 0), Answer)
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1/traces"
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if not self.server.away:
-            self.server.spans += read_spans(body)
-        self.send_response(400 if self.server.away else 200)
-        self.send_header("Content-Type", MEDIA_TYPE)
-        self.end_headers()
-        self.wfile.write(TAKEN)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with collecting() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
