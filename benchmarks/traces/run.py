@@ -3,8 +3,8 @@
 
 usage: run.py [--rounds ROUNDS] [--seconds SECONDS]
 
-Needs `make images` and nothing else. Three edges with a user_service behind each, alike but for their traces, on one Redis, one
-database and one collector. They are asked in turns, so that whatever else the machine does hits all alike.
+Needs `make images` and nothing else. Three edges with a user_service behind each, alike but for their traces, on one
+Redis, one database and one collector. They are asked in turns, so that whatever else the machine does hits all alike.
 """
 
 from __future__ import annotations
