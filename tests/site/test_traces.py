@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +139,15 @@ def test_a_collector_that_is_away_holds_up_no_request_and_is_worth_one_line(
     poll(taken, ARRIVAL_SECONDS, "a line that says that spans are taken again")
     # Each of the service's processes says it once.
     assert len(said("nobody takes our spans")) <= 2
+
+
+def test_only_the_edge_knows_the_token(vps: Host) -> None:
+    assert vps.check_output("stat -c '%a %u' /opt/berth/traefik/dynamic/traces.yml") == "400 10000"
+    [token] = re.findall(
+        r'"Authorization": "Bearer (\w+)"', vps.check_output("cat /opt/berth/traefik/dynamic/traces.yml")
+    )
+    assert vps.run("docker inspect $(docker ps -q) | grep -F %s", token).rc == 1
+    assert vps.run("grep -rF %s /opt/berth/.env /run/berth/secrets", token).rc == 1
 
 
 def test_what_the_collector_was_sent_is_otlp(outside: Host) -> None:
