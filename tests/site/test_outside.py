@@ -55,7 +55,7 @@ def ways(vps: Host, service: str, doors: dict[str, tuple[str, int]]) -> set[str]
 def test_a_container_gets_out_only_to_what_its_work_needs(
     vps: Host, testbed: dict[str, str], service: str, allowed: set[str]
 ) -> None:
-    """From its own network: mail server, authority, collector of traces, the mailbox beside them, and the host itself."""
+    """From its own network: mail, authority, collector of traces, the mailbox beside them, and the host itself."""
     pid = vps.check_output(
         "docker inspect -f '{{.State.Pid}}' $(docker ps -qf label=com.docker.compose.service=%s)", service
     )
