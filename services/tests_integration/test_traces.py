@@ -5,9 +5,12 @@ import secrets
 from typing import Any
 
 import httpx2 as httpx
+import pytest
 
 from shared.tests.collector import Collector
 from tests_integration.conftest import Mailbox, Site, poll
+
+pytestmark = pytest.mark.integration
 
 PASSWORD = "correct horse battery staple"
 EDGE = {"trace": secrets.token_hex(16), "span": secrets.token_hex(8)}
