@@ -150,19 +150,21 @@ class Exporter(OTLPSpanExporter):
         super().__init__(endpoint=endpoint, timeout=SEND_SECONDS)
         self.closing = False
         self._lost = 0
+        self._away = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         # Who is about to end does not wait for each batch.
-        if self.closing and self._lost:
+        if self.closing and self._away:
             return SpanExportResult.FAILURE
         result = super().export([lean(span) for span in spans])
         if result is not SpanExportResult.SUCCESS:
-            if not self._lost:
+            if not self._away:
                 logger.warning("nobody takes our spans at %s: they are dropped until somebody does", self._endpoint)
+            self._away = True
             self._lost += len(spans)
-        elif self._lost:
+        elif self._away:
             logger.info("spans are taken again", extra={"dropped": self._lost})
-            self._lost = 0
+            self._away, self._lost = False, 0
         return result
 
 

@@ -17,6 +17,7 @@ class Collector(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.spans: list[dict[str, Any]] = []
         self.away = False
+        self.asked = 0
         super().__init__(("127.0.0.1", 0), Answer)
 
     @property
@@ -29,6 +30,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked += 1
         if not self.server.away:
             self.server.spans += read_spans(body)
         self.send_response(400 if self.server.away else 200)

@@ -22,10 +22,8 @@ from shared import tracing
 from shared.app import new_app
 from shared.logging import JsonFormatter
 from shared.settings import CommonSettings, load_settings
-from shared.spans import Exporter, FromRequests, SpanTracing
+from shared.spans import FromRequests, SpanTracing
 from shared.tests.collector import Collector, collecting
-
-COLLECTOR = "http://127.0.0.1:9/v1/traces"
 
 
 @pytest.fixture
@@ -76,7 +74,8 @@ def client() -> TestClient:
     async def thing(name: str) -> dict[str, Any]:
         if name == "broken":
             raise RuntimeError(f"{name}: the address ada@example.com was refused")
-        return json.loads(JsonFormatter().format(logging.makeLogRecord({"msg": "asked"})))  # type: ignore[no-any-return]
+        line = json.loads(JsonFormatter().format(logging.makeLogRecord({"msg": "asked"})))
+        return {**line, "sent_along": tracing.active().headers()}
 
     app = new_app(title="Test", prefix="/api", release="1.2.3", lifespan=lifespan)  # type: ignore[arg-type]
     app.include_router(router)
@@ -138,6 +137,7 @@ def test_a_request_continues_the_trace_of_the_edge_and_its_log_lines_name_it(
     active.close()
     [span] = collector.spans
     assert (span["trace"], span["parent"]) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+    assert line["sent_along"] == {"traceparent": f"00-{span['trace']}-{span['span']}-01"}
     assert (line["trace_id"], line["span_id"]) == (span["trace"], span["span"])
     assert (span["name"], span["service"], span["kind"]) == ("GET /things/{name}", "test_service", "server")
     assert span["attributes"] == {
@@ -209,7 +209,12 @@ def test_a_collector_that_is_away_is_worth_one_line_and_its_return_another(
     assert vars(said[1])["dropped"] == 5
 
 
-def test_who_ends_while_the_collector_is_away_waits_for_one_batch_at_most() -> None:
-    exporter = Exporter(COLLECTOR)
-    exporter.closing, exporter._lost = True, 1
+def test_who_ends_while_the_collector_is_away_does_not_try_each_batch(
+    collector: Collector, begin: Callable[[str, float], SpanTracing]
+) -> None:
+    exporter = begin(collector.endpoint, 1)._exporter
+    collector.away = True
     assert exporter.export([]) is SpanExportResult.FAILURE
+    exporter.closing = True
+    assert exporter.export([]) is SpanExportResult.FAILURE
+    assert collector.asked == 1
