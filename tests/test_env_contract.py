@@ -140,6 +140,9 @@ def test_good_values_are_accepted() -> None:
         ("PUBLIC_URL", "http://berth.test", "must be https://"),
         ("MAIL_FROM", "nobody", "holds no mail address"),
         ("MONGO_KEYFILE", "not base64!", "base64"),
+        ("TRACES_ENDPOINT", "collector:4318", "environment_traces_endpoint (in this project: berth_traces_endpoint"),
+        ("TRACES_ENDPOINT", "https://me:token@collector.berth.test/v1/traces", "without a password"),
+        ("TRACES_RATIO", "10", "a number from 0 to 1"),
     ],
 )
 def test_a_bad_value_is_named_with_its_remedy(name: str, value: str, said: str) -> None:

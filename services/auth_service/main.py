@@ -1,5 +1,6 @@
 """Wiring of auth_service: accounts, sign-in, sessions."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,7 @@ from auth_service.routes import PREFIX, router
 from auth_service.service import Auth
 from auth_service.settings import AuthSettings
 from auth_service.store import MongoRedisAuthStore
+from shared import tracing
 from shared.app import new_app
 from shared.clients.cache import open_cache
 from shared.clients.database import open_database
@@ -25,6 +27,7 @@ def create_app(settings: AuthSettings | None = None) -> FastAPI:
     """Build the application; clients open and close in its lifespan."""
     settings = settings or load_settings(AuthSettings)
     configure_logging(SERVICE, settings.log_level, settings.release, settings.colour, settings.environment == "dev")
+    traces = tracing.begin(SERVICE, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -40,6 +43,7 @@ def create_app(settings: AuthSettings | None = None) -> FastAPI:
         await queue.close()
         await cache.aclose()
         database.client.close()
+        await asyncio.to_thread(traces.close)
 
     app = new_app(title="Berth auth service", prefix=PREFIX, release=settings.release, lifespan=lifespan)
     app.state.settings = settings

@@ -8,6 +8,7 @@ import sys
 
 from celery_worker.main import create_app, own_queue
 from celery_worker.settings import WorkerSettings
+from shared import tracing
 from shared.queue import ECHO
 from shared.settings import load_settings
 
@@ -25,6 +26,7 @@ def main(role: str) -> None:
         os.environ["FLOWER_BASIC_AUTH"] = login
         app.start(["--quiet", "flower", "--port=5555", "--address=0.0.0.0"])
     elif role == "worker":
+        tracing.load(settings)
         queues = f"{app.conf.task_default_queue},{own_queue(settings)}"
         app.start(["--quiet", "worker", "--without-mingle", "--without-gossip", f"--queues={queues}"])
     elif role == "ask":

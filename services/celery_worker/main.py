@@ -11,6 +11,7 @@ from redis import Redis
 from celery_worker import metrics, tasks
 from celery_worker.schedule import OneBeat
 from celery_worker.settings import WorkerSettings
+from shared import tracing
 from shared.logging import configure_logging, request_id
 from shared.queue import HEARTBEAT, PURGE_DELIVERIES, REQUEST_ID, new_celery
 
@@ -66,6 +67,8 @@ def create_app(settings: WorkerSettings, service: str = "celery_worker") -> Cele
         configure_logging(service, settings.log_level, settings.release, settings.colour)
 
     signals.setup_logging.connect(log_as_json, weak=False)
+    signals.worker_process_init.connect(lambda **_: tracing.begin(service, settings).trace_tasks(), weak=False)
+    signals.worker_process_shutdown.connect(lambda **_: tracing.active().close(), weak=False)
     signals.task_prerun.connect(_take_request_id)
     signals.heartbeat_sent.connect(_touch_alive)
 

@@ -2,15 +2,16 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.telemetry import TelemetryConfig
 
-from shared import health
+from shared import health, tracing
 from shared.docs import docs_router
 from shared.errors import Problem, install_error_handlers
-from shared.http import RequestEnvelope
+from shared.http import QUIET, RequestEnvelope
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 LifespanSteps = AsyncIterator[None]
@@ -26,6 +27,7 @@ def new_app(title: str, prefix: str, release: str, lifespan: Lifespan) -> FastAP
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=cast(TelemetryConfig, tracing.active().fastapi(QUIET)),
     )
     app.add_middleware(RequestEnvelope)
     install_error_handlers(app)

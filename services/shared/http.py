@@ -21,7 +21,7 @@ SECONDS_LIMIT = 20.0
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 # Asked every few seconds by machines: logged only when they fail.
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class RequestEnvelope:
@@ -117,7 +117,7 @@ class _Exchange:
         status = self.status or 499
         requests_counter(method, route, status).inc()
         seconds_histogram(method, route).observe(seconds)
-        if route not in _QUIET or status >= 400:
+        if route not in QUIET or status >= 400:
             access.log(
                 logging.WARNING if status >= 500 else logging.INFO,
                 "request",

@@ -9,6 +9,8 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
+from shared import tracing
+
 # Of the request that is being answered, or that a task was sent for: every line logged meanwhile carries it.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -46,6 +48,7 @@ class JsonFormatter(logging.Formatter):
         line.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
         if identity := request_id.get():
             line.setdefault("request_id", identity)
+        line.update(tracing.active().ids())
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:

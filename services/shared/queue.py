@@ -4,11 +4,13 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
 
+from shared import tracing
 from shared.logging import request_id
 
 logger = logging.getLogger("queue")
@@ -62,8 +64,9 @@ def new_celery(broker: str, backend: str | None = None) -> Celery:
 
 
 def _stamp(headers: dict[str, Any], **_: Any) -> None:
-    """Write on a message when it was sent, so that its age shows while it waits."""
+    """Write on a message when it was sent, so that its age shows while it waits, and in which trace."""
     headers["sent_at"] = time.time()
+    headers.update(tracing.active().headers())
 
 
 class TaskQueue:
@@ -77,16 +80,18 @@ class TaskQueue:
         """Hand a task to the broker, or raise QueueUnavailable within seconds."""
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._executor, self._send, task, arguments, {REQUEST_ID: request_id.get()})
+            await loop.run_in_executor(self._executor, copy_context().run, self._send, task, arguments)
         except (OperationalError, OSError) as error:
             logger.error("the broker took no task", extra={"task": task}, exc_info=error)
             raise QueueUnavailable(task) from error
         logger.info("task sent", extra={"task": task})
 
-    def _send(self, task: str, arguments: dict[str, Any], headers: dict[str, str]) -> None:
+    def _send(self, task: str, arguments: dict[str, Any]) -> None:
+        headers = {REQUEST_ID: request_id.get()}
         # Once more, as the connection may be from before a restart of the broker. Not longer: a person waits.
         # The arguments hold links that work like passwords: they are for the worker, not for its monitors.
-        self._app.send_task(task, kwargs=arguments, kwargsrepr="{...}", headers=headers, retry_policy=_ONCE_MORE)
+        with tracing.active().sending(task):
+            self._app.send_task(task, kwargs=arguments, kwargsrepr="{...}", headers=headers, retry_policy=_ONCE_MORE)
 
     async def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,16 +1,22 @@
 """Settings every service has, and how they are read: environment first, then files in /run/secrets."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SECRETS_DIRECTORY = Path("/run/secrets")
 
 SIGNING_KEY_HINT = (
     "JWT_SECRET_KEY must be a secret of your own with at least 32 characters; make one with `openssl rand -hex 32`."
+)
+_COLLECTOR = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[1-9]\d{0,4})?(/[A-Za-z0-9._~/-]+)")
+_COLLECTOR_HINT = (
+    "must be where a collector takes OTLP over HTTP, with its path and without a password,"
+    " such as https://collector.your-company.net:4318/v1/traces."
 )
 _EXAMPLE_WORDS = ("change", "replace", "example", "insert", "secret", "default")
 
@@ -20,6 +26,13 @@ def _check_signing_key(value: SecretStr) -> SecretStr:
     key = value.get_secret_value()
     if len(key) < 32 or len(set(key)) < 8 or any(word in key.lower() for word in _EXAMPLE_WORDS):
         raise ValueError(SIGNING_KEY_HINT)
+    return value
+
+
+def _check_collector(value: str) -> str:
+    """Refuse an address that no span would ever arrive at."""
+    if value and not _COLLECTOR.fullmatch(value):
+        raise ValueError(_COLLECTOR_HINT)
     return value
 
 
@@ -43,6 +56,10 @@ class CommonSettings(BaseSettings):
     public_url: str = "http://localhost:5173"
     mongo_uri: SecretStr
     redis_uri: SecretStr
+    # Where traces go; empty for none.
+    traces_endpoint: Annotated[str, AfterValidator(_check_collector)] = ""
+    # How many of the requests are traced, from 0 to 1, where nobody before us has decided.
+    traces_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     @property
     def site(self) -> str:

@@ -16,6 +16,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from shared.tests.collector import Collector, collecting
+
 HERE = Path(__file__).parent
 KEY = secrets.token_hex(32)
 
@@ -136,6 +138,12 @@ class Program:
         self.process.wait()
 
 
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    with collecting() as server:
+        yield server
+
+
 @dataclass
 class Site:
     auth: str
@@ -152,7 +160,11 @@ class Site:
 
 @pytest.fixture(scope="session")
 def site(
-    redis: Container, mongo: Container, mailbox: Mailbox, tmp_path_factory: pytest.TempPathFactory
+    redis: Container,
+    mongo: Container,
+    mailbox: Mailbox,
+    collector: Collector,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     logs = tmp_path_factory.mktemp("logs")
     passwords = {"auth_service": "auth-test", "user_service": "user-test", "celery_worker": "worker-test"}
@@ -169,6 +181,7 @@ def site(
             "JWT_SECRET_KEY": KEY,
             "MONGO_URI": f"mongodb://127.0.0.1:{mongo.port}/{databases[service]}?directConnection=true",
             "REDIS_URI": f"redis://{service}:{passwords[service]}@127.0.0.1:{redis.port}/0",
+            "TRACES_ENDPOINT": collector.endpoint,
             **more,
         }
         name = "-".join([service, *words])

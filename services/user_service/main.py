@@ -1,10 +1,12 @@
 """Wiring of user_service: profiles."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from shared import tracing
 from shared.app import new_app
 from shared.clients.cache import open_cache
 from shared.clients.database import open_database
@@ -23,6 +25,7 @@ def create_app(settings: UserSettings | None = None) -> FastAPI:
     """Build the application; clients open and close in its lifespan."""
     settings = settings or load_settings(UserSettings)
     configure_logging(SERVICE, settings.log_level, settings.release, settings.colour, settings.environment == "dev")
+    traces = tracing.begin(SERVICE, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -34,6 +37,7 @@ def create_app(settings: UserSettings | None = None) -> FastAPI:
         yield
         await cache.aclose()
         database.client.close()
+        await asyncio.to_thread(traces.close)
 
     app = new_app(title="Berth user service", prefix=PREFIX, release=settings.release, lifespan=lifespan)
     app.state.settings = settings

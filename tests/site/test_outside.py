@@ -21,7 +21,7 @@ def test_the_same_over_ipv6(outside: Host, testbed: dict[str, str]) -> None:
     assert open_ports(outside, "-6", "-p-", testbed["vps_address6"]) == {22, 80, 443}
 
 
-@pytest.mark.parametrize("port", [27017, 6379, 8000, 8080, 8082, 5555, 9090, 9093, 9100])
+@pytest.mark.parametrize("port", [27017, 6379, 8000, 8080, 8082, 4318, 5555, 9090, 9093, 9100])
 def test_a_backend_port_is_closed(outside: Host, testbed: dict[str, str], port: int) -> None:
     assert outside.run("curl -s --connect-timeout 2 telnet://%s:%s", testbed["vps_address"], str(port)).rc != 0
 
@@ -49,13 +49,13 @@ def ways(vps: Host, service: str, doors: dict[str, tuple[str, int]]) -> set[str]
         ("beat", set()),
         ("celery_worker", {"mail", "DNS"}),
         ("alertmanager", {"mail", "DNS"}),
-        ("traefik_a", {"certificates", "DNS"}),
+        ("traefik_a", {"certificates", "traces", "DNS"}),
     ],
 )
 def test_a_container_gets_out_only_to_what_its_work_needs(
     vps: Host, testbed: dict[str, str], service: str, allowed: set[str]
 ) -> None:
-    """From its own network: the mail server, the authority, the web mailbox beside them, and the host itself."""
+    """From its own network: mail, authority, collector of traces, the mailbox beside them, and the host itself."""
     pid = vps.check_output(
         "docker inspect -f '{{.State.Pid}}' $(docker ps -qf label=com.docker.compose.service=%s)", service
     )
@@ -65,6 +65,7 @@ def test_a_container_gets_out_only_to_what_its_work_needs(
     doors = {
         "mail": (beside, 1025),
         "certificates": (beside, 14000),
+        "traces": (beside, 4318),
         "DNS": (beside, 53),
         "the mailbox": (beside, 1080),
         "the host's SSH": (gateway, 22),

@@ -30,7 +30,13 @@ EXAMPLE = re.compile(r"example\.(com|net|org)\b|\.example\b|change.?me|replace.?
 HOST_NAME = re.compile(r"^(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$")
 
 # Values that more than one role needs have a name of their own in the inventories.
-JOINED = {"BERTH_DOMAIN": "berth_domain", "SMTP_HOST": "berth_smtp_host", "MAIL_FROM": "berth_mail_from"}
+JOINED = {
+    "BERTH_DOMAIN": "berth_domain",
+    "SMTP_HOST": "berth_smtp_host",
+    "MAIL_FROM": "berth_mail_from",
+    "TRACES_ENDPOINT": "berth_traces_endpoint",
+    "TRACES_RATIO": "berth_traces_ratio",
+}
 
 
 def _role_variable(name: str) -> str:
@@ -82,6 +88,13 @@ def _wrong_form(values: dict[str, str]) -> list[str]:
         problems.append(f"{_where('REDIS_URI')} must read redis://user:password@host:port/0 or rediss://...")
     if values["MAIL_FROM"] and not re.search(r"[^@\s<]+@[^@\s>]+", values["MAIL_FROM"]):
         problems.append(f"{_where('MAIL_FROM')} holds no mail address.")
+    if values["TRACES_ENDPOINT"] and not re.match(r"^https?://[^/?#@\s]+/[^?#@\s]+$", values["TRACES_ENDPOINT"]):
+        problems.append(
+            f"{_where('TRACES_ENDPOINT')} must be where a collector takes OTLP over HTTP, with its path and without a"
+            " password, such as https://collector.your-company.net:4318/v1/traces."
+        )
+    if not re.match(r"^(0(\.\d+)?|1(\.0+)?)$", values["TRACES_RATIO"]):
+        problems.append(f"{_where('TRACES_RATIO')} must be a number from 0 to 1.")
     if values["MONGO_KEYFILE"] and not re.match(r"^[A-Za-z0-9+/=]{6,1024}$", values["MONGO_KEYFILE"]):
         problems.append(f"{_where('MONGO_KEYFILE')} must be 6 to 1024 characters of base64. {_remedy('MONGO_KEYFILE')}")
     return problems
