@@ -145,7 +145,6 @@ class Deploy:
         self._note(colour=side.colour)
         self._gates(side, live, target, who.verb)
         self._switch(side, live, target)
-        self._note(phase="switched", switched=time.time())
         return {
             "changed": True,
             "from": live.signature if live else "nothing",
@@ -283,6 +282,7 @@ class Deploy:
         with self._step("switch"):
             # In this order: whenever the host goes down in between, the colour that the edge leads to comes back.
             side.set_restart("unless-stopped")
+            self._note(switched=time.time())
             self.edge.switch(target)
             self._confirm(target)
             if live:

@@ -175,6 +175,7 @@ class Records:
             "colour": who.colour,
             "result": result,
             "seconds": round(time.time() - who.began, 1),
+            "seconds_since_switch": round(time.time() - who.switched, 1) if who.switched else None,
             "reason": reason,
             "steps": who.steps,
         }
