@@ -1,8 +1,8 @@
-"""Wait until an edge has no client left. Arguments: container, address of its figures, how many seconds at most.
+"""Wait until an edge has no client left, then end it and remove its container.
 
+Arguments: container, address of its figures, how many seconds at most, how many seconds what then still runs has.
 HTTP/3's connections are in no figure, and the edge cuts them when it stops. One that rests loses nothing by that, so
 the edge stops in a moment in which none is heard of; after the time is up, such a moment may be short.
-Standard output: how many connections are left.
 """
 
 import re
@@ -13,11 +13,11 @@ import urllib.request
 from pathlib import Path
 
 # Without a datagram for so long, nobody waits for an answer over HTTP/3; or hardly anybody, when the time is up.
-QUIET_SECONDS, SHORT_SECONDS = 5, 0.5
+QUIET_SECONDS, SHORT_SECONDS = 5, 0.2
 # So much longer a short moment is waited for.
 MORE_SECONDS = 15
 
-container, address, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+container, address, seconds, grace = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4]
 process = subprocess.check_output(["docker", "inspect", "--format={{.State.Pid}}", container], text=True).strip()
 
 
@@ -37,14 +37,11 @@ def datagrams() -> int:
 
 end = time.monotonic() + seconds
 count, heard = 0, float("-inf")
-while True:
-    now = time.monotonic()
+while (now := time.monotonic()) < end + MORE_SECONDS:
     if (new := datagrams()) != count:
         count, heard = new, now
-    left = open_connections() if now < end else 0
-    if not left and now - heard >= (QUIET_SECONDS if now < end else SHORT_SECONDS):
+    if now - heard >= (QUIET_SECONDS if now < end else SHORT_SECONDS) and (now > end or not open_connections()):
         break
-    if now > end + MORE_SECONDS:
-        break
-    time.sleep(0.25 if now < end else 0.05)
-sys.exit(print(f"{open_connections():.0f}"))
+    time.sleep(0.25 if now < end else 0.02)
+subprocess.run(["docker", "stop", "--time", grace, container], check=True, stdout=subprocess.DEVNULL)
+subprocess.run(["docker", "rm", container], check=True, stdout=subprocess.DEVNULL)
