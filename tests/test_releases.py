@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from berth_release.deploy import Deploy
 from berth_release.edge import Edge, Live
 from berth_release.records import Records, Run, is_alive
 from berth_release.settings import Refused, Settings, stuck
-from tests.support import ROOT
+from tests.support import ROOT, poll
 
 ROLE = ROOT / "roles/stack"
 BLUE = Live("1.0", "blue", "f1")
@@ -234,12 +235,24 @@ def test_whoever_follows_a_run_reads_how_it_ended(settings: Settings, edge: Edge
     deploy = Deploy(settings, edge, Records(settings))
     unit.tell_ended("good", {"changed": True})
     assert deploy.finish("good") == {"changed": True}
+    assert unit.judgement("good") == ""
     unit.tell_ended("bad", Refused("It does worse.", "berth-green-beat-1", ["last words"]))
     with pytest.raises(Refused, match="It does worse") as refused:
         deploy.finish("bad")
     assert (refused.value.guilty, refused.value.lines) == ("berth-green-beat-1", ["last words"])
     with pytest.raises(Refused, match="This run has lost its lock"):
         deploy.finish("unknown")
+
+
+def test_an_objection_that_comes_too_late_says_so(watched_run: tuple[Deploy, Run]) -> None:
+    deploy, who = watched_run
+    # The program is at work, and ends well without having heard.
+    with deploy.records.guarded():
+        objecting = ThreadPoolExecutor().submit(deploy.undo, who.id, "It is not well from outside.")
+        poll(lambda: unit.judgement(who.id), 10, "the objection")
+        unit.tell_ended(who.id, {"changed": True})
+        deploy.records.end()
+    assert "stayed live" in objecting.result(timeout=10)["note"]
 
 
 def metrics(colour: str, fine: int, failed: int, slow: int) -> str:

@@ -86,10 +86,10 @@ class Deploy:
 
     def undo(self, run_id: str, reason: str) -> dict[str, Any]:
         """Go back to what was live before, because the controller says so."""
-        unit.judge(run_id, reason)
         who = self.records.current()
         if who is None or who.id != run_id:
             return {"changed": False}
+        unit.judge(run_id, reason)
         # The program, if it runs, is the one that goes back.
         with self.records.guarded(wait=True):
             who = self.records.current()
