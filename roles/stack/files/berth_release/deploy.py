@@ -96,8 +96,8 @@ class Deploy:
             if who and who.id == run_id:
                 self._undo(who, Refused(reason))
         with suppress(Refused):
-            unit.ended(run_id)
-            return {"changed": True, "note": "It has stayed live all the same: this was said too late."}
+            if unit.ended(run_id):
+                return {"changed": True, "note": "It has stayed live all the same: this was said too late."}
         return {"changed": True}
 
     def settle(self) -> dict[str, Any]:
