@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIL_SECONDS = 60
+PLAY_SECONDS = 240
+# What an operator reads, without colours.
+PLAIN = {**os.environ, "ANSIBLE_FORCE_COLOR": "false"}
 Found = TypeVar("Found")
 
 # Debian's Chromium, without the parts that would ask hosts of its maker.
@@ -40,6 +45,19 @@ def poll(ask: Callable[[], Found | None], seconds: float, what: str) -> Found:
             pytest.fail(f"{what}: not within {seconds:.0f} s")
         time.sleep(0.3)
     return found
+
+
+def playbook(verb: str, **variables: object) -> list[str]:
+    """Return an operator's command: one of ansible/, on the test bed."""
+    return ["ansible-playbook", f"ansible/{verb}.yml", "-i", "inventories/demo", "-e", json.dumps(variables)]
+
+
+def operate(command: list[str]) -> tuple[int, str]:
+    """Run a playbook; return its status and what an operator reads, without the line breaks of YAML."""
+    done = subprocess.run(
+        command, cwd=ROOT, env=PLAIN, capture_output=True, text=True, timeout=PLAY_SECONDS, check=False
+    )
+    return done.returncode, re.sub(r"\s+", " ", done.stdout + done.stderr)
 
 
 def ssh_config(folder: Path, address: str, key: Path, known_hosts: Path) -> Path:

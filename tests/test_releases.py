@@ -7,20 +7,22 @@ import json
 import os
 import re
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import yaml
 from jinja2 import Environment, FileSystemLoader
 
-from berth_release import watch
+from berth_release import unit, watch
 from berth_release.deploy import Deploy
 from berth_release.edge import Edge, Live
-from berth_release.records import Records, is_alive
+from berth_release.records import Records, Run, is_alive
 from berth_release.settings import Refused, Settings, stuck
-from tests.support import ROOT
+from tests.support import ROOT, poll
 
 ROLE = ROOT / "roles/stack"
 BLUE = Live("1.0", "blue", "f1")
@@ -44,6 +46,12 @@ def settings(tmp_path: Path) -> Settings:
     for name in ("routes.yml", "maintenance.yml"):
         (settings.releases / name).write_text(jinja.get_template(f"opt/berth/releases/{name}.j2").render(values))
     return settings
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run and its controller talk to each other."""
+    monkeypatch.setattr(unit, "FOLDER", tmp_path / "run")
 
 
 @pytest.fixture
@@ -166,11 +174,13 @@ def test_a_release_that_is_live_stays_live_though_the_history_cannot_be_written(
     deploy = Deploy(settings, edge, records)
     edge.switch(GREEN)
     who = records.save(records.begin("release", GREEN.release, "ada", vars(BLUE)), colour=GREEN.colour)
-    monkeypatch.setattr(deploy, "_watch", lambda _: None)
     monkeypatch.setattr(deploy, "_retire", lambda _: None)
     # A folder in its place, as no disk can be filled for a test of this size.
     settings.history.mkdir()
-    with pytest.raises(Refused, match=rf"Release {GREEN.release} is live, but the history does not say so"):
+    why = rf"Release {GREEN.release} is live, but the history does not say so"
+    with pytest.raises(Refused, match=why):
+        deploy._end(who, "")
+    with pytest.raises(Refused, match=why):
         deploy.finish(who.id)
     assert records.current() is None
     assert edge.live() == GREEN
@@ -180,6 +190,69 @@ def test_a_release_that_is_live_stays_live_though_the_history_cannot_be_written(
     assert deploy._nothing_to_do(who, GREEN)["changed"]
     assert records.were_live() == [GREEN.release]
     assert not deploy._nothing_to_do(who, GREEN)["changed"]
+
+
+@pytest.fixture
+def watched_run(edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> tuple[Deploy, Run]:
+    """A release that everybody has been led to, after its watch, with nobody to hear from."""
+    records = Records(settings)
+    edge.switch(GREEN)
+    who = records.begin("release", GREEN.release, "ada", vars(BLUE))
+    who = records.save(who, colour=GREEN.colour, phase="watch", session="1:1")
+    monkeypatch.setattr("berth_release.deploy.edge_addresses", list)
+    monkeypatch.setattr(Deploy, "_compare", lambda *_: None)
+    return Deploy(replace(settings, watch_seconds=0, smoke_seconds=60), edge, records), who
+
+
+def test_a_watched_release_stays_though_its_controller_is_gone_and_the_history_says_so(
+    watched_run: tuple[Deploy, Run],
+) -> None:
+    deploy, who = watched_run
+    assert deploy._watch(who) == "Nobody looked from outside: its controller was gone."
+
+
+def test_a_watched_release_waits_for_its_controller_who_may_be_of_another_opinion(
+    watched_run: tuple[Deploy, Run],
+) -> None:
+    deploy, who = watched_run
+    there = replace(who, session="")
+    Timer(1, unit.judge, (who.id, "It is not well from outside.")).start()
+    with pytest.raises(Refused, match="not well from outside"):
+        deploy._watch(there)
+    unit.judge(who.id, "")
+    assert deploy._watch(there) == ""
+
+
+def test_a_release_whose_program_was_killed_is_nobody_elses_turn_though_its_controller_is_there(
+    watched_run: tuple[Deploy, Run],
+) -> None:
+    deploy, who = watched_run
+    assert not deploy._is_waited_for(replace(who, session=""))
+    assert deploy._is_waited_for(replace(who, session="", phase="begun"))
+
+
+def test_whoever_follows_a_run_reads_how_it_ended(settings: Settings, edge: Edge) -> None:
+    deploy = Deploy(settings, edge, Records(settings))
+    unit.tell_ended("good", {"changed": True})
+    assert deploy.finish("good") == {"changed": True}
+    assert unit.judgement("good") == ""
+    unit.tell_ended("bad", Refused("It does worse.", "berth-green-beat-1", ["last words"]))
+    with pytest.raises(Refused, match="It does worse") as refused:
+        deploy.finish("bad")
+    assert (refused.value.guilty, refused.value.lines) == ("berth-green-beat-1", ["last words"])
+    with pytest.raises(Refused, match="This run has lost its lock"):
+        deploy.finish("unknown")
+
+
+def test_an_objection_that_comes_too_late_says_so(watched_run: tuple[Deploy, Run]) -> None:
+    deploy, who = watched_run
+    # The program is at work, and ends well without having heard.
+    with deploy.records.guarded():
+        objecting = ThreadPoolExecutor().submit(deploy.undo, who.id, "It is not well from outside.")
+        poll(lambda: unit.judgement(who.id), 10, "the objection")
+        unit.tell_ended(who.id, {"changed": True})
+        deploy.records.end()
+    assert "stayed live" in objecting.result(timeout=10)["note"]
 
 
 def metrics(colour: str, fine: int, failed: int, slow: int) -> str:

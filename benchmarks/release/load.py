@@ -228,6 +228,7 @@ def summary(results: list[Result]) -> dict[str, object]:
         "kinds": kinds,
         "releases": sorted({result.release for result in results if result.release not in ("", CLOSED)}),
         "errors": [f"{result.at:.1f} {result.kind}: {result.error}" for result in results if result.error][:50],
+        "failed_at": [round(result.at, 1) for result in results if result.error],
         # For whoever wants times by phase: second -> milliseconds of the short ones.
         "by_second": _by_second(short),
     }

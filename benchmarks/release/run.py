@@ -92,6 +92,17 @@ print("sent", n, flush=True)
 
 
 SLOW = "s/^async def _profiles(request: Request) -> Profiles:/&\\n    import asyncio\\n    await asyncio.sleep(0.3)/"
+CALL = "claims, known = await self._identify(access_token)"
+PROBE = "release-probe@berth.invalid"
+
+
+def late(change: str) -> str:
+    """Return lines that make user_service bad to everybody but the probe, which the smoke test uses."""
+    only = f'if claims.email != "{PROBE}": {change}'
+    edit = f"sed -i 's/^        {CALL}/&\\n        {only}/' /app/user_service/service.py"
+    return f"USER 0:0\nRUN {edit}\nUSER 10002:10002"
+
+
 # name -> service -> further lines of its Dockerfile
 BAD = {
     "crash": {"user_service": 'ENTRYPOINT ["python3", "-c", "raise SystemExit(\'this release is broken\')"]'},
@@ -99,6 +110,8 @@ BAD = {
     "wrong": {"frontend": "USER 0:0\nRUN rm -r /srv/frontend/assets\nUSER 10004:10004"},
     "schema": {"auth_service": "LABEL berth.schema=\"python3 -c 'raise SystemExit(3)'\""},
     "slow": {"user_service": f"USER 0:0\nRUN sed -i '{SLOW}' /app/user_service/routes.py\nUSER 10002:10002"},
+    "late-errors": {"user_service": late("raise RuntimeError")},
+    "late-slow": {"user_service": late('await __import__("asyncio").sleep(0.4)')},
 }
 
 
@@ -150,7 +163,9 @@ def refused(bed: Bed, name: str) -> float:
     took = time.monotonic() - began
     last = bed.history()[-1]
     got_through = last["result"] == "live" or bed.live() != before
-    print(f"{name}: {'GOT THROUGH' if got_through else last['reason']} ({took:.0f} s)", flush=True)
+    led = last["seconds_since_switch"]
+    says = "GOT THROUGH" if got_through else last["reason"]
+    print(f"| {name} | {took:.0f} | {last['seconds']:.0f} | {led or 'not led there'} | {says} |", flush=True)
     return took
 
 
@@ -265,6 +280,8 @@ def main() -> None:
     )
     for name in BAD if asked.bad else ():
         build_bad(bed.live()[0], name)
+    if asked.bad:
+        print("| release | s from the command | s from the lock | s since the switch | reason |\n|---|---|---|---|---|")
     took: list[float] = []
     spans: list[tuple[float, float]] = []
     time.sleep(PAUSE_SECONDS)
@@ -325,6 +342,8 @@ def report(counted: dict[str, Any], spans: list[tuple[float, float]], took: list
     for second, times in counted["by_second"].items():
         during = any(began <= int(second) <= ended for began, ended in spans)
         (within if during else between).extend(times)
+    failed = [sum(began <= at <= ended for at in counted["failed_at"]) for began, ended in spans]
+    lines += ["", f"failed in each: {', '.join(map(str, failed))}"]
     lines += ["", "| short requests on kept connections | p50 ms | p99 ms |", "|---|---|---|"]
     for title, times in {"during a release": within, "between releases": between}.items():
         ordered = sorted(times) or [0.0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -15,30 +14,18 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from tests.support import ROOT, Visitor, poll
+from tests.support import ROOT, Visitor, operate, playbook, poll
 
 SERVICES = ("auth_service", "user_service", "celery_worker", "frontend")
-PLAY_SECONDS = 240
 PREFIX = "localhost/berth"
 
 
-def command(playbook: str, **variables: object) -> list[str]:
-    extra = json.dumps({"release_watch_seconds": 5, "stack_drain_seconds": 2, **variables})
-    return ["ansible-playbook", f"ansible/{playbook}.yml", "-i", "inventories/demo", "-e", extra]
+def command(verb: str, **variables: object) -> list[str]:
+    return playbook(verb, **{"release_watch_seconds": 5, "stack_drain_seconds": 2, **variables})
 
 
-def play(playbook: str, **variables: object) -> tuple[int, str]:
-    done = subprocess.run(
-        command(playbook, **variables),
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
-        capture_output=True,
-        text=True,
-        timeout=PLAY_SECONDS,
-        check=False,
-    )
-    # As an operator reads it, without the line breaks of YAML.
-    return done.returncode, re.sub(r"\s+", " ", done.stdout + done.stderr)
+def play(verb: str, **variables: object) -> tuple[int, str]:
+    return operate(command(verb, **variables))
 
 
 def live(http: httpx.Client) -> tuple[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.site.test_releases import PLAY_SECONDS, build, command, live
-from tests.support import ROOT
+from tests.site.test_releases import build, command, live
+from tests.support import operate
 
 
 @pytest.fixture
@@ -38,17 +36,8 @@ def touched(container: str) -> str:
 
 def release_both(inventory: Path, name: str) -> tuple[int, list[str]]:
     """Return what an operator reads, one part for each host."""
-    done = subprocess.run(
-        [*command("release", release=name), "-i", str(inventory)],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
-        capture_output=True,
-        text=True,
-        timeout=PLAY_SECONDS,
-        check=False,
-    )
-    plays = re.sub(r"\s+", " ", done.stdout + done.stderr).split("PLAY [Release]")[1:]
-    return done.returncode, plays
+    code, said = operate([*command("release", release=name), "-i", str(inventory)])
+    return code, said.split("PLAY [Release]")[1:]
 
 
 def test_hosts_are_released_one_after_the_other_and_the_first_that_refuses_ends_it(

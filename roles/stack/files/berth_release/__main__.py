@@ -1,9 +1,11 @@
 """berth-release: what Ansible asks a host to do about releases. Answers with one JSON object on standard output.
 
 berth-release begin --by NAME [--verb rollback] [--force] [--break-lock] [RELEASE]
-berth-release start RUN             gates, switch, confirmation
-berth-release finish RUN            watch, drain, end of the old colour
+berth-release start RUN             have it done; returns once everybody is led to it
+berth-release finish RUN            it is well from outside; returns at its end
 berth-release undo RUN --reason WHY
+berth-release run RUN               what start has done, in a unit of its own: gates, switch, watch, end of the old
+berth-release settle                finish or undo what was cut off
 berth-release maintenance on|off [--allow ADDRESS]...
 berth-release upgrade --by NAME --seconds N SERVICE=IMAGE...
 berth-release status
@@ -35,7 +37,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     begin.add_argument("--force", action="store_true")
     begin.add_argument("--break-lock", action="store_true")
     begin.add_argument("release", nargs="?", default="")
-    for name in ("start", "finish", "undo"):
+    for name in ("start", "run", "finish", "undo"):
         verb = verbs.add_parser(name)
         verb.add_argument("run")
     verbs.choices["undo"].add_argument("--reason", required=True)
@@ -46,6 +48,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     upgrade.add_argument("--by", required=True)
     upgrade.add_argument("--seconds", type=int, required=True)
     upgrade.add_argument("images", nargs="+")
+    verbs.add_parser("settle")
     verbs.add_parser("status")
     return parser.parse_args(argv)
 
@@ -66,10 +69,14 @@ def answer_of(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
             return deploy.begin(asked.verb, asked.release, asked.by, asked.force, asked.break_lock)
         case "start":
             return deploy.start(asked.run)
+        case "run":
+            return deploy.run(asked.run)
         case "finish":
             return deploy.finish(asked.run)
         case "undo":
             return deploy.undo(asked.run, asked.reason)
+        case "settle":
+            return deploy.settle()
         case "maintenance":
             return deploy.maintenance(asked.state == "on", asked.allow)
         case "upgrade":

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from berth_release import watch
+from berth_release import unit, watch
 from berth_release.edge import OPERATOR_HEADER, Edge, Live
 from berth_release.engine import (
     LAST_LINES,
@@ -25,7 +25,7 @@ from berth_release.engine import (
     stop_colour,
 )
 from berth_release.probe import Visit, Wrong
-from berth_release.records import Records, Run, is_alive, now, write
+from berth_release.records import Records, Run, boot, is_alive, now, write
 from berth_release.settings import COLOURS, IMAGES, Refused, Settings, other, stuck
 
 # Nobody can own an address under .invalid, so nobody else can verify this account.
@@ -47,7 +47,7 @@ class Deploy:
     def begin(self, verb: str, release: str, by: str, force: bool, break_lock: bool) -> dict[str, Any]:
         """Take the lock. What somebody else left half done is finished or undone first."""
         with self.records.guarded():
-            settled = self._settle(break_lock)
+            settled = self._free(break_lock)
             release = release or self._previous()
             marked = self.records.rolled_back()
             if release in marked and not force:
@@ -57,34 +57,56 @@ class Deploy:
                 )
             live = self.edge.live()
             who = self.records.begin(verb, release, by, vars(live) if live else {})
+            unit.clear()
             return {"changed": bool(settled), "run": who.id, "release": release, "settled": settled}
 
     def start(self, run_id: str) -> dict[str, Any]:
-        """Everything up to the switch and its confirmation; the controller then looks from outside."""
+        """Have it done. Return when the edge leads there; it is watched to its end, whoever else looks."""
+        self._mine(run_id)
+        unit.launch(run_id)
+        return unit.switched(run_id) or self._outcome(run_id)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """All of it, from the gates to the end of the old colour. Asks the controller for nothing but its opinion."""
         with self.records.guarded():
             who = self._mine(run_id)
             with self._or_undo(who):
-                return self._start(who)
+                started = self._start(who)
+                unit.tell_switched(run_id, started)
+                unit.ready()
+                if "already" in started:
+                    return started
+                note = self._watch(self._mine(run_id))
+            return self._end(self._mine(run_id), note)
 
     def finish(self, run_id: str) -> dict[str, Any]:
-        """The watch, and the end of the old colour."""
-        with self.records.guarded():
-            who = self._mine(run_id)
-            with self._or_undo(who):
-                self._watch(who)
-            self._retire(self._mine(run_id))
-            who = self._mine(run_id)
-            self._ended_live(who)
-            return {"changed": True, "steps": who.steps, "seconds": round(time.time() - who.began, 1)}
+        """The controller has looked from outside, and all was well. Return how the watch ended."""
+        unit.judge(run_id, "")
+        return self._outcome(run_id)
 
     def undo(self, run_id: str, reason: str) -> dict[str, Any]:
         """Go back to what was live before, because the controller says so."""
-        with self.records.guarded():
+        who = self.records.current()
+        if who is None or who.id != run_id:
+            return {"changed": False}
+        unit.judge(run_id, reason)
+        # The program, if it runs, is the one that goes back.
+        with self.records.guarded(wait=True):
             who = self.records.current()
-            if who is None or who.id != run_id:
+            if who and who.id == run_id:
+                self._undo(who, Refused(reason))
+        with suppress(Refused):
+            if unit.ended(run_id):
+                return {"changed": True, "note": "It has stayed live all the same: this was said too late."}
+        return {"changed": True}
+
+    def settle(self) -> dict[str, Any]:
+        """Finish or undo what was cut off: after the program was ended, or the host has started again."""
+        with self.records.guarded(wait=True):
+            who = self.records.current()
+            if who is None or self._is_waited_for(who):
                 return {"changed": False}
-            self._undo(who, Refused(reason))
-            return {"changed": True}
+            return {"changed": True, "settled": self._settle(who)}
 
     def maintenance(self, on: bool, addresses: list[str]) -> dict[str, Any]:
         """Close the site to everybody but operators, or open it again."""
@@ -123,7 +145,6 @@ class Deploy:
         self._note(colour=side.colour)
         self._gates(side, live, target, who.verb)
         self._switch(side, live, target)
-        self._note(phase="switched")
         return {
             "changed": True,
             "from": live.signature if live else "nothing",
@@ -261,6 +282,7 @@ class Deploy:
         with self._step("switch"):
             # In this order: whenever the host goes down in between, the colour that the edge leads to comes back.
             side.set_restart("unless-stopped")
+            self._note(switched=time.time())
             self.edge.switch(target)
             self._confirm(target)
             if live:
@@ -290,42 +312,67 @@ class Deploy:
             finally:
                 visitor.close()
 
-    def _watch(self, who: Run) -> None:
-        """Compare what the edge counts with what it counted before the switch."""
-        if who.verb == "rollback" or not who.live:
-            return
-        before = watch.Counted.read(who.counted)
-        addresses, start = edge_addresses(), watch.Counted.read(who.start)
+    def _watch(self, who: Run) -> str:
+        """Compare what the edge counts with what it counted before the switch; hear what the controller says.
+
+        Return what is to be remembered of it.
+        """
+        # A way back is not compared: the release that it leaves is what was bad.
+        compared = bool(who.live) and who.verb != "rollback"
+        addresses = edge_addresses()
         with self._step("watch"):
-            end = time.monotonic() + self.settings.watch_seconds
-            while time.monotonic() < end:
-                time.sleep(1)
-                worse = watch.verdict(before, watch.count(addresses, who.colour).since(start), self.settings)
-                ill = next((one for one in containers([who.colour]) if one.state != "healthy"), None)
-                if ill:
-                    worse = f"{ill.name} is {ill.state}."
-                if worse:
-                    lines = logs(ill.name, LAST_LINES).splitlines() if ill else []
-                    reason = f"Release {who.release} does worse than {who.live['release']} did: {worse}"
-                    raise Refused(reason, ill.name if ill else "", lines)
+            end = time.monotonic() + (self.settings.watch_seconds if compared else 0)
+            # So long a look from outside may take, and as long again until it is under way.
+            latest = time.monotonic() + 2 * self.settings.smoke_seconds
+            while True:
+                objection = unit.judgement(who.id)
+                if objection:
+                    raise Refused(objection)
+                if time.monotonic() >= end:
+                    if objection is not None:
+                        return ""
+                    if time.monotonic() >= latest or not is_alive(who):
+                        return "Nobody looked from outside: its controller was gone."
+                if compared:
+                    self._compare(who, addresses)
+                time.sleep(0.3)
+
+    def _compare(self, who: Run, addresses: list[str]) -> None:
+        before, start = watch.Counted.read(who.counted), watch.Counted.read(who.start)
+        worse = watch.verdict(before, watch.count(addresses, who.colour).since(start), self.settings)
+        ill = next((one for one in containers([who.colour]) if one.state != "healthy"), None)
+        if ill:
+            worse = f"{ill.name} is {ill.state}."
+        if worse:
+            lines = logs(ill.name, LAST_LINES).splitlines() if ill else []
+            reason = f"Release {who.release} does worse than {who.live['release']} did: {worse}"
+            raise Refused(reason, ill.name if ill else "", lines)
 
     def _retire(self, who: Run) -> None:
         """Let the old colour finish what it holds, then stop it; then forget releases that nobody goes back to."""
         with self._step("drain", needed=False):
-            if who.live:
-                time.sleep(self.settings.drain_seconds)
+            # Since the switch nobody new was led there.
+            time.sleep(max(0, who.switched + self.settings.drain_seconds - time.time()))
             stop_colour(other(who.colour))
         with self._step("prune", needed=False):
             self._prune(who.release)
 
-    def _ended_live(self, who: Run, reason: str = "") -> None:
+    def _end(self, who: Run, note: str) -> dict[str, Any]:
+        """It is live and stays so."""
+        self._retire(who)
+        who = self.records.current() or who
         try:
-            self.records.remember(who, "live", reason)
+            self.records.remember(who, "live", note)
         except OSError as error:
             why = stuck(self.settings, error)
-            raise Refused(f"Release {who.release} is live, but the history does not say so. {why.reason}") from error
+            refused = Refused(f"Release {who.release} is live, but the history does not say so. {why.reason}")
+            unit.tell_ended(who.id, refused)
+            raise refused from error
         finally:
             self.records.end()
+        answer = {"changed": True, "steps": who.steps, "seconds": round(time.time() - who.began, 1), "note": note}
+        unit.tell_ended(who.id, answer)
+        return answer
 
     def _prune(self, live: str) -> None:
         """Remove images and folders of releases beyond those to keep.
@@ -375,6 +422,7 @@ class Deploy:
         with suppress(OSError):
             self.records.remember(self.records.current() or who, result, refused.reason)
         self.records.end()
+        unit.tell_ended(who.id, refused)
 
     def _lead_back(self, who: Run) -> None:
         if not who.live:
@@ -388,34 +436,61 @@ class Deploy:
         self.edge.switch_back(old)
         self._confirm(old)
 
-    def _settle(self, break_lock: bool) -> str:
-        """Finish or undo what was left half done. Return what was done about it."""
+    def _free(self, break_lock: bool) -> str:
+        """See to what somebody else left half done. Return what was done about it."""
         who = self.records.current()
         if who is None:
             return ""
-        said = self.records.describe(who)
-        if is_alive(who) and not break_lock:
+        if self._is_waited_for(who) and not break_lock:
             raise Refused(
-                f"{said} and is still connected. Wait; or, if that run is known to be dead, "
+                f"{self.records.describe(who)} and is still connected. Wait; or, if that run is known to be dead, "
                 "take its lock with -e release_break_lock=true."
             )
+        return self._settle(who)
+
+    def _is_waited_for(self, who: Run) -> bool:
+        """Tell whether it is the controller's turn. From its first step on, a release is the program's."""
+        return who.phase == "begun" and is_alive(who)
+
+    def _settle(self, who: Run) -> str:
+        """Finish or undo what was cut off. Return which."""
+        said, cut = self.records.describe(who), f"It was interrupted (phase: {who.phase})"
         live = self.edge.live()
         if live is None or not who.colour or live.colour != who.colour:
-            self._undo(who, Refused(f"It was interrupted (phase: {who.phase})."), "undone")
+            self._undo(who, Refused(f"{cut}."), "undone")
             return f"undone: {said}"
+        if who.boot != boot():
+            # The edge counts from zero again, and the containers may be starting still.
+            who = self.records.save(who, start={})
+            self._await_whole(live.colour)
         visitor = Visit(**self._description(self.edge.pass_header(), live.signature))
         try:
             self._confirm(live)
             visitor.everything()
+            self._watch(who)
         except (Refused, Wrong) as wrong:
-            self._undo(who, Refused(f"It was interrupted (phase: {who.phase}), and then: {wrong}"), "undone")
+            self._undo(who, Refused(f"{cut}, and then: {wrong}"), "undone")
             return f"undone: {said}"
         finally:
             visitor.close()
         Side(self.settings, live.release, live.colour).set_restart("unless-stopped")
-        self._retire(who)
-        self._ended_live(who, f"It was interrupted (phase: {who.phase}); the next run finished it.")
+        self._end(who, f"{cut}, and finished afterwards.")
         return f"finished: {said}"
+
+    def _await_whole(self, colour: str) -> None:
+        deadline = time.monotonic() + self.settings.healthy_seconds
+        while not self._is_whole(colour) and time.monotonic() < deadline:
+            time.sleep(0.5)
+
+    def _outcome(self, run_id: str) -> dict[str, Any]:
+        """Follow a run to its end. If its program was ended in the middle, see to that here."""
+        with self.records.guarded(wait=True):
+            who = self.records.current()
+            if who and who.id == run_id:
+                self._settle(who)
+        if (answer := unit.ended(run_id)) is None:
+            raise Refused(f"This run has lost its lock. {self.records.describe(self.records.current())}.")
+        return answer
 
     # --- small things ---
 

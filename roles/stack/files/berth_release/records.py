@@ -19,6 +19,11 @@ from berth_release.settings import Refused, Settings
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
+def boot() -> str:
+    """Name the time from this start of the host to the next one."""
+    return BOOT.read_text().strip()
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
@@ -52,11 +57,14 @@ class Run:
     boot: str
     # The colour it starts on, once that is chosen.
     colour: str = ""
-    # What the edge led to before, and how long each step took.
+    # What the edge led to before.
     live: dict[str, str] = field(default_factory=dict)
+    # When everybody was led to it.
+    switched: float = 0
     # What the edge counted (watch.Counted): how the old release did, and what the new one's count starts at.
     counted: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
+    # How long each step took.
     steps: dict[str, float] = field(default_factory=dict)
 
 
@@ -84,7 +92,7 @@ def _process(number: int) -> tuple[str, int, str]:
 
 def is_alive(who: Run) -> bool:
     """Tell whether the operator who began this is still connected. Where that cannot be known, yes."""
-    if who.boot != BOOT.read_text().strip():
+    if who.boot != boot():
         return False
     if not who.session:
         return True
@@ -102,11 +110,11 @@ class Records:
         self._guard = settings.releases / "guard"
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guarded(self, wait: bool = False) -> Iterator[None]:
         """One program at a time. The kernel gives this up by itself when the program ends, however it ends."""
         with self._guard.open("a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise Refused(
                     f"{self.describe(self.current())}, on this host right now. Wait until it is done."
@@ -133,9 +141,8 @@ class Records:
         return f"{who.by} has been at {who.verb} {who.release} since {who.since} (phase: {who.phase})"
 
     def begin(self, verb: str, release: str, by: str, live: dict[str, str]) -> Run:
-        boot = BOOT.read_text().strip()
         return self.save(
-            Run(uuid.uuid4().hex[:12], verb, release, by, now(), time.time(), "begun", session(), boot, live=live)
+            Run(uuid.uuid4().hex[:12], verb, release, by, now(), time.time(), "begun", session(), boot(), live=live)
         )
 
     def save(self, who: Run, **changes: Any) -> Run:
@@ -168,6 +175,7 @@ class Records:
             "colour": who.colour,
             "result": result,
             "seconds": round(time.time() - who.began, 1),
+            "seconds_since_switch": round(time.time() - who.switched, 1) if who.switched else None,
             "reason": reason,
             "steps": who.steps,
         }

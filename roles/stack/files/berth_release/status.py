@@ -93,4 +93,6 @@ def _lock(records: Records) -> str:
     if who is None:
         return "free"
     state = "running" if records.is_guarded() else "waiting for its controller" if is_alive(who) else "stale"
+    if not is_alive(who) and state == "running":
+        state += " without its controller"
     return f"{records.describe(who)}: {state}"
