@@ -78,6 +78,9 @@ class Run:
         return [*self._tags, f"part:{part}"]
 
     def __call__(self, targets: list[Target]) -> dict[str, Any]:
+        with self.records.changing() as state:
+            # Stays where nobody is left to remove it.
+            state["begun"] = {"at": time.time(), "reason": self.reason}
         self.stores = prepare(self.settings, targets, self.records, self.failures)
         self.parts = {store.name: {} for store in self.stores}
         try:
@@ -174,14 +177,21 @@ class Run:
         store.back_up_text(json.dumps(written, indent=1) + "\n", "manifest.json", self.tags("manifest"))
         ended = time.time()
         with self.records.changing() as state:
-            state["targets"][store.name] |= {
+            known = state["targets"][store.name]
+            if self.mongo and known.get("run") and known.get("position"):
+                known["before"] = {
+                    "run": known["run"],
+                    "position": known["position"],
+                    "until": self.mongo["oplog"]["last"],
+                }
+            known |= {
                 "run": self.id,
                 "ended": written["ended"],
                 "success_at": ended,
                 "parts": {name: part["bytes"] for name, part in written["parts"].items()},
             }
             if self.mongo:
-                state["targets"][store.name] |= {
+                known |= {
                     "position": self.mongo["oplog"]["last"],
                     "oplog_at": ended,
                     "oplog_reason": "",
@@ -205,6 +215,7 @@ class Run:
                 }
             state["seconds"] = took
             state["missing"] = missing
+            state.pop("begun", None)
         told = " ".join([*dict.fromkeys(reasons.values()), *(f"{one}." for one in lost)])
         outcome = {
             "verb": "run",
