@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,12 @@ FORMAT = 1
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def going_down() -> bool:
+    """Tell whether the host is being shut down or restarted."""
+    said = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True, check=False)
+    return said.stdout.strip() == "stopping"
 
 
 class Failures:
@@ -215,7 +222,8 @@ class Run:
                 }
             state["seconds"] = took
             state["missing"] = missing
-            state.pop("begun", None)
+            if not (reasons and going_down()):
+                state.pop("begun", None)
         told = " ".join([*dict.fromkeys(reasons.values()), *(f"{one}." for one in lost)])
         outcome = {
             "verb": "run",
