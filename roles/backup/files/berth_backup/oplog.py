@@ -109,10 +109,10 @@ class Increment:
             run(self.settings, self.records, "nothing to continue", targets=due)
 
     def _complete(self, state: dict[str, dict[str, Any]]) -> None:
-        """Lead each store's run before up to where the dump of the last one ended: no moment lies between two runs."""
+        """Lead each run up to where the dump of the next one ended: no moment lies between two runs."""
         groups: dict[tuple[str, str, str], list[Target]] = {}
         for target in self.settings.targets:
-            if before := state[target.name].get("before"):
+            for before in state[target.name].get("before", []):
                 groups.setdefault((before["run"], before["position"], before["until"]), []).append(target)
         for (run_id, position, until), targets in groups.items():
             try:
@@ -121,10 +121,11 @@ class Increment:
                 say(f"What changed between run {run_id} and the one after it is not in the oplog any more.")
             except Refused as why:
                 self.reasons |= {target.name: why.reason for target in targets}
-            with self.records.changing() as known:
+            with self.records.changing() as changed:
                 for target in targets:
+                    known = changed["targets"][target.name]
                     if target.name not in self.reasons:
-                        known["targets"][target.name].pop("before", None)
+                        known["before"] = [one for one in known["before"] if one["run"] != run_id]
 
     def _continue(
         self, run_id: str, position: Timestamp, targets: list[Target], until: Timestamp | None = None
@@ -156,7 +157,7 @@ class Increment:
             for store in stores:
                 known = state["targets"][store.name]
                 # A full run may have taken its place meanwhile.
-                for chain in (known, known.get("before", {})):
+                for chain in (known, *known.get("before", [])):
                     if chain.get("run") == run_id:
                         chain["position"] = str(chunk.ends_with)
 

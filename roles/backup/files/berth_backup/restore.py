@@ -232,7 +232,7 @@ def _save_result(settings: Settings, records: Records, what: str) -> str:
     with records.changing() as state:
         # What led there from the safety copy is the restore itself: all of the data once more.
         for known in state["targets"].values():
-            known.pop("before", None)
+            known["before"] = [one for one in known.get("before", []) if one["until"] != known.get("position")]
     if outcome["reason"]:
         raise Refused(
             "The restore is done, and the site as open as before. But a store has no backup of what is there now: "

@@ -186,11 +186,8 @@ class Run:
         with self.records.changing() as state:
             known = state["targets"][store.name]
             if self.mongo and known.get("run") and known.get("position"):
-                known["before"] = {
-                    "run": known["run"],
-                    "position": known["position"],
-                    "until": self.mongo["oplog"]["last"],
-                }
+                ends = {"position": known["position"], "until": self.mongo["oplog"]["last"]}
+                known["before"] = [*known.get("before", []), {"run": known["run"], **ends}]
             known |= {
                 "run": self.id,
                 "ended": written["ended"],
