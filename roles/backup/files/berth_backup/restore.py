@@ -28,6 +28,7 @@ from berth_backup.settings import Refused, Settings
 
 # A bare host: files before the edge asks for a certificate, data before the first release.
 FILES, DATA = "files", "data"
+PAGES, PAGE_SECONDS = 3, 20
 # Of the files, what a host that is built anew takes over; routes and settings are written by the roles.
 TAKEN_OVER = ("traefik/acme", "releases.jsonl", "releases")
 NOT_TAKEN_OVER = (
@@ -248,7 +249,7 @@ def closed(settings: Settings, records: Records, what: str, report: dict[str, An
     After failure the page stays.
     """
     copy = _safety_copy(settings, records, what)
-    ours = not (settings.root / "traefik/dynamic/maintenance.yml").exists() and _maintenance("on")
+    ours = _close(settings)
     writers = engine.writers()
     touched = False
     with ExitStack() as others_wait:
@@ -293,6 +294,25 @@ def _no_release(settings: Settings) -> Iterator[None]:
         except BlockingIOError:
             raise Refused("A release is under way. Wait until it is done, then try again.") from None
         yield
+
+
+def _close(settings: Settings) -> bool:
+    """Show the maintenance page; tell whether it was not there before.
+
+    The edge has read that when it answers so several times in a row. Until then visitors would meet services that stop.
+    """
+    if (settings.root / "traefik/dynamic/maintenance.yml").exists() or not _maintenance("on"):
+        return False
+    address = json.loads((settings.root / "releases/settings.json").read_text())["address"]
+    deadline, row = time.monotonic() + PAGE_SECONDS, 0
+    while row < PAGES:
+        row = row + 1 if engine.shows_page(settings.site, address) else 0
+        if row == 0:
+            if time.monotonic() > deadline:
+                _maintenance("off")
+                raise Refused("The edge did not show the maintenance page, so nothing was touched.")
+            time.sleep(0.2)
+    return True
 
 
 def _maintenance(state: str) -> bool:
