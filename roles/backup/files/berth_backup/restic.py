@@ -111,7 +111,9 @@ class Store:
                 f"`berth-backup restic {self.name} list locks` names it."
             )
         else:
-            last = _plain(lines[-1]) if lines else f"restic {verb} ended with {code}"
+            # Advice may follow it.
+            telling = [line for line in lines if line.startswith("Fatal: ")] or lines
+            last = _plain(telling[-1]) if telling else f"restic {verb} ended with {code}"
             reason = f"Target {self.name} ({self.target.repository}): {last}"
         return Refused(reason, lines)
 

@@ -10,7 +10,10 @@ fail() {
 }
 # usage: set_to PASSWORD PREVIOUS
 set_to() {
-  sed -i "s/^\( *\"password\": \).*/\1\"$1\",/; s/^\( *\"previous_password\": \).*/\1\"$2\",/" "$secrets"
+  python3 -c 'import json, sys
+file, password, previous = sys.argv[1:]
+known = json.load(open(file)) | {"password": password, "previous_password": previous}
+open(file, "w").write(json.dumps(known, indent=4))' "$secrets" "$@"
 }
 runs() { berth-backup list --target "$1" | grep --only-matching '"run": "[^"]*"' | wc -l; }
 
