@@ -94,7 +94,7 @@ well
 
 # No room for what is remembered: told in one sentence, and nothing of the old is lost.
 cp -a /var/lib/berth-backup /run/kept
-mount -t tmpfs -o size=20k tmpfs /var/lib/berth-backup
+mount -t tmpfs -o "size=$(($(du --summarize --block-size=1K /run/kept | cut -f1) + 4))k" tmpfs /var/lib/berth-backup
 cp -a /run/kept/. /var/lib/berth-backup/
 if dd if=/dev/zero of=/var/lib/berth-backup/filler bs=1k 2> /dev/null; then fail "the disk did not fill"; fi
 answer=$(berth-backup run 2> /dev/null) && fail "a full disk was not told"
