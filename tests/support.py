@@ -94,6 +94,12 @@ class Mailbox:
 
         return poll(look, MAIL_SECONDS, f"verification mail for {email}")
 
+    def about(self, subject: str) -> list[str]:
+        """Return the mails whose subject begins like this, the oldest first, without their line breaks."""
+        mails = httpx.get(f"{self.url}/api/email").raise_for_status().json()
+        found = sorted((mail["time"], mail["text"]) for mail in mails if mail["subject"].startswith(subject))
+        return [" ".join(text.split()) for _, text in found]
+
     def count_for(self, email: str) -> int:
         mails = httpx.get(f"{self.url}/api/email").raise_for_status().json()
         return sum(any(to["address"] == email for to in mail["to"]) for mail in mails)
@@ -112,6 +118,16 @@ class Visitor:
         answer = self.http.post("/api/auth/login", json={"email": self.email, "password": self.password})
         assert answer.status_code == 200, answer.text
         return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def join(http: httpx.Client, mailbox: Mailbox) -> Visitor:
+    """Sign up, and follow the link in the mail."""
+    account = new_account()
+    answer = http.post("/api/auth/register", json=account)
+    assert answer.status_code == 201, answer.text
+    token = mailbox.link_for(account["email"]).split("token=")[1]
+    assert http.post("/api/auth/verify", json={"token": token}).status_code == 200
+    return Visitor(http, **account)
 
 
 def new_account() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
@@ -36,6 +37,7 @@ ADA, BOB = {"_id": 1, "name": "Ada"}, {"_id": 2, "name": "Bob", "tags": ["x", {"
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     named = {"site": "www.example.net", "root": tmp_path, "mongo": "m", "redis": "", "password": "p", "ping": ""}
+    named |= {"previous_password": ""}
     places = {name: tmp_path / name for name in ("state", "cache", "metrics")}
     numbers = {"max_age_hours": 26, "stall_seconds": 10, "wait_seconds": 0, "oplog_told_minutes": 360}
     chosen = targets.settings([{"name": "store", "repository": "/x"}, {"name": "bucket", "repository": "/y"}], "/f")
@@ -45,7 +47,7 @@ def settings(tmp_path: Path) -> Settings:
     keep = {"daily": 7, "weekly": 4, "monthly": 0, "yearly": 0, "oplog_days": 7}
     more = {"paths": [], "commands": [], "keep": keep, "read_data": "100%", "targets": chosen}
     written = {**named, **places, **numbers, **more}
-    hidden = {name: written.pop(name) for name in ("password", "ping")}
+    hidden = {name: written.pop(name) for name in ("password", "previous_password", "ping")}
     (place / "settings.json").write_text(json.dumps(written, default=str))
     (place / "secrets.json").write_text(json.dumps({**hidden, "environment": {"store": {"RESTIC_REST_USERNAME": "u"}}}))
     return Settings.read(place)
@@ -161,6 +163,31 @@ def test_an_increment_too_large_for_memory_becomes_several_without_a_gap(
 def test_where_only_the_servers_heartbeat_came_there_is_no_increment(settings: Settings, oplog_holds: Any) -> None:
     oplog_holds(entries(5) + entries(6, 7, op="n"))
     assert list(oplog.chunks(settings, Timestamp(100, 5))) == []
+
+
+def test_a_run_is_completed_up_to_the_next_one_whatever_came_and_no_further(
+    settings: Settings, oplog_holds: Any
+) -> None:
+    oplog_holds(entries(5) + entries(6, 7, op="n") + entries(8))
+    [chunk] = oplog.chunks(settings, Timestamp(100, 5), until=Timestamp(100, 7))
+    assert str(chunk.ends_with) == "100.7"
+    assert list(oplog.chunks(settings, Timestamp(100, 5), until=Timestamp(100, 5))) == []
+
+
+def test_a_run_that_was_cut_off_is_made_up_for_once_and_not_again_at_once(settings: Settings) -> None:
+    records = Records(settings)
+    assert not oplog.cut_off(records)
+    with records.changing() as state:
+        state["begun"] = {"at": time.time(), "reason": "schedule"}
+    assert oplog.cut_off(records)
+    with Records(settings).locked("run"):
+        assert not oplog.cut_off(records)
+    with records.changing() as state:
+        state["begun"]["reason"] = oplog.AGAIN
+    assert not oplog.cut_off(records)
+    with records.changing() as state:
+        state["begun"]["at"] -= 2 * oplog.RETRY_SECONDS
+    assert oplog.cut_off(records)
 
 
 @pytest.mark.parametrize("left", [b"", entries(6, 7)])

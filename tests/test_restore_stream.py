@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import bson
@@ -12,9 +14,11 @@ from bson import Timestamp as Moment
 from mongo_standin.archive import Reader, Writer
 
 from berth_backup.bson import Malformed, Timestamp
-from berth_backup.restore_choice import moment
+from berth_backup.check import Kept
+from berth_backup.restic import Store
+from berth_backup.restore_choice import Run, choose_among, moment
 from berth_backup.restore_stream import compose
-from berth_backup.settings import Refused
+from berth_backup.settings import Refused, Target
 
 ACCOUNTS = ("admin", "system.users")
 USERS = ("auth_db", "users")
@@ -87,3 +91,45 @@ def test_a_moment_is_written_as_people_or_programs_do(text: str, seconds: int) -
 def test_a_moment_that_cannot_be_meant_is_refused(text: str, says: str) -> None:
     with pytest.raises(Refused, match=says):
         moment(text)
+
+
+# Only its name is asked for.
+STORE = Store(SimpleNamespace(password=""), Target("bucket", "/nowhere"))  # type: ignore[arg-type]
+
+
+def run(name: str, dumped: int, *until: int, tags: tuple[str, ...] = ()) -> Run:
+    """A run whose dump ends then, and whose increments lead to these moments."""
+    ends = [f"{one}.1" for one in (dumped, *until)]
+    increments = [{"snapshot": "s", "from": one, "to": two} for one, two in pairwise(ends)]
+    return Run(Kept(name, "", "m", list(tags), increments), STORE, {"mongo": {"oplog": {"last": f"{dumped}.1"}}})
+
+
+def chosen(runs: list[Run], wanted: str, at: int | None = None) -> tuple[str, int]:
+    meant = [one for one in reversed(runs) if wanted == "latest" or one.kept.is_called(wanted)]
+    found = choose_among(meant, wanted, Timestamp(at, 0) if at else None)
+    assert found
+    return found.id, len(found.increments)
+
+
+def test_a_moment_comes_from_the_run_before_it_with_the_changes_until_then() -> None:
+    runs = [run("one", 100, 150, 200), run("two", 200, 250, 300)]
+    assert chosen(runs, "latest") == ("two", 2)
+    assert chosen(runs, "latest", 240) == ("two", 1)
+    assert chosen(runs, "latest", 199) == ("one", 2)
+    assert chosen(runs, "latest", 120) == ("one", 1)
+    assert choose_among(reversed(runs), "latest", Timestamp(99, 0)) is None
+    assert chosen(runs, "one") == ("one", 0)
+
+
+def test_a_moment_between_two_runs_of_which_nobody_knows_the_changes_is_refused() -> None:
+    runs = [run("one", 100, 150), run("two", 200, 250)]
+    with pytest.raises(Refused, match=r"What changed between \S+ and \S+ is on target bucket .*restore_run=two"):
+        chosen(runs, "latest", 199)
+    assert chosen(runs, "latest", 150) == ("one", 1)
+    # The way back after a restore: whoever names the run means it.
+    assert chosen(runs, "one", 199) == ("one", 1)
+
+
+def test_a_run_is_found_by_what_it_was_made_for() -> None:
+    runs = [run("one", 100), run("two", 200, 210, tags=("before-release:1.4.0",)), run("three", 300)]
+    assert chosen(runs, "before-release:1.4.0") == ("two", 0)

@@ -2,10 +2,13 @@
 """Backups of so much data, what they cost the site, and the whole server back from nothing.
 
 usage: run.py [--mib N] [--rounds N] [--writes SECONDS]
+       run.py --schema-step
 
 Needs a provisioned test bed (BERTH_TESTBED names its folder). Fills MongoDB, backs it up twice, compares the site's
 p99 with and without a backup under way, in turns; then destroys the VPS while people sign up, builds it anew with
 -e restore=latest, and looks what is there: who can sign in, which certificate, how much was lost. Prints JSON.
+
+With --schema-step: a release whose schema step harms profiles, with a backup made before it; then the way back.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import http.client
 import json
 import os
 import secrets
+import shlex
 import socket
 import ssl
 import subprocess
@@ -27,10 +31,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".demo")).resolve()
 ROUND_SECONDS = 20
-FILL = """
+PIECE_MIB = 32
+ACCESS = """
 const fs = require("fs");
 const admin = new Mongo("mongodb://127.0.0.1:27017/?directConnection=true").getDB("admin");
 admin.auth("root", fs.readFileSync("/run/secrets/mongo_root_password", "utf8").trim());
+"""
+FILL = """
 const filler = admin.getSiblingDB("filler_db").documents;
 const crypto = require("crypto");
 for (let mib = 0; mib < MIB; mib++)
@@ -61,6 +68,9 @@ class Bed:
 
     def vps(self, *command: str) -> str:
         return run("docker", "exec", self.known["vps_container"], *command)
+
+    def mongo(self, script: str) -> str:
+        return self.vps("docker", "exec", "berth-mongo-1", "mongosh", "--quiet", "--norc", "--nodb", "--eval", script)
 
     def store_mib(self) -> float:
         said = run(
@@ -163,8 +173,7 @@ def verified(bed: Bed) -> tuple[dict[str, str], str]:
     said = (
         f"admin.getSiblingDB('auth_db').users.updateOne({{email: '{account['email']}'}}, {{$set: {{verified: true}}}})"
     )
-    access = FILL.split("const filler")[0]
-    bed.vps("docker", "exec", "berth-mongo-1", "mongosh", "--quiet", "--norc", "--nodb", "--eval", access + said)
+    bed.mongo(ACCESS + said)
     status, _, cookie = bed.ask("POST", "/api/auth/login", account)
     if status != 200:
         sys.exit(f"signing in gave {status}")
@@ -210,18 +219,79 @@ def rebuild(bed: Bed, seconds_of_writes: int) -> dict[str, Any]:
     }
 
 
+def play(playbook: str, **variables: object) -> float:
+    """Run a playbook as an operator does; return how many seconds it took."""
+    began = time.monotonic()
+    run("ansible-playbook", f"ansible/{playbook}.yml", "-i", "inventories/demo", "-e", json.dumps(variables))
+    return round(time.monotonic() - began, 1)
+
+
+def schema_step(bed: Bed) -> dict[str, Any]:
+    """A schema step that empties every profile, whose release looks well all the same; then rollback and restore."""
+    account, _ = verified(bed)
+
+    def bearer() -> dict[str, str]:
+        token = bed.ask("POST", "/api/auth/login", account)[1]["access_token"]
+        return {"Authorization": f"Bearer {token}"}
+
+    def profiles() -> Any:
+        script = (
+            f"{ACCESS} print(JSON.stringify(admin.getSiblingDB('user_db').profiles.find().sort({{_id: 1}}).toArray()))"
+        )
+        return json.loads(bed.mongo(script))
+
+    bed.ask("PATCH", "/api/users/me", {"bio": "before the step"}, **bearer())
+    before = profiles()
+    visit = bed.open()
+    visit.request("GET", "/")
+    live = str(visit.getresponse().headers["X-Berth-Release"]).split()[0]
+    # chr(36): a Dockerfile would take the sign for a variable of its own.
+    harm = (
+        "from pymongo import MongoClient; from shared.settings import load_settings; "
+        "from user_service.settings import UserSettings; "
+        "database = MongoClient(load_settings(UserSettings).mongo_uri.get_secret_value())['user_db']; "
+        "database.profiles.update_many({}, {chr(36) + 'set': {'bio': 'lost'}})"
+    )
+    for service in ("auth_service", "user_service", "celery_worker", "frontend"):
+        command = f"python3 -c {shlex.quote(harm)}".replace('"', '\\"')
+        label = f'\nLABEL berth.schema="{command}"\n' if service == "user_service" else "\nLABEL harmful=1\n"
+        image = f"localhost/berth/{service}"
+        run("docker", "build", "--quiet", f"--tag={image}:{live}-harmful", "-", given=f"FROM {image}:{live}{label}")
+    steps = {
+        "release": play(
+            "release", release=f"{live}-harmful", stack_snapshot_before_schema=True, release_watch_seconds=5
+        )
+    }
+    harmed = profiles()
+    steps["rollback"] = play("rollback", release_watch_seconds=5)
+    steps["restore"] = play("restore", restore_run=f"before-release:{live}-harmful", restore_database="user_db")
+    after = profiles()
+    return {
+        "seconds": steps,
+        "profiles": len(before),
+        "harmed": sum(one["bio"] == "lost" for one in harmed),
+        "as_before": after == before,
+        "signs_in": bed.ask("POST", "/api/auth/login", account)[0] == 200,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--schema-step", action="store_true", help="instead: harm done by a release, and the way back")
     parser.add_argument("--mib", type=int, default=1024, help="0: neither fill nor measure a backup")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--writes", type=int, default=420, help="seconds of sign-ups before the host is destroyed")
     asked = parser.parse_args()
     bed = Bed()
+    if asked.schema_step:
+        print(json.dumps(schema_step(bed), indent=2))
+        return
     found: dict[str, Any] = {"mib": asked.mib, "load_average": os.getloadavg()[0]}
     if asked.mib:
         began = time.monotonic()
-        script = FILL.replace("MIB", str(asked.mib))
-        bed.vps("docker", "exec", "berth-mongo-1", "mongosh", "--quiet", "--norc", "--nodb", "--eval", script)
+        # In pieces: the shell shares the database's memory.
+        for filled in range(0, asked.mib, PIECE_MIB):
+            bed.mongo(ACCESS + FILL.replace("MIB", str(min(PIECE_MIB, asked.mib - filled))))
         say(f"Filled in {time.monotonic() - began:.0f} s")
         found["first_backup"] = backup(bed)
         found["second_backup"] = backup(bed)

@@ -18,7 +18,7 @@ import testinfra
 import yaml
 from testinfra.host import Host
 
-from tests.support import Mailbox, Visitor, administrator, new_account, ssh_config
+from tests.support import Mailbox, Visitor, administrator, join, ssh_config
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".testbed" / "site")).resolve()
@@ -96,12 +96,7 @@ def mailbox(testbed: dict[str, str]) -> Mailbox:
 @pytest.fixture
 def visitor(http: httpx.Client, mailbox: Mailbox) -> Visitor:
     """Somebody who has signed up and followed the link in the mail."""
-    account = new_account()
-    answer = http.post("/api/auth/register", json=account)
-    assert answer.status_code == 201, answer.text
-    token = mailbox.link_for(account["email"]).split("token=")[1]
-    assert http.post("/api/auth/verify", json={"token": token}).status_code == 200
-    return Visitor(http, **account)
+    return join(http, mailbox)
 
 
 @pytest.fixture

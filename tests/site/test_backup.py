@@ -181,5 +181,9 @@ def test_a_collection_that_vanished_is_told(vps: Host) -> None:
     )
     # Committed all the same, and not told twice.
     assert "backup_test.gone" not in manifest(vps, "bucket")["mongo"]["collections"]
+    mongo(vps, 'server.getDB("backup_test").notes.insertOne({text: "between two runs"})')
     vps.check_output("systemctl start berth-backup.service")
     vps.check_output("systemctl start berth-backup-check.service")
+    # No moment lies between two runs: the one before is led up to where this one begins.
+    vps.check_output("berth-backup oplog")
+    assert listed(vps)["bucket"][-2]["until"] == manifest(vps, "bucket")["mongo"]["oplog"]["last"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -65,6 +66,7 @@ def test_data_session_and_certificate_survive_a_restart_of_the_vps(
     vps: Host, settled: Visitor, testbed: dict[str, str], certificate: Callable[[], dict[str, Any]]
 ) -> None:
     before = certificate()["serialNumber"]
+    begin_a_backup(vps)
     subprocess.run(["docker", "restart", testbed["vps_container"]], check=True, capture_output=True, timeout=180)
     assert poll(lambda: remembered(settled), BACK_SECONDS, "the site after a restart of the VPS") == "was here before"
     assert certificate()["serialNumber"] == before
@@ -72,3 +74,16 @@ def test_data_session_and_certificate_survive_a_restart_of_the_vps(
         "journalctl --no-pager -o cat -u berth-docker-shutdown.service | grep 'asked to end' | tail -n 1"
     )
     assert ended.endswith("still running after 60 s: none"), "the databases were cut off instead of asked to end"
+    # What the timer does every four minutes: it makes up for the backup that was cut off.
+    vps.check_output("systemctl start berth-backup-oplog.service")
+    for target in ("store", "bucket"):
+        read = f"berth-backup restic {target} -q --no-lock dump --tag part:manifest latest /manifest.json"
+        assert json.loads(vps.check_output(read))["reason"] == "the run before was cut off"
+        assert vps.check_output(f"berth-backup restic {target} -q --no-lock list locks") == ""
+
+
+def begin_a_backup(vps: Host) -> None:
+    """Have one stand still in the middle of its dump."""
+    vps.check_output("systemctl start --no-block berth-backup.service")
+    dumping = "until pgrep -f '[m]ongodump --config' > /dev/null; do sleep 0.02; done"
+    vps.check_output("timeout 60 sh -c %s", f"{dumping}; systemctl kill --signal=STOP berth-backup.service")

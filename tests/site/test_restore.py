@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,8 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from tests.support import ROOT, Mailbox, Visitor, new_account, poll
+from tests.site.test_releases import load
+from tests.support import ROOT, Mailbox, Visitor, join, new_account, poll
 
 PLAY_SECONDS = 280
 # Where the outside host keeps what the store named bucket was given.
@@ -75,18 +76,17 @@ def saved(vps: Host) -> str:
     return str(listed["targets"]["bucket"]["run"])
 
 
-@pytest.mark.timeout(600)
-def test_the_nightly_drill_signs_in_on_restored_data_and_leaves_nothing_behind(vps: Host) -> None:
-    vps.check_output("systemctl start berth-backup-drill.service")
-    seen = json.loads(vps.check_output("cat $(ls -t /var/lib/berth-backup/drills/*.json | head -n 1)"))
-    assert (seen["result"], seen["signed_in"]) == ("passed", "release-probe@berth.invalid")
-    assert seen["collections"]["auth_db.users"] > 0
-    assert set(seen["steps"]) >= {"read", "compare", "restore with changes", "redis", "sign in"}
-    for what in ("ps --all", "network ls", "volume ls"):
-        assert vps.check_output(f"docker {what} --quiet --filter label=berth.scratch") == ""
-    assert vps.check_output("find /run/berth-scratch -mindepth 1 2> /dev/null | wc -l") == "0"
-    metrics = vps.check_output("cat /var/lib/berth/metrics/berth_backup_drill.prom")
-    assert re.search(r'berth_backup_drill_result{target="\w+"} 1', metrics)
+@contextmanager
+def other(vps: Host, file: str, name: str, value: object) -> Iterator[None]:
+    """Another value in one of the program's files for as long as the block lasts."""
+    place = f"/opt/berth/backup/{file}"
+    text = vps.check_output("cat %s", place)
+    changed = json.dumps({**json.loads(text), name: value})
+    vps.check_output("printf %%s %s > %s", changed, place)
+    try:
+        yield
+    finally:
+        vps.check_output("printf %%s %s > %s", text, place)
 
 
 def test_the_drills_unit_is_confined(vps: Host) -> None:
@@ -129,6 +129,107 @@ def visitors(http: httpx.Client) -> Iterator[list[tuple[float, str]]]:
         thread.join()
 
 
+class Belongings:
+    """What somebody has here: an account, a profile, two sessions; beside it a value in Redis, and the owner's file."""
+
+    FILE = "/srv/uploads/one.txt"
+
+    def __init__(self, vps: Host, visitor: Visitor) -> None:
+        self._vps, self._http = vps, visitor.http
+        self.user_id = ""
+        self.visitor = visitor
+        # One stays as it is; one is renewed, as a browser does every few minutes.
+        self.quiet, self.renewed = self._session(), self._session()
+
+    def _session(self) -> str:
+        self.visitor.sign_in()
+        return str(self._http.cookies["refresh_token"])
+
+    def refresh(self, cookie: str) -> int:
+        """Return the status that a refresh with this cookie gets, and keep the one that it was swapped for."""
+        self._http.cookies.clear()
+        return self._http.post("/api/auth/refresh", headers={"Cookie": f"refresh_token={cookie}"}).status_code
+
+    def renew(self) -> None:
+        assert self.refresh(self.renewed) == 200
+        self.renewed = str(self._http.cookies["refresh_token"])
+
+    def become(self, word: str) -> None:
+        changed = self._http.patch("/api/users/me", headers=self.visitor.sign_in(), json={"bio": word})
+        self.user_id = changed.raise_for_status().json()["id"]
+        self._redis(f"set restore-test {word}")
+        self._vps.check_output("mkdir -p /srv/uploads && echo %s > %s", word, self.FILE)
+
+    def seen(self) -> dict[str, Any]:
+        profile = mongo(self._vps, f'admin.getSiblingDB("user_db").profiles.findOne({{_id: "{self.user_id}"}})')
+        file = self._vps.check_output("cat %s", self.FILE)
+        return {"profile": profile["bio"], "redis": self._redis("get restore-test"), "file": file}
+
+    def _redis(self, command: str) -> str:
+        ask = f"REDISCLI_AUTH=$(cat /run/secrets/redis_admin_password) redis-cli --user admin {command}"
+        return str(self._vps.check_output("docker exec berth-redis-1 sh -c %s", ask))
+
+
+def newest(vps: Host, target: str) -> dict[str, Any]:
+    """Return the manifest of the newest run on a target."""
+    read = "berth-backup restic %s -q --no-lock dump --tag part:manifest latest /manifest.json"
+    return dict(json.loads(vps.check_output(read, target)))
+
+
+def drill(vps: Host) -> dict[str, Any]:
+    """Have the nightly unit do it; return what it wrote down."""
+    vps.check_output("systemctl start berth-backup-drill.service")
+    return dict(json.loads(vps.check_output("cat $(ls -t /var/lib/berth-backup/drills/*.json | head -n 1)")))
+
+
+@pytest.mark.timeout(900)
+def test_everything_comes_back_behind_the_page_is_the_newest_backup_at_once_and_can_be_taken_back(
+    vps: Host, http: httpx.Client, visitor: Visitor, mailbox: Mailbox, testbed: dict[str, str]
+) -> None:
+    theirs, passer_by = Belongings(vps, visitor), join(http, mailbox)
+    with other(vps, "settings.json", "paths", ["/srv/uploads"]):
+        theirs.become("before")
+        vps.check_output("systemctl start berth-backup.service")
+        wanted = berth_backup(vps, "status")[1]["targets"]["bucket"]["run"]
+        theirs.become("after")
+        theirs.renew()
+        late = register(http)
+        with load(testbed, passer_by, uploads=0) as counted:
+            code, said = restore(run=wanted)
+    assert code == 0, said[-3000:]
+    assert theirs.seen() == {"profile": "before", "redis": "before", "file": "before"}
+    assert late["email"] not in emails(vps)
+    # A session goes on with the cookie that the backup knows. One swapped since then is not known: sign in again.
+    assert theirs.refresh(theirs.quiet) == 200
+    assert theirs.refresh(theirs.renewed) == 401
+    assert visitor.sign_in()
+    assert counted["closed"] > 0
+    assert counted["failed"] == 0, counted["errors"]
+
+    # Whoever has to go back from here does not get what was there before.
+    for target in ("store", "bucket"):
+        made = newest(vps, target)
+        assert (made["reason"], made["run"] in said) == ("after a restore of everything", True)
+    proof = drill(vps)
+    assert (proof["result"], proof["run"], proof["signed_in"]) == ("passed", made["run"], "release-probe@berth.invalid")
+    assert proof["collections"]["auth_db.users"] > 0
+    assert set(proof["steps"]) >= {"read", "compare", "restore with changes", "redis", "sign in"}
+    for what in ("ps --all", "network ls", "volume ls"):
+        assert vps.check_output(f"docker {what} --quiet --filter label=berth.scratch") == ""
+    assert vps.check_output("find /run/berth-scratch -mindepth 1 2> /dev/null | wc -l") == "0"
+    metrics = vps.check_output("cat /var/lib/berth/metrics/berth_backup_drill.prom")
+    assert re.search(r'berth_backup_drill_result{target="\w+"} 1', metrics)
+
+    # The way back that the play has named, here for one whole database.
+    [(copy, moment)] = set(re.findall(r"-e restore_run=(\S+) -e restore_time=([^\s\"]+)", said))
+    code, said = restore(run=copy, time=moment, database="auth_db")
+    assert code == 0, said[-3000:]
+    assert late["email"] in emails(vps)
+    assert theirs.refresh(theirs.renewed) == 200
+    assert theirs.seen() == {"profile": "before", "redis": "before", "file": "before"}
+    assert newest(vps, "bucket")["reason"] == "after a restore of auth_db"
+
+
 @pytest.mark.timeout(900)
 def test_a_collection_dropped_under_load_comes_back_to_the_second_before(
     vps: Host, http: httpx.Client, visitor: Visitor
@@ -150,13 +251,16 @@ def test_a_collection_dropped_under_load_comes_back_to_the_second_before(
     indexes = mongo(vps, 'admin.getSiblingDB("auth_db").users.getIndexes().map((one) => one.name)')
     assert "email_1" in indexes
     assert http.get("/").status_code == 200
+    kept = newest(vps, "store")["mongo"]["collections"]["auth_db.users"]
+    assert kept["documents"] >= len(back)
 
 
 @pytest.mark.timeout(600)
 def test_one_collection_is_put_beside_the_live_one(vps: Host, http: httpx.Client, saved: str) -> None:
     late = register(http)
-    code, said = restore(run=saved, database="auth_db", collection="users", beside="_beside")
-    assert code == 0, said[-3000:]
+    where = ("--database=auth_db", "--collection=users", "--beside=_beside")
+    code, said = berth_backup(vps, "restore", saved, *where)
+    assert code == 0, said
     try:
         names = mongo(vps, 'admin.getSiblingDB("auth_db_beside").getCollectionNames()')
         assert names == ["users"]
@@ -168,45 +272,53 @@ def test_one_collection_is_put_beside_the_live_one(vps: Host, http: httpx.Client
 
 
 @pytest.mark.parametrize(
-    ("variables", "sentence"),
+    ("arguments", "sentence"),
     [
-        ({"run": "20010101T000000Z-none"}, "There is no run 20010101T000000Z-none"),
-        ({"target": "attic"}, "There is no target attic; backup_targets names: store, bucket"),
-        ({"time": "2999-01-01T00:00:00Z"}, "which is yet to come"),
-        ({"database": "nowhere_db"}, "has no nowhere_db; it has auth_db"),
+        (["20010101T000000Z-none"], "There is no run 20010101T000000Z-none"),
+        (["--target=attic"], "There is no target attic; backup_targets names: store, bucket"),
+        (["--time=2999-01-01T00:00:00Z"], "which is yet to come"),
     ],
 )
-def test_what_cannot_be_restored_is_refused_with_a_reason(variables: dict[str, str], sentence: str) -> None:
-    code, said = restore(dry_run=True, **variables)
+def test_what_cannot_be_restored_is_refused_with_a_reason(vps: Host, arguments: list[str], sentence: str) -> None:
+    code, said = berth_backup(vps, "restore", "--dry-run", *arguments)
+    assert code == 1
+    assert sentence in said["reason"]
+
+
+def test_what_is_refused_is_told_by_the_play() -> None:
+    code, said = restore(dry_run=True, database="nowhere_db")
     assert code != 0
-    assert sentence in said, said[-2000:]
+    assert "has no nowhere_db; it has auth_db" in said, said[-2000:]
 
 
-@contextmanager
-def other(vps: Host, file: str, name: str, value: object) -> Iterator[None]:
-    """Another value in one of the program's files for as long as the block lasts."""
-    place = f"/opt/berth/backup/{file}"
-    text = vps.check_output("cat %s", place)
-    changed = json.dumps({**json.loads(text), name: value})
-    vps.check_output("printf %%s %s > %s", changed, place)
-    try:
-        yield
-    finally:
-        vps.check_output("printf %%s %s > %s", text, place)
+@pytest.fixture
+def alarm(vps: Host, mailbox: Mailbox) -> Iterator[Callable[[], str]]:
+    """Have the nightly unit look at the bucket, and fail; return the mail that the operator gets."""
+    unit = "berth-backup-drill.service"
+
+    def ring() -> str:
+        told = len(mailbox.about(f"{unit} failed"))
+        # Other tests may have used up this hour's mails about the unit.
+        vps.check_output("systemctl reset-failed 'berth-failure-mail@berth-backup*'")
+        targets = json.loads(vps.check_output("cat /opt/berth/backup/settings.json"))["targets"]
+        # Each night it is another one's turn.
+        with other(vps, "settings.json", "targets", [one for one in targets if one["name"] == "bucket"]):
+            assert vps.run(f"systemctl start {unit}").rc != 0
+        metrics = vps.check_output("cat /var/lib/berth/metrics/berth_backup_drill.prom")
+        assert 'berth_backup_drill_result{target="bucket"} 0' in metrics
+        return poll(lambda: mailbox.about(f"{unit} failed")[told:] or None, 60, "a mail to the operator")[0]
+
+    yield ring
+    vps.check_output(f"systemctl reset-failed {unit}")
 
 
-@contextmanager
-def damaged_pack(vps: Host, outside: Host, how: str) -> Iterator[None]:
-    """Harm the largest pack that a new run brought to the bucket, as a disk or a stranger does."""
+@pytest.fixture(scope="module")
+def pack(vps: Host, outside: Host) -> str:
+    """The largest pack that a new run brought to the bucket."""
     outside.check_output("touch /srv/backup/before")
     vps.check_output("systemctl start berth-backup.service")
     brought = f"find {BUCKET}/data -type f -newer /srv/backup/before -printf '%s %p\\n'"
-    pack = outside.check_output(f"{brought} | sort -n | tail -n 1 | cut -d' ' -f2")
-    outside.check_output(f"cp {pack} /srv/backup/kept && {how.format(pack=pack)}")
-    try:
-        yield
-    finally:
-        outside.check_output(f"cp /srv/backup/kept {pack} && rm /srv/backup/kept")
+    return str(outside.check_output(f"{brought} | sort -n | tail -n 1 | cut -d' ' -f2"))
 
 
 TRUNCATE = "truncate --size=$(($(stat -c %s {pack}) / 2)) {pack}"
@@ -217,53 +329,44 @@ FLIP = (
 
 
 @pytest.mark.parametrize("how", [TRUNCATE, FLIP], ids=["truncated", "bit-flipped"])
-def test_damage_in_the_store_is_noticed_by_the_drill(vps: Host, outside: Host, how: str) -> None:
-    with damaged_pack(vps, outside, how):
-        code, said = berth_backup(vps, "drill", "--target", "bucket")
-    assert code == 1
-    assert re.search(r"Run \S+ on target bucket is damaged: .*Take another target", said["reason"]), said
-    metrics = vps.check_output("cat /var/lib/berth/metrics/berth_backup_drill.prom")
-    assert 'berth_backup_drill_result{target="bucket"} 0' in metrics
+def test_damage_in_the_store_is_told_by_mail(outside: Host, pack: str, how: str, alarm: Callable[[], str]) -> None:
+    outside.check_output(f"cp {pack} /srv/backup/kept && {how.format(pack=pack)}")
+    try:
+        mail = alarm()
+    finally:
+        outside.check_output(f"cp /srv/backup/kept {pack} && rm /srv/backup/kept")
+    assert re.search(r"Run \S+ on target bucket is damaged: .*Take another target", mail), mail
 
 
-def test_a_wrong_key_is_noticed_by_the_drill(vps: Host) -> None:
+def test_a_wrong_key_is_told_by_mail(vps: Host, alarm: Callable[[], str]) -> None:
     with other(vps, "secrets.json", "password", "not the one"):
-        code, said = berth_backup(vps, "drill", "--target", "bucket")
-    assert code == 1
-    assert "does not open with backup_password" in said["reason"]
+        mail = alarm()
+    assert "The repository of target bucket does not open with backup_password" in mail
 
 
-def test_a_backup_that_lacks_a_collection_is_noticed_by_the_drill(vps: Host, saved: str) -> None:
+def test_a_backup_that_lacks_a_collection_is_told_by_mail(vps: Host, alarm: Callable[[], str]) -> None:
     # A run like the last one, whose manifest promises a collection more.
-    forge = f"""
+    forge = """
 import json
 from berth_backup import check
 from berth_backup.restic import Store
 from berth_backup.settings import Settings
 settings = Settings.read()
 store = Store(settings, settings.target("bucket"))
-kept = next(one for one in check.kept(store) if one.id == "{saved}")
+kept = check.kept(store)[-1]
 manifest = check.manifest(store, kept)
-manifest["run"] = "{saved}-less"
-manifest["mongo"]["collections"]["auth_db.gone"] = {{"documents": 3, "bytes": 9, "checksum": "0", "indexes": []}}
-store.back_up_text(json.dumps(manifest), "manifest.json", ["run:{saved}-less", "part:manifest"])
+manifest["mongo"]["collections"]["auth_db.gone"] = {"documents": 3, "bytes": 9, "checksum": "0", "indexes": []}
+print(store.back_up_text(json.dumps(manifest), "manifest.json", [f"run:{kept.id}-less", "part:manifest"]))
 """
-    vps.check_output("cd / && PYTHONPATH=/usr/local/lib/berth python3 -c %s", forge)
-    code, said = berth_backup(vps, "drill", f"{saved}-less", "--target", "bucket")
-    assert code == 1
-    assert "auth_db.gone is missing (3 documents)" in said["reason"]
+    forged = vps.check_output("cd / && PYTHONPATH=/usr/local/lib/berth python3 -c %s", forge)
+    try:
+        mail = alarm()
+    finally:
+        vps.check_output("berth-backup restic bucket -q forget %s", forged)
+    assert "auth_db.gone is missing (3 documents)" in mail
 
 
-def test_a_stale_backup_fails_the_nightly_unit_and_the_operator_gets_a_mail(
-    vps: Host, mailbox: Mailbox, testbed: dict[str, str]
-) -> None:
-    operator = f"operator@{testbed['site']}"
-    before = mailbox.count_for(operator)
-    # Other tests may have used up this hour's mails about the unit.
-    vps.check_output("systemctl reset-failed 'berth-failure-mail@berth-backup*'")
+def test_a_stale_backup_is_told_by_mail(vps: Host, alarm: Callable[[], str]) -> None:
     with other(vps, "settings.json", "max_age_hours", 0):
-        assert vps.run("systemctl start berth-backup-drill.service").rc != 0
-    log = vps.check_output("journalctl --unit berth-backup-drill.service --lines 20 --output cat")
-    assert re.search(r"The newest run on target \w+, \S+, is \d+ hours old, and backup_max_age_hours allows 0", log)
-    poll(lambda: mailbox.count_for(operator) > before or None, 60, "a mail to the operator")
-    vps.check_output("systemctl reset-failed berth-backup-drill.service")
+        mail = alarm()
+    assert re.search(r"The newest run on target bucket, \S+, is \d+ hours old, and backup_max_age_hours allows 0", mail)

@@ -12,8 +12,8 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
-from berth_backup import check, drill, metrics, restore
-from berth_backup.oplog import increment
+from berth_backup import check, drill, metrics, rekey, restore
+from berth_backup.oplog import by_itself
 from berth_backup.records import Records, now
 from berth_backup.restic import Store
 from berth_backup.run import run, say
@@ -40,6 +40,7 @@ def arguments() -> argparse.ArgumentParser:
         verbs.add_parser(verb, help=said).add_argument("--target", default="")
     restore.add_arguments(verbs)
     drill.add_arguments(verbs)
+    verbs.add_parser("rekey", help="let the new password open the repositories, and the one before no more")
     one = verbs.add_parser("restic", help="restic itself, with a target's repository and credentials")
     one.add_argument("target")
     one.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -81,6 +82,9 @@ def make_anew(settings: Settings, records: Records, name: str) -> dict[str, Any]
 
 def become_restic(settings: Settings, name: str, arguments: list[str]) -> NoReturn:
     store = Store(settings, settings.target(name))
+    if settings.previous_password:
+        # Finds out which of the two opens it.
+        store.exists()
     os.execvpe("restic", store.command(*arguments), store.environment)  # noqa: S606  # found in PATH like every program here
 
 
@@ -88,13 +92,15 @@ def answer(given: argparse.Namespace, settings: Settings, records: Records) -> d
     if given.verb == "run":
         return run(settings, records, given.reason, given.tag, settings.chosen(given.target))
     if given.verb == "oplog":
-        return increment(settings, records)
+        return by_itself(settings, records)
     if given.verb == "list":
         return check.listing(settings, settings.chosen(given.target))
     if given.verb == "check":
         return check.check(settings, records, settings.chosen(given.target))
     if given.verb == "forget":
         return check.forget(settings, records, settings.chosen(given.target))
+    if given.verb == "rekey":
+        return rekey.rekey(settings, records)
     if given.verb == "restore":
         return restore.restore(settings, records, given)
     if given.verb == "rebuild":
@@ -148,7 +154,7 @@ def main() -> int:
             reason, code = in_words(error), 1
         if given.verb == "run":
             metrics.ping(settings, well=not reason)
-        if given.verb in ("run", "oplog", "check", "forget"):
+        if given.verb in ("run", "oplog", "check", "forget", "restore"):
             if was_told(records, given.verb, reason, settings.oplog_told_minutes):
                 code = TOLD
             metrics.publish(settings, records)

@@ -37,19 +37,28 @@ class Kept:
     time: str
     # Snapshot of the manifest.
     manifest: str
+    # What it was made for, where somebody said so: before-release:1.4.0.
+    tags: list[str] = field(default_factory=list)
     # Increments, the oldest first: snapshot, from, to.
     increments: list[dict[str, str]] = field(default_factory=list)
+
+    def is_called(self, name: str) -> bool:
+        return name in (self.id, *self.tags)
 
     @property
     def until(self) -> str:
         return self.increments[-1]["to"] if self.increments else ""
 
 
+def _further_tags(snapshot: dict[str, Any]) -> list[str]:
+    return [one for one in snapshot["tags"] if one != "berth" and not one.startswith(("run:", "part:"))]
+
+
 def kept(store: Store) -> list[Kept]:
     """Return the committed runs, the oldest first."""
     snapshots = store.snapshots()
     runs = {
-        tag(one, "run"): Kept(tag(one, "run"), one["time"], one["id"])
+        tag(one, "run"): Kept(tag(one, "run"), one["time"], one["id"], _further_tags(one))
         for one in snapshots
         if tag(one, "part") == "manifest"
     }
@@ -171,6 +180,8 @@ def forget(settings: Settings, records: Records, targets: list[Target]) -> dict[
             continue
         store = Store(settings, target)
         try:
+            if not store.exists():
+                raise store.refusal(10, "", "forget")
             store.unlock()
             gone[target.name] = _forget_one(settings, store)
         except Refused as why:
@@ -240,7 +251,14 @@ def listing(settings: Settings, targets: list[Target]) -> dict[str, Any]:
         try:
             runs = kept(store) if store.exists() else []
             found[target.name] = [
-                {"run": one.id, "time": one.time, "increments": len(one.increments), "until": one.until} for one in runs
+                {
+                    "run": one.id,
+                    "time": one.time,
+                    "tags": one.tags,
+                    "increments": len(one.increments),
+                    "until": one.until,
+                }
+                for one in runs
             ]
         except Refused as why:
             found[target.name] = {"reason": why.reason}

@@ -19,6 +19,7 @@ MOST_BYTES = 32 * 1024 * 1024
 STORE_SECONDS = 240
 # A full run because there is nothing to continue is not tried more often.
 RETRY_SECONDS = 3600
+AGAIN = "the run before was cut off"
 
 
 class Gap(Exception):  # noqa: N818  # "raise Gap" says it
@@ -58,15 +59,17 @@ class Chunk:
         self.changes += found.get("op") != "n"
 
 
-def chunks(settings: Settings, position: Timestamp) -> Iterator[Chunk]:
-    """Yield what came since, in pieces that fit into memory; nothing where nothing changed."""
+def chunks(settings: Settings, position: Timestamp, until: Timestamp | None = None) -> Iterator[Chunk]:
+    """Yield what came since, in pieces that fit into memory; nothing where nothing changed, unless up to a moment."""
     chunk = Chunk(position)
     for entry in entries(settings, position):
+        if until and bson.timestamp(entry) > until:
+            break
         if len(chunk.data) + len(entry) > MOST_BYTES:
             yield chunk
             chunk = Chunk(chunk.ends_with)
         chunk.add(entry)
-    if chunk.changes:
+    if chunk.changes or (until and chunk.data):
         yield chunk
 
 
@@ -79,6 +82,7 @@ class Increment:
 
     def __call__(self) -> None:
         state = self.records.state()["targets"]
+        self._complete(state)
         groups: dict[tuple[str, str], list[Target]] = {}
         orphans: list[Target] = []
         for target in self.settings.targets:
@@ -104,9 +108,30 @@ class Increment:
         if due:
             run(self.settings, self.records, "nothing to continue", targets=due)
 
-    def _continue(self, run_id: str, position: Timestamp, targets: list[Target]) -> None:
+    def _complete(self, state: dict[str, dict[str, Any]]) -> None:
+        """Lead each run up to where the dump of the next one ended: no moment lies between two runs."""
+        groups: dict[tuple[str, str, str], list[Target]] = {}
+        for target in self.settings.targets:
+            for before in state[target.name].get("before", []):
+                groups.setdefault((before["run"], before["position"], before["until"]), []).append(target)
+        for (run_id, position, until), targets in groups.items():
+            try:
+                self._continue(run_id, Timestamp.read(position), targets, Timestamp.read(until))
+            except Gap:
+                say(f"What changed between run {run_id} and the one after it is not in the oplog any more.")
+            except Refused as why:
+                self.reasons |= {target.name: why.reason for target in targets}
+            with self.records.changing() as changed:
+                for target in targets:
+                    known = changed["targets"][target.name]
+                    if target.name not in self.reasons:
+                        known["before"] = [one for one in known["before"] if one["run"] != run_id]
+
+    def _continue(
+        self, run_id: str, position: Timestamp, targets: list[Target], until: Timestamp | None = None
+    ) -> None:
         left: list[Store] | None = None
-        for chunk in chunks(self.settings, position):
+        for chunk in chunks(self.settings, position, until):
             if left is None:
                 # Asked first, since a store that is away would otherwise be waited for.
                 away = Failures()
@@ -130,9 +155,11 @@ class Increment:
     def _moved(self, run_id: str, stores: list[Store], chunk: Chunk) -> None:
         with self.records.changing() as state:
             for store in stores:
+                known = state["targets"][store.name]
                 # A full run may have taken its place meanwhile.
-                if state["targets"][store.name].get("run") == run_id:
-                    state["targets"][store.name]["position"] = str(chunk.ends_with)
+                for chain in (known, *known.get("before", [])):
+                    if chain.get("run") == run_id:
+                        chain["position"] = str(chunk.ends_with)
 
     def _note(self, targets: list[Target]) -> None:
         with self.records.changing() as state:
@@ -157,3 +184,22 @@ def increment(settings: Settings, records: Records) -> dict[str, Any]:
     if made.reasons:
         raise Refused(" ".join(dict.fromkeys(made.reasons.values())))
     return {"verb": "oplog", "bytes": made.sent}
+
+
+def by_itself(settings: Settings, records: Records) -> dict[str, Any]:
+    """The verb `oplog`: an increment; and a run, where the last one was cut off by a host that went down."""
+    said = increment(settings, records)
+    if cut_off(records):
+        run(settings, records, AGAIN)
+    return said
+
+
+def cut_off(records: Records) -> bool:
+    """Tell whether a run was begun that nobody is at any more, though it has no end."""
+    try:
+        with records.locked("run"):
+            begun: dict[str, Any] = records.state().get("begun", {})
+    except Busy:
+        return False
+    # What cuts off this one, too, is not met every few minutes.
+    return bool(begun) and (begun["reason"] != AGAIN or time.time() - begun["at"] > RETRY_SECONDS)

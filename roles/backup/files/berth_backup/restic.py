@@ -37,6 +37,7 @@ class Store:
         self._settings = settings
         self.target = target
         self.name = target.name
+        self.password = settings.password
 
     @property
     def environment(self) -> dict[str, str]:
@@ -46,7 +47,7 @@ class Store:
             **kept,
             **self.target.environment,
             "RESTIC_REPOSITORY": self.target.repository,
-            "RESTIC_PASSWORD": self._settings.password,
+            "RESTIC_PASSWORD": self.password,
             "RESTIC_CACHE_DIR": str(self._settings.cache),
             # Ten lines a second would only fill the journal.
             "RESTIC_PROGRESS_FPS": "0.01",
@@ -64,12 +65,12 @@ class Store:
             free = 0
         return "--cleanup-cache" if free > CACHE_ROOM else "--no-cache"
 
-    def run(self, *arguments: str, seconds: float = QUICK_SECONDS) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, seconds: float = QUICK_SECONDS, given: str = "") -> subprocess.CompletedProcess[str]:
         """Run restic; a time-out counts as a failure like any other."""
         try:
             return subprocess.run(
                 self.command(*arguments),
-                stdin=subprocess.DEVNULL,
+                input=given,
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -110,13 +111,27 @@ class Store:
                 f"`berth-backup restic {self.name} list locks` names it."
             )
         else:
-            last = _plain(lines[-1]) if lines else f"restic {verb} ended with {code}"
+            # Advice may follow it.
+            telling = [line for line in lines if line.startswith("Fatal: ")] or lines
+            last = _plain(telling[-1]) if telling else f"restic {verb} ended with {code}"
             reason = f"Target {self.name} ({self.target.repository}): {last}"
         return Refused(reason, lines)
+
+    def opens(self, password: str) -> bool:
+        """Tell whether the repository opens with this password, and go on with it."""
+        self.password = password
+        done = self.run("cat", "config", "--no-lock", seconds=PROBE_SECONDS)
+        if done.returncode not in (0, WRONG_KEY):
+            raise self.refusal(done.returncode, done.stderr, "cat")
+        return done.returncode == 0
 
     def exists(self) -> bool:
         """Tell whether there is a repository that opens with the password; refuse where that cannot be known."""
         done = self.run("cat", "config", "--no-lock", seconds=PROBE_SECONDS)
+        if done.returncode == WRONG_KEY and self._settings.previous_password not in ("", self.password):
+            # Until berth-backup rekey has been there.
+            self.password = self._settings.previous_password
+            done = self.run("cat", "config", "--no-lock", seconds=PROBE_SECONDS)
         if done.returncode == NO_REPOSITORY:
             return False
         if done.returncode == 124:
@@ -127,6 +142,17 @@ class Store:
 
     def init(self) -> None:
         self.ask("init", seconds=PROBE_SECONDS)
+
+    def key(self) -> str:
+        """Return the key that the password belongs to."""
+        listed = json.loads(self.ask("key", "list", "--json", "--no-lock"))
+        return next(str(one["id"]) for one in listed if one["current"])
+
+    def add_key(self, password: str) -> None:
+        """Let a further password open the repository; it comes by a pipe."""
+        done = self.run("key", "add", "--new-password-file=/dev/stdin", given=f"{password}\n")
+        if done.returncode:
+            raise self.refusal(done.returncode, done.stderr, "key add")
 
     def unlock(self) -> None:
         """Remove locks whose program is dead, such as one that a reboot ended."""

@@ -1,6 +1,7 @@
 """Bring back everything, one database or one collection, as it was at the end of a run or at any moment since.
 
-Nothing is touched before all that is needed was read and compared with its manifest. What is there now is saved first.
+Nothing is touched before all that is needed was read and compared with its manifest. What is there before is saved
+first, and what is there then afterwards.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from berth_backup.settings import Refused, Settings
 
 # A bare host: files before the edge asks for a certificate, data before the first release.
 FILES, DATA = "files", "data"
+PAGES, PAGE_SECONDS = 3, 20
 # Of the files, what a host that is built anew takes over; routes and settings are written by the roles.
 TAKEN_OVER = ("traefik/acme", "releases.jsonl", "releases")
 NOT_TAKEN_OVER = (
@@ -68,7 +70,9 @@ def restore(settings: Settings, records: Records, asked: Namespace) -> dict[str,
             raise Refused(
                 f"Run {run.id} has no {scope}; it has {', '.join(sorted(run.collections)) or 'no collection'}."
             )
-        report = _plan(settings, run, wanted, scope, until, asked.beside)
+        # Redis and files know no moments; who names a run besides means those of that run.
+        whole = not scope and not asked.beside and (not until or asked.run != LATEST)
+        report = _plan(settings, run, wanted, scope, until, asked.beside, whole)
         say(f"Reading run {run.id} on target {run.store.name} and comparing it with its manifest")
         verify(run)
         if asked.dry_run:
@@ -80,12 +84,12 @@ def restore(settings: Settings, records: Records, asked: Namespace) -> dict[str,
         elif scope:
             documents = _part(settings, records, run, limit, scope, report)
         else:
-            documents = _everything(settings, records, run, limit, report)
+            documents = _everything(settings, records, run, limit, whole, report)
         return report | {"changed": True, "documents": documents, "seconds": round(time.monotonic() - began, 1)}
 
 
 def _plan(
-    settings: Settings, run: Run, wanted: list[str], scope: str, until: Timestamp | None, beside: str
+    settings: Settings, run: Run, wanted: list[str], scope: str, until: Timestamp | None, beside: str, whole: bool
 ) -> dict[str, Any]:
     """Say what would happen, without doing it."""
     live = engine.collections(settings.mongo)
@@ -96,7 +100,7 @@ def _plan(
         then = f"{run.collections[name]['documents']} in the dump" if name in run.collections else "not in the dump"
         target = beside_name(name, beside) if beside else name
         described[target] = f"{live.get(target, 'not there')} now, {then}"
-    redis = not scope and not beside and not until
+    own = ", ".join(_own_paths(settings, run))
     return {
         "run": run.id,
         "target": run.store.name,
@@ -106,7 +110,8 @@ def _plan(
         "scope": scope or "everything",
         "into": f"databases with {beside} at their names' end" if beside else "the live databases",
         "collections": described,
-        "redis": "replaced by the run's" if redis else "stays as it is",
+        "redis": "replaced by the run's" if whole and settings.redis else "stays as it is",
+        "files": f"taken from the run: {own}" if whole and own else "stay as they are",
     }
 
 
@@ -136,9 +141,8 @@ def _part(settings: Settings, records: Records, run: Run, limit: str, scope: str
         return _take(settings, scratch, scope, "--drop")
 
 
-def _everything(settings: Settings, records: Records, run: Run, limit: str, report: dict[str, Any]) -> int:
-    # Redis knows no moments: its snapshot belongs to the run. Who goes back to a moment keeps what waits in the queue.
-    with_redis = settings.redis and not limit
+def _everything(settings: Settings, records: Records, run: Run, limit: str, whole: bool, report: dict[str, Any]) -> int:
+    with_redis = whole and settings.redis
     if with_redis:
         _try_redis(settings, run)
     with closed(settings, records, "everything", report):
@@ -148,6 +152,8 @@ def _everything(settings: Settings, records: Records, run: Run, limit: str, repo
         documents = load(settings, run, limit)
         if with_redis:
             engine.replace_redis(settings.redis, run.redis_snapshot())
+        if whole and (own := _own_paths(settings, run)):
+            _take_files(run, own)
         return documents
 
 
@@ -216,38 +222,63 @@ def _safety_copy(settings: Settings, records: Records, what: str) -> str:
     return made.id
 
 
+def _save_result(settings: Settings, records: Records, what: str) -> str:
+    """Make what came back the newest run: a drill, or a host built anew, would take the safety copy for it."""
+    say("Saving what is there now as the newest run")
+    with records.changing() as state:
+        # Whatever the restore removed was meant to go.
+        state["collections"] = {}
+    made = Copy(settings, records, f"after a restore of {what}", "after-restore")
+    outcome = made(settings.targets)
+    with records.changing() as state:
+        # What led there from the safety copy is the restore itself: all of the data once more.
+        for known in state["targets"].values():
+            known["before"] = [one for one in known.get("before", []) if one["until"] != known.get("position")]
+    if outcome["reason"]:
+        raise Refused(
+            "The restore is done, and the site as open as before. But a store has no backup of what is there now: "
+            f"{outcome['reason']} The newest one there is of what was there before: ansible/backup.yml makes another."
+        )
+    return made.id
+
+
 @contextmanager
 def closed(settings: Settings, records: Records, what: str, report: dict[str, Any]) -> Iterator[None]:
-    """Save what is there, show the maintenance page, stop who writes; then as before. After failure the page stays."""
+    """Save what is there, show the maintenance page, stop who writes; then as before, and save what is there then.
+
+    After failure the page stays.
+    """
     copy = _safety_copy(settings, records, what)
-    ours = not (settings.root / "traefik/dynamic/maintenance.yml").exists() and _maintenance("on")
+    ours = _close(settings)
     writers = engine.writers()
     touched = False
-    try:
-        with ExitStack() as held:
-            held.enter_context(_no_release(settings))
-            engine.stop(writers)
-            # What came between the copy and the page.
-            _save_changes(settings, records)
-            after = moment_text(Timestamp(int(time.time()) + 1, 0))
-            report["safety_copy"] = f"-e restore_run={copy} -e restore_time={after}"
-            held.enter_context(records.locked("run", settings.wait_seconds))
-            held.enter_context(records.locked("oplog", settings.wait_seconds))
-            touched = True
-            yield
-            touched = False
-    except BaseException as error:
-        if not touched:
-            raise
-        say("The maintenance page stays, and the services are stopped.")
-        reason = error.reason if isinstance(error, Refused) else repr(error)
-        back = f"The databases may be incomplete. Back to what was there before: {report['safety_copy']}"
-        raise Refused(f"{reason} {back}", error.lines if isinstance(error, Refused) else []) from error
-    finally:
-        if not touched:
-            engine.start(writers)
-            if ours:
-                _maintenance("off")
+    with ExitStack() as others_wait:
+        try:
+            with _no_release(settings):
+                engine.stop(writers)
+                # What came between the copy and the page.
+                _save_changes(settings, records)
+                after = moment_text(Timestamp(int(time.time()) + 1, 0))
+                report["safety_copy"] = f"-e restore_run={copy} -e restore_time={after}"
+                # An increment would send again all that comes back.
+                for kind in ("run", "oplog"):
+                    others_wait.enter_context(records.locked(kind, settings.wait_seconds))
+                touched = True
+                yield
+                touched = False
+        except BaseException as error:
+            if not touched:
+                raise
+            say("The maintenance page stays, and the services are stopped.")
+            reason = error.reason if isinstance(error, Refused) else repr(error)
+            back = f"The databases may be incomplete. Back to what was there before: {report['safety_copy']}"
+            raise Refused(f"{reason} {back}", error.lines if isinstance(error, Refused) else []) from error
+        finally:
+            if not touched:
+                engine.start(writers)
+                if ours:
+                    _maintenance("off")
+        report["saved_as"] = _save_result(settings, records, what)
 
 
 @contextmanager
@@ -263,6 +294,25 @@ def _no_release(settings: Settings) -> Iterator[None]:
         except BlockingIOError:
             raise Refused("A release is under way. Wait until it is done, then try again.") from None
         yield
+
+
+def _close(settings: Settings) -> bool:
+    """Show the maintenance page; tell whether it was not there before.
+
+    The edge has read that when it answers so several times in a row. Until then visitors would meet services that stop.
+    """
+    if (settings.root / "traefik/dynamic/maintenance.yml").exists() or not _maintenance("on"):
+        return False
+    address = json.loads((settings.root / "releases/settings.json").read_text())["address"]
+    deadline, row = time.monotonic() + PAGE_SECONDS, 0
+    while row < PAGES:
+        row = row + 1 if engine.shows_page(settings.site, address) else 0
+        if row == 0:
+            if time.monotonic() > deadline:
+                _maintenance("off")
+                raise Refused("The edge did not show the maintenance page, so nothing was touched.")
+            time.sleep(0.2)
+    return True
 
 
 def _maintenance(state: str) -> bool:
@@ -314,14 +364,19 @@ def _must_be_bare(settings: Settings) -> None:
 
 
 def _take_over_files(settings: Settings, run: Run) -> None:
-    root = str(settings.root)
-    saved = run.manifest["parts"]["files"]["paths"]
-    own = [path for path in saved if path != root and not path.startswith(f"{root}/")]
-    wanted = [f"{root}/{path}" for path in TAKEN_OVER] + own
-    run.store.ask(
-        *("restore", run.snapshot("files"), "--target=/", "--verify"),
-        *(f"--include={path}" for path in wanted),
-        seconds=24 * 3600,
-    )
+    _take_files(run, [f"{settings.root}/{path}" for path in TAKEN_OVER] + _own_paths(settings, run))
     for path in NOT_TAKEN_OVER:
         (settings.root / path).unlink(missing_ok=True)
+
+
+def _own_paths(settings: Settings, run: Run) -> list[str]:
+    """Return what the owner has named himself; what Berth keeps beside it belongs to the host, not to the data."""
+    root = str(settings.root)
+    saved = run.manifest["parts"].get("files", {}).get("paths", [])
+    return [path for path in saved if path != root and not path.startswith(f"{root}/")]
+
+
+def _take_files(run: Run, paths: list[str]) -> None:
+    """Put files where they lay. What came beside them since stays."""
+    includes = (f"--include={path}" for path in paths)
+    run.store.ask("restore", run.snapshot("files"), "--target=/", "--verify", *includes, seconds=24 * 3600)

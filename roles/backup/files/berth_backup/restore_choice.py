@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -133,7 +133,7 @@ def choose(settings: Settings, wanted: str = LATEST, target: str = "", until: Ti
             if not store.exists():
                 problems.append(f"Target {one.name} has no repository at {one.repository}.")
                 continue
-            if chosen := _choose(store, wanted, until):
+            if chosen := choose_among(_runs(store, wanted), wanted, until):
                 found.append(chosen)
         except Refused as refused:
             problems.append(refused.reason)
@@ -146,20 +146,37 @@ def choose(settings: Settings, wanted: str = LATEST, target: str = "", until: Ti
     raise Refused(" ".join(problems) or f"There is no {what}{before} on {names}. See: berth-backup list")
 
 
-def _choose(store: Store, wanted: str, until: Timestamp | None) -> Run | None:
+def _runs(store: Store, wanted: str) -> Iterator[Run]:
+    """Yield the runs that are meant, the newest first; a manifest is read only where one is asked for."""
     for kept in reversed(check.kept(store)):
-        if wanted not in (LATEST, kept.id):
-            continue
-        run = Run(kept, store, check.manifest(store, kept))
+        if wanted == LATEST or kept.is_called(wanted):
+            yield Run(kept, store, check.manifest(store, kept))
+
+
+def choose_among(runs: Iterable[Run], wanted: str, until: Timestamp | None) -> Run | None:
+    """Find the run among those of one store, the newest first."""
+    newer: Run | None = None
+    for run in runs:
         if until is None and wanted == LATEST:
             return run
+        if wanted == LATEST and until and newer:
+            _refuse_unknown(run, newer, until)
+        newer = run
         # What began after the moment is not needed; a named run is as it was at its own end.
         needed = sum(one.first < until for one in run.increments) if until else 0
-        run = replace(run, kept=replace(kept, increments=kept.increments[:needed]))
         end = run.dump_end
         if until is None or (end is not None and end < until):
-            return run
+            return replace(run, kept=replace(run.kept, increments=run.kept.increments[:needed]))
     return None
+
+
+def _refuse_unknown(run: Run, newer: Run, until: Timestamp) -> None:
+    """Refuse a moment of which neither run knows what had changed until then."""
+    if run.end and newer.dump_end and run.end < until <= newer.dump_end and run.end != newer.dump_end:
+        raise Refused(
+            f"What changed between {moment_text(run.end)} and {moment_text(newer.dump_end)} is on target "
+            f"{run.store.name} only as a whole: choose a moment before or after, or restore_run={newer.id}."
+        )
 
 
 def verify(run: Run) -> None:

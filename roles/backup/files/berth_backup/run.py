@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,12 @@ FORMAT = 1
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def going_down() -> bool:
+    """Tell whether the host is being shut down or restarted."""
+    said = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True, check=False)
+    return said.stdout.strip() == "stopping"
 
 
 class Failures:
@@ -78,6 +85,9 @@ class Run:
         return [*self._tags, f"part:{part}"]
 
     def __call__(self, targets: list[Target]) -> dict[str, Any]:
+        with self.records.changing() as state:
+            # Stays where nobody is left to remove it.
+            state["begun"] = {"at": time.time(), "reason": self.reason}
         self.stores = prepare(self.settings, targets, self.records, self.failures)
         self.parts = {store.name: {} for store in self.stores}
         try:
@@ -174,14 +184,18 @@ class Run:
         store.back_up_text(json.dumps(written, indent=1) + "\n", "manifest.json", self.tags("manifest"))
         ended = time.time()
         with self.records.changing() as state:
-            state["targets"][store.name] |= {
+            known = state["targets"][store.name]
+            if self.mongo and known.get("run") and known.get("position"):
+                ends = {"position": known["position"], "until": self.mongo["oplog"]["last"]}
+                known["before"] = [*known.get("before", []), {"run": known["run"], **ends}]
+            known |= {
                 "run": self.id,
                 "ended": written["ended"],
                 "success_at": ended,
                 "parts": {name: part["bytes"] for name, part in written["parts"].items()},
             }
             if self.mongo:
-                state["targets"][store.name] |= {
+                known |= {
                     "position": self.mongo["oplog"]["last"],
                     "oplog_at": ended,
                     "oplog_reason": "",
@@ -205,6 +219,8 @@ class Run:
                 }
             state["seconds"] = took
             state["missing"] = missing
+            if not (reasons and going_down()):
+                state.pop("begun", None)
         told = " ".join([*dict.fromkeys(reasons.values()), *(f"{one}." for one in lost)])
         outcome = {
             "verb": "run",

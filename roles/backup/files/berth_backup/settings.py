@@ -56,6 +56,8 @@ class Settings:
     oplog_told_minutes: int
     targets: list[Target]
     password: str
+    # Opens what was not given the new one yet; empty where there is no old one.
+    previous_password: str
     ping: str
 
     @classmethod
@@ -73,8 +75,8 @@ class Settings:
         targets = [
             Target(**target, environment=secret["environment"].get(target["name"], {})) for target in values["targets"]
         ]
-        given = {**values, **paths, "targets": targets, "password": secret["password"], "ping": secret["ping"]}
-        return cls(**given)
+        hidden = {name: secret.get(name, "") for name in ("password", "previous_password", "ping")}
+        return cls(**{**values, **paths, **hidden, "targets": targets})
 
     def target(self, name: str) -> Target:
         for target in self.targets:

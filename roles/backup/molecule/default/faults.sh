@@ -79,9 +79,22 @@ mount -t tmpfs -o size=16k tmpfs /var/cache/berth-backup
 systemctl start berth-backup || fail "a full cache stopped the backup"
 umount /var/cache/berth-backup
 
+# No room in a store: it is told, the others go on, and with room again so does this one.
+cp -a /srv/backup /run/kept-store
+mount -t tmpfs -o "size=$(($(du --summarize --block-size=1K /srv/backup | cut -f1) + 1000))k" tmpfs /srv/backup
+cp -a /run/kept-store/. /srv/backup/
+systemctl start berth-backup && fail "a full store was not told"
+says "no space left on device"
+grep --quiet 'last_result{target="store"} 1' /var/lib/berth/metrics/berth_backup.prom || fail "it held up another store"
+mount -o remount,size=1g /srv/backup
+well
+umount /srv/backup
+rm -r /run/kept-store
+well
+
 # No room for what is remembered: told in one sentence, and nothing of the old is lost.
 cp -a /var/lib/berth-backup /run/kept
-mount -t tmpfs -o size=20k tmpfs /var/lib/berth-backup
+mount -t tmpfs -o "size=$(($(du --summarize --block-size=1K /run/kept | cut -f1) + 4))k" tmpfs /var/lib/berth-backup
 cp -a /run/kept/. /var/lib/berth-backup/
 if dd if=/dev/zero of=/var/lib/berth-backup/filler bs=1k 2> /dev/null; then fail "the disk did not fill"; fi
 answer=$(berth-backup run 2> /dev/null) && fail "a full disk was not told"
