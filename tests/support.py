@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2 as httpx
 import pytest
@@ -63,11 +63,14 @@ class Mailbox:
 
     url: str
 
+    def mails(self) -> list[dict[str, Any]]:
+        return list(httpx.get(f"{self.url}/api/email").raise_for_status().json())
+
     def link_for(self, email: str) -> str:
         """Wait for the verification mail and return the link in it."""
 
         def look() -> str | None:
-            for mail in httpx.get(f"{self.url}/api/email").raise_for_status().json():
+            for mail in self.mails():
                 if any(to["address"] == email for to in mail["to"]):
                     found = re.search(r"https?://\S+/verify#token=[\w.~-]+", mail["text"])
                     if found:
@@ -77,8 +80,7 @@ class Mailbox:
         return poll(look, MAIL_SECONDS, f"verification mail for {email}")
 
     def count_for(self, email: str) -> int:
-        mails = httpx.get(f"{self.url}/api/email").raise_for_status().json()
-        return sum(any(to["address"] == email for to in mail["to"]) for mail in mails)
+        return sum(any(to["address"] == email for to in mail["to"]) for mail in self.mails())
 
 
 @dataclass
@@ -98,3 +100,13 @@ class Visitor:
 
 def new_account() -> dict[str, str]:
     return {"email": f"{secrets.token_hex(6)}@example.com", "password": secrets.token_urlsafe(16)}
+
+
+def sign_up(http: httpx.Client, mailbox: Mailbox) -> Visitor:
+    """Return somebody who has signed up and followed the link in the mail."""
+    account = new_account()
+    answer = http.post("/api/auth/register", json=account)
+    assert answer.status_code == 201, answer.text
+    token = mailbox.link_for(account["email"]).split("token=")[1]
+    assert http.post("/api/auth/verify", json={"token": token}).status_code == 200
+    return Visitor(http, **account)

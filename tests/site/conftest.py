@@ -18,7 +18,7 @@ import testinfra
 import yaml
 from testinfra.host import Host
 
-from tests.support import Mailbox, Visitor, administrator, new_account, ssh_config
+from tests.support import Mailbox, Visitor, administrator, sign_up, ssh_config
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".testbed" / "site")).resolve()
@@ -80,12 +80,17 @@ def authority(outside: Host, testbed: dict[str, str]) -> Path:
     return path
 
 
-@pytest.fixture
-def http(testbed: dict[str, str], authority: Path) -> Iterator[httpx.Client]:
-    """A visitor's client: trusts the authority, keeps cookies, follows no redirect unasked."""
+@pytest.fixture(scope="session")
+def client(testbed: dict[str, str], authority: Path) -> Callable[[], httpx.Client]:
+    """Make a visitor's client: trusts the authority, keeps cookies, follows no redirect unasked."""
     context = ssl.create_default_context(cafile=str(authority))
-    with httpx.Client(base_url=f"https://{testbed['site']}", verify=context, timeout=30) as client:
-        yield client
+    return lambda: httpx.Client(base_url=f"https://{testbed['site']}", verify=context, timeout=30)
+
+
+@pytest.fixture
+def http(client: Callable[[], httpx.Client]) -> Iterator[httpx.Client]:
+    with client() as visitor:
+        yield visitor
 
 
 @pytest.fixture(scope="session")
@@ -95,13 +100,7 @@ def mailbox(testbed: dict[str, str]) -> Mailbox:
 
 @pytest.fixture
 def visitor(http: httpx.Client, mailbox: Mailbox) -> Visitor:
-    """Somebody who has signed up and followed the link in the mail."""
-    account = new_account()
-    answer = http.post("/api/auth/register", json=account)
-    assert answer.status_code == 201, answer.text
-    token = mailbox.link_for(account["email"]).split("token=")[1]
-    assert http.post("/api/auth/verify", json={"token": token}).status_code == 200
-    return Visitor(http, **account)
+    return sign_up(http, mailbox)
 
 
 @pytest.fixture

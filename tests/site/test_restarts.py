@@ -10,7 +10,7 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from tests.support import Visitor, poll
+from tests.support import Mailbox, Visitor, poll
 
 BACK_SECONDS = 180
 
@@ -62,8 +62,9 @@ def redis_persistence(vps: Host) -> str:
 
 
 def test_data_session_and_certificate_survive_a_restart_of_the_vps(
-    vps: Host, settled: Visitor, testbed: dict[str, str], certificate: Callable[[], dict[str, Any]]
+    vps: Host, settled: Visitor, testbed: dict[str, str], certificate: Callable[[], dict[str, Any]], mailbox: Mailbox
 ) -> None:
+    old = {mail["id"] for mail in mailbox.mails()}
     before = certificate()["serialNumber"]
     subprocess.run(["docker", "restart", testbed["vps_container"]], check=True, capture_output=True, timeout=180)
     assert poll(lambda: remembered(settled), BACK_SECONDS, "the site after a restart of the VPS") == "was here before"
@@ -72,3 +73,9 @@ def test_data_session_and_certificate_survive_a_restart_of_the_vps(
         "journalctl --no-pager -o cat -u berth-docker-shutdown.service | grep 'asked to end' | tail -n 1"
     )
     assert ended.endswith("still running after 60 s: none"), "the databases were cut off instead of asked to end"
+
+    def told() -> bool | None:
+        subjects = {mail["subject"].partition(":")[0] for mail in mailbox.mails() if mail["id"] not in old}
+        return True if {"[warning] HostRestarted", "[resolved] HostRestarted"} <= subjects else None
+
+    poll(told, BACK_SECONDS, "mails that the host was restarted, and that this is over")
