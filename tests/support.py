@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2 as httpx
 import pytest
@@ -81,11 +81,14 @@ class Mailbox:
 
     url: str
 
+    def mails(self) -> list[dict[str, Any]]:
+        return list(httpx.get(f"{self.url}/api/email").raise_for_status().json())
+
     def link_for(self, email: str) -> str:
         """Wait for the verification mail and return the link in it."""
 
         def look() -> str | None:
-            for mail in httpx.get(f"{self.url}/api/email").raise_for_status().json():
+            for mail in self.mails():
                 if any(to["address"] == email for to in mail["to"]):
                     found = re.search(r"https?://\S+/verify#token=[\w.~-]+", mail["text"])
                     if found:
@@ -101,8 +104,7 @@ class Mailbox:
         return [" ".join(text.split()) for _, text in found]
 
     def count_for(self, email: str) -> int:
-        mails = httpx.get(f"{self.url}/api/email").raise_for_status().json()
-        return sum(any(to["address"] == email for to in mail["to"]) for mail in mails)
+        return sum(any(to["address"] == email for to in mail["to"]) for mail in self.mails())
 
 
 @dataclass

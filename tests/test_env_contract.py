@@ -210,3 +210,10 @@ def test_redis_rights_are_those_the_services_are_tested_with() -> None:
     assert {user: rights[user] for user in SETTINGS if user in rights} == {
         user: berth_secrets.REDIS_USERS[user] for user in SETTINGS if user in berth_secrets.REDIS_USERS
     }
+
+
+def test_a_new_environment_has_every_secret_that_an_inventory_reads() -> None:
+    plays = yaml.safe_load((ROOT / "ansible/new_environment.yml").read_text())
+    made = set(plays[0]["vars"]["secrets"])
+    read = set(re.findall(r"\bvault_\w+", (ROOT / "inventories/common/all.yml").read_text()))
+    assert made == read

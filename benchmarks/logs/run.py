@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import secrets
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".demo"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.bed import TestBed
+
 CATCH_UP_SECONDS = 600
 ACKNOWLEDGED = ("loki", "elasticsearch", "relp")
 
@@ -39,30 +39,8 @@ print(f"{time.monotonic() - began:.2f}", file=sys.stderr)
 """
 
 
-class TestBed:
-    """The VPS and the outside host, by their containers."""
-
-    def __init__(self) -> None:
-        written_down = (STATE / "connection.yml").read_text()
-        names = dict(re.findall(r"^(\w+): (\S.*)$", written_down, re.MULTILINE))
-        self.vps, self.outside = names["vps_container"], names["outside_container"]
-
-    def on_vps(self, *command: str) -> str:
-        return self._run("docker", "exec", self.vps, *command)
-
-    def on_outside(self, *command: str) -> str:
-        return self._run("docker", "exec", self.outside, *command)
-
-    @staticmethod
-    def _run(*command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"`{' '.join(command)}` ended with {done.returncode}: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    def image(self) -> str:
-        listed = self.on_vps("docker", "ps", "--filter", "name=auth_service", "--format", "{{.Image}}")
-        return listed.splitlines()[0]
+class Writers(TestBed):
+    """Containers that write lines, and what the log servers have of them."""
 
     def start_writer(self, mark: str, first: int, count: int, rate: float) -> None:
         """Write lines in a container, in the background."""
@@ -104,7 +82,7 @@ class TestBed:
         return time.monotonic() - began
 
 
-def outage(bed: TestBed, rate: float, seconds: float) -> bool:
+def outage(bed: Writers, rate: float, seconds: float) -> bool:
     """Measure lines through an outage with a kill and a restart in it; return whether none was lost."""
     mark = f"bench-{secrets.token_hex(4)}"
     half = int(rate * seconds / 2)
@@ -138,7 +116,7 @@ def outage(bed: TestBed, rate: float, seconds: float) -> bool:
     return all(counts[server]["lines"] == 2 * half for server in ACKNOWLEDGED)
 
 
-def burst(bed: TestBed, lines: int) -> None:
+def burst(bed: Writers, lines: int) -> None:
     """Compare how long a container takes for a burst with the log servers there and away."""
     for gone in (False, True, False, True):
         mark = f"burst-{secrets.token_hex(4)}"
@@ -159,7 +137,7 @@ def main() -> None:
     parser.add_argument("--away", type=float, default=60, help="seconds that the log servers are away (default 60)")
     parser.add_argument("--burst", type=int, default=20000, help="lines of the burst (default 20000, 0 for none)")
     asked = parser.parse_args()
-    bed = TestBed()
+    bed = Writers()
     whole = outage(bed, asked.rate, asked.away)
     if asked.burst:
         burst(bed, asked.burst)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 from berth_metrics.engine import Scrape, labels_of, targets
 from berth_metrics.exposition import Metrics
-from berth_metrics.host import file_systems
+from berth_metrics.host import boot, file_systems, mounts, places
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/monitoring"
@@ -67,9 +68,13 @@ def test_every_rule_is_tried_silent_and_firing(file: Path) -> None:
 
 
 def test_a_factor_shortens_how_long_and_over_what_time_and_nothing_else() -> None:
-    text = "expr: rate(errors_total[5m]) > 300 and age > 14 * 86400\nfor: 2m\nsummary: For 5m and more."
+    text = (
+        "expr: rate(errors_total[5m]) > 300 and age > 14 * 86400 unless age offset 10m\n"
+        "for: 2m\nsummary: For 5m and more."
+    )
     assert scaled_rules(text, 1) == text
-    assert scaled_rules(text, 0.1) == text.replace("[5m]", "[30s]").replace("for: 2m", "for: 12s")
+    shorter = text.replace("[5m]", "[30s]").replace("for: 2m", "for: 12s").replace("offset 10m", "offset 60s")
+    assert scaled_rules(text, 0.1) == shorter
     assert "for: 1s" in scaled_rules(text, 0.0001)
 
 
@@ -117,14 +122,37 @@ def test_a_disk_is_measured_once_however_often_it_is_mounted(tmp_path: Path) -> 
     (tmp_path / "deeper").mkdir()
     table = (
         f"/dev/vda1 {tmp_path}/deeper ext4 rw,relatime 0 0\n/dev/vda1 {tmp_path} ext4 ro,relatime 0 0\n"
-        f"tmpfs /run tmpfs rw 0 0\noverlay {tmp_path}/deeper overlay rw 0 0\n"
+        f"tmpfs /run/user/0 tmpfs rw 0 0\noverlay {tmp_path}/deeper overlay rw 0 0\n"
     )
     metrics = Metrics()
-    file_systems(metrics, table)
+    file_systems(metrics, table, places(table))
     lines = metrics.text().splitlines()
     labels = f'{{device="/dev/vda1",mountpoint="{tmp_path}",fstype="ext4"}}'
     assert f"node_filesystem_readonly{labels} 1" in lines
     assert sum(line.startswith("node_filesystem_size_bytes") for line in lines) == 1
+
+
+def test_what_is_kept_in_memory_is_measured_too_unless_it_is_somebodys_own(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    table = (
+        f"tmpfs {tmp_path} tmpfs rw 0 0\ntmpfs {tmp_path}/full tmpfs rw,size=16k 0 0\ntmpfs /proc tmpfs ro 0 0\n"
+        "tmpfs /dev/shm tmpfs rw 0 0\nshm /var/lib/docker tmpfs rw 0 0\noverlay / overlay rw 0 0\n"
+    )
+    seen = places(table)
+    assert {mount.place for mount in mounts(table, seen)} == {str(tmp_path), f"{tmp_path}/full", "/"}
+    assert {mount.place for mount in mounts(table, seen - {f"{tmp_path}/full"})} == {str(tmp_path), "/"}
+
+
+def test_a_container_knows_when_it_was_started_itself(tmp_path: Path) -> None:
+    first, kernel = tmp_path / "first", tmp_path / "kernel"
+    ticks = 250 * os.sysconf("SC_CLK_TCK")
+    first.write_text(f"1 (a) name)) S {'0 ' * 18}{ticks} 0 0\n")
+    kernel.write_text("cpu 1 2\nbtime 1000\nprocesses 3\n")
+    metrics = Metrics()
+    boot(metrics, first, kernel)
+    name, value = metrics.text().splitlines()[-1].split(" ")
+    assert re.fullmatch(rf'berth_boot_time_seconds\{{boot="[0-9a-f]{{8}}-{ticks}"\}}', name)
+    assert float(value) == 1250
 
 
 def test_a_metric_is_described_once_and_its_labels_are_escaped() -> None:

@@ -80,12 +80,17 @@ def authority(outside: Host, testbed: dict[str, str]) -> Path:
     return path
 
 
-@pytest.fixture
-def http(testbed: dict[str, str], authority: Path) -> Iterator[httpx.Client]:
-    """A visitor's client: trusts the authority, keeps cookies, follows no redirect unasked."""
+@pytest.fixture(scope="session")
+def client(testbed: dict[str, str], authority: Path) -> Callable[[], httpx.Client]:
+    """Make a visitor's client: trusts the authority, keeps cookies, follows no redirect unasked."""
     context = ssl.create_default_context(cafile=str(authority))
-    with httpx.Client(base_url=f"https://{testbed['site']}", verify=context, timeout=30) as client:
-        yield client
+    return lambda: httpx.Client(base_url=f"https://{testbed['site']}", verify=context, timeout=30)
+
+
+@pytest.fixture
+def http(client: Callable[[], httpx.Client]) -> Iterator[httpx.Client]:
+    with client() as visitor:
+        yield visitor
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from tests.support import new_account, poll
+from tests.support import Visitor, new_account, poll
 
 ACKNOWLEDGED = ("loki", "elasticsearch", "relp")
 ARRIVAL_SECONDS = 60
+SLOW_SECONDS = 5
 
 
 @pytest.fixture
@@ -98,6 +100,38 @@ def test_no_line_is_lost_or_doubled_while_the_log_servers_are_away_and_a_shipper
     assert counts["syslog"]["lines"] > written / 2, counts
     # 1: it looked, and found nothing.
     assert outside.run("grep -l canary-%s /srv/logs/*.jsonl", mark).rc == 1, "a secret left the host"
+
+
+@contextmanager
+def hanging_journal(vps: Host) -> Iterator[None]:
+    """It has its sockets and reads nothing, as with a disk that does not answer."""
+    vps.check_output("systemctl kill --signal=STOP systemd-journald")
+    try:
+        yield
+    finally:
+        vps.check_output("systemctl kill --signal=CONT systemd-journald")
+
+
+def test_nobody_waits_for_a_journal_that_hangs(vps: Host, visitor: Visitor) -> None:
+    bearer = visitor.sign_in()
+    container = f"berth-load-{secrets.token_hex(6)}-1"
+    image = vps.check_output(
+        "docker inspect --format '{{.Config.Image}}' $(docker ps -q -f name=auth_service | head -1)"
+    )
+    # More than the sockets and pipes between the container and the journal hold.
+    program = "for number in range(20000): print('a line that waits for the journal', number, 'x' * 100)"
+    run = "docker run --detach --log-driver journald --name %s --entrypoint python3 %s -c %s"
+    try:
+        with hanging_journal(vps):
+            vps.check_output(run, container, image, program)
+            assert vps.check_output("timeout 20 docker wait %s", container) == "0"
+            # Each leaves a line at the edge and at the service.
+            for _ in range(250):
+                answer = visitor.http.get("/api/users/me", headers=bearer)
+                assert answer.status_code == 200
+                assert answer.elapsed.total_seconds() < SLOW_SECONDS
+    finally:
+        vps.check_output("docker rm --force %s", container)
 
 
 def test_the_log_servers_refused_nothing(outside: Host) -> None:

@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from tests.support import Visitor, poll
+from tests.support import Mailbox, Visitor, poll
 
 BACK_SECONDS = 180
 
@@ -63,8 +63,9 @@ def redis_persistence(vps: Host) -> str:
 
 
 def test_data_session_and_certificate_survive_a_restart_of_the_vps(
-    vps: Host, settled: Visitor, testbed: dict[str, str], certificate: Callable[[], dict[str, Any]]
+    vps: Host, settled: Visitor, testbed: dict[str, str], certificate: Callable[[], dict[str, Any]], mailbox: Mailbox
 ) -> None:
+    old = {mail["id"] for mail in mailbox.mails()}
     before = certificate()["serialNumber"]
     begin_a_backup(vps)
     subprocess.run(["docker", "restart", testbed["vps_container"]], check=True, capture_output=True, timeout=180)
@@ -80,6 +81,12 @@ def test_data_session_and_certificate_survive_a_restart_of_the_vps(
         read = f"berth-backup restic {target} -q --no-lock dump --tag part:manifest latest /manifest.json"
         assert json.loads(vps.check_output(read))["reason"] == "the run before was cut off"
         assert vps.check_output(f"berth-backup restic {target} -q --no-lock list locks") == ""
+
+    def told() -> bool | None:
+        subjects = {mail["subject"].partition(":")[0] for mail in mailbox.mails() if mail["id"] not in old}
+        return True if {"[warning] HostRestarted", "[resolved] HostRestarted"} <= subjects else None
+
+    poll(told, BACK_SECONDS, "mails that the host was restarted, and that this is over")
 
 
 def begin_a_backup(vps: Host) -> None:

@@ -6,8 +6,9 @@ import re
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = r"(\d+)(ms|s|m|h|d)"
-# A rule's "for", and the range that something is averaged over. What is compared with (days of a certificate) stays.
-_IN_RULES = re.compile(rf"(?<=for: ){_TIME}\b|(?<=\[){_TIME}(?=[\]:])")
+# A rule's "for", the range that something is averaged over, and how far back it looks. What is compared with (days of a
+# certificate) stays.
+_IN_RULES = re.compile(rf"(?<=for: ){_TIME}\b|(?<=\[){_TIME}(?=[\]:])|(?<= offset ){_TIME}\b")
 
 
 def scaled(time: str, factor: float) -> str:

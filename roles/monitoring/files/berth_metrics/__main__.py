@@ -42,7 +42,8 @@ class Collector:
         metrics = Metrics()
         parts: dict[str, Callable[[Metrics], None]] = {
             "engine": self._engine,
-            "file_systems": lambda to: host.file_systems(to, Path("/proc/1/mounts").read_text()),
+            "file_systems": self._file_systems,
+            "boot": host.boot,
             "interfaces": lambda to: host.interfaces(to, Path("/proc/net/dev").read_text()),
             "units": lambda to: host.units(to, self._units),
             "clock": host.clock,
@@ -68,6 +69,11 @@ class Collector:
         place = self._targets / "containers.json"
         if not place.exists() or place.read_text() != targets:
             write(place, targets)
+
+    def _file_systems(self, metrics: Metrics) -> None:
+        # As the host has them; this program sees them from a room of its own, where some could be missing.
+        own = host.places(Path("/proc/self/mounts").read_text())
+        host.file_systems(metrics, Path("/proc/1/mounts").read_text(), own)
 
     def _security(self, metrics: Metrics) -> None:
         if time.monotonic() - self._updates_at >= UPDATES_SECONDS:

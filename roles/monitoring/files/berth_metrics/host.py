@@ -10,6 +10,9 @@ from pathlib import Path
 from berth_metrics.exposition import Metrics
 
 DISKS = {"ext4", "xfs", "btrfs", "f2fs", "zfs", "vfat", "ext3", "ext2"}
+# What is in memory can be full like a disk: /run, /tmp, secrets. Not that of one container, session or unit.
+MEMORY = "tmpfs"
+PRIVATE = ("/dev/", "/run/credentials/", "/run/user/", "/run/docker/", "/var/lib/docker/")
 SECONDS = 60
 
 
@@ -26,21 +29,35 @@ class Mount:
     read_only: bool
 
 
-def mounts(table: str) -> list[Mount]:
-    """Return each disk once, where it is mounted highest; the root whatever it stands on."""
+def mounts(table: str, seen: set[str]) -> list[Mount]:
+    """Return each disk once, where it is mounted highest, the root whatever it stands on, and what is in memory.
+
+    Of those alone that are seen from here: another place would answer for one that is not.
+    """
     found: dict[str, Mount] = {}
     for line in table.splitlines():
         device, place, kind, options = line.split()[:4]
-        place = place.encode().decode("unicode_escape")
-        if (kind in DISKS or place == "/") and os.path.isdir(place):
-            mount = Mount(device, place, kind, "ro" in options.split(","))
-            if device not in found or len(place) < len(found[device].place):
-                found[device] = mount
+        place = _unescaped(place)
+        read_only = "ro" in options.split(",")
+        in_memory = kind == MEMORY and not read_only and not f"{place}/".startswith(PRIVATE)
+        if (kind in DISKS or place == "/" or in_memory) and place in seen and os.path.isdir(place):
+            # All that is in memory says that it stands on "tmpfs".
+            which = place if in_memory else device
+            if which not in found or len(place) < len(found[which].place):
+                found[which] = Mount(device, place, kind, read_only)
     return list(found.values())
 
 
-def file_systems(metrics: Metrics, table: str) -> None:
-    for mount in mounts(table):
+def places(table: str) -> set[str]:
+    return {_unescaped(line.split()[1]) for line in table.splitlines()}
+
+
+def _unescaped(place: str) -> str:
+    return place.encode().decode("unicode_escape")
+
+
+def file_systems(metrics: Metrics, table: str, seen: set[str]) -> None:
+    for mount in mounts(table, seen):
         disk = os.statvfs(mount.place)
         labels = {"device": mount.device, "mountpoint": mount.place, "fstype": mount.kind}
         metrics.add("node_filesystem_size_bytes", "Size of the file system.", disk.f_blocks * disk.f_frsize, labels)
@@ -48,6 +65,17 @@ def file_systems(metrics: Metrics, table: str) -> None:
         metrics.add("node_filesystem_files", "Files it can hold.", disk.f_files, labels)
         metrics.add("node_filesystem_files_free", "Files it can still take.", disk.f_ffree, labels)
         metrics.add("node_filesystem_readonly", "Whether it refuses writes.", int(mount.read_only), labels)
+
+
+def boot(metrics: Metrics, first: Path = Path("/proc/1/stat"), kernel: Path = Path("/proc/stat")) -> None:
+    """Tell when the host began; where it is a container, its kernel is another machine's and began long before."""
+    # The 22nd field, in ticks since the kernel began; the second is a name in brackets, which may hold anything.
+    ticks = int(first.read_text().rpartition(")")[2].split()[19])
+    began = next(int(line.split()[1]) for line in kernel.read_text().splitlines() if line.startswith("btime "))
+    since = began + ticks / os.sysconf("SC_CLK_TCK")
+    # The kernel works out its beginning anew when the clock is set; what tells one boot from another does not move.
+    labels = {"boot": f"{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}-{ticks}"}
+    metrics.add("berth_boot_time_seconds", "When the host was started.", since, labels)
 
 
 def interfaces(metrics: Metrics, table: str) -> None:
@@ -71,7 +99,10 @@ def units(metrics: Metrics, watched: list[str]) -> None:
     for line in failed:
         metrics.add("berth_unit_failed", "A unit of systemd that failed.", 1, {"unit": line.split()[0]})
     if watched:
-        shown = run("systemctl", "show", "--property=Id,ActiveState,LoadState,ConditionResult,UnitFileState", *watched)
+        # A pattern finds those that do not run only where all are asked for.
+        shown = run(
+            "systemctl", "show", "--all", "--property=Id,ActiveState,LoadState,ConditionResult,UnitFileState", *watched
+        )
         for block in shown.strip().split("\n\n"):
             state = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             # Not one that nobody turned on, or that has no place on this kind of machine.
