@@ -85,7 +85,8 @@ class Increment:
         self._complete(state)
         groups: dict[tuple[str, str], list[Target]] = {}
         orphans: list[Target] = []
-        for target in self.settings.targets:
+        # A store that is away is waited for once.
+        for target in self._there(self.settings.targets):
             known = state[target.name]
             if known.get("run") and known.get("position"):
                 groups.setdefault((known["run"], known["position"]), []).append(target)
@@ -108,13 +109,18 @@ class Increment:
         if due:
             run(self.settings, self.records, "nothing to continue", targets=due)
 
+    def _there(self, targets: list[Target]) -> list[Target]:
+        return [one for one in targets if one.name not in self.reasons]
+
     def _complete(self, state: dict[str, dict[str, Any]]) -> None:
         """Lead each run up to where the dump of the next one ended: no moment lies between two runs."""
         groups: dict[tuple[str, str, str], list[Target]] = {}
         for target in self.settings.targets:
             for before in state[target.name].get("before", []):
                 groups.setdefault((before["run"], before["position"], before["until"]), []).append(target)
-        for (run_id, position, until), targets in groups.items():
+        for (run_id, position, until), all_targets in groups.items():
+            if not (targets := self._there(all_targets)):
+                continue
             try:
                 self._continue(run_id, Timestamp.read(position), targets, Timestamp.read(until))
             except Gap:
