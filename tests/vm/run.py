@@ -145,11 +145,17 @@ def main(arguments: list[str]) -> None:
                 before = vm.boot_id("admin")
                 vm.ssh("sudo systemctl reboot", "admin")
                 vm.wait_for_boot("admin", other_than=before)
+            broken = None
             with step("It is asked whether it keeps its word"):
-                run(net, TEST_SECONDS, "pytest", "-q", "tests/vm", *(each for each in arguments if each != "--scan"))
+                try:
+                    run(net, TEST_SECONDS, "pytest", "-q", "tests/vm", *(each for each in arguments if each != "--scan"))
+                except VmError as error:
+                    broken = error
             if "--scan" in arguments:
                 with step("Other people's scanners look at it"):
                     scan(vm)
+            if broken:
+                raise broken
     print(f"\nThe machine kept its word, {time.monotonic() - began:.0f} s after you asked.")
 
 

@@ -46,6 +46,7 @@ def test_the_name_and_the_place_are_those_asked_for(vm: Host) -> None:
     assert vm.check_output("cat /etc/hostname") == "vm.example"
     assert vm.check_output("getent hosts vm.example")
     assert vm.check_output("date +%Z") in {"CET", "CEST"}
+    assert vm.check_output("cat /etc/default/locale") == "LANG=C.UTF-8"
 
 
 def test_the_swap_file_is_in_use(vm: Host) -> None:
