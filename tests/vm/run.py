@@ -148,7 +148,8 @@ def main(arguments: list[str]) -> None:
             broken = None
             with step("It is asked whether it keeps its word"):
                 try:
-                    run(net, TEST_SECONDS, "pytest", "-q", "tests/vm", *(each for each in arguments if each != "--scan"))
+                    asked = [each for each in arguments if each != "--scan"]
+                    run(net, TEST_SECONDS, "pytest", "-q", "tests/vm", *asked)
                 except VmError as error:
                     broken = error
             if "--scan" in arguments:

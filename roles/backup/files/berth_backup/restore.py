@@ -28,7 +28,6 @@ from berth_backup.settings import Refused, Settings
 
 # A bare host: files before the edge asks for a certificate, data before the first release.
 FILES, DATA = "files", "data"
-PAGES, PAGE_SECONDS = 3, 20
 # Of the files, what a host that is built anew takes over; routes and settings are written by the roles.
 TAKEN_OVER = ("traefik/acme", "releases.jsonl", "releases")
 NOT_TAKEN_OVER = (
@@ -277,7 +276,7 @@ def closed(settings: Settings, records: Records, what: str, report: dict[str, An
             if not touched:
                 engine.start(writers)
                 if ours:
-                    _maintenance("off")
+                    engine.run("berth-release", "maintenance", "off")
         report["saved_as"] = _save_result(settings, records, what)
 
 
@@ -299,26 +298,16 @@ def _no_release(settings: Settings) -> Iterator[None]:
 def _close(settings: Settings) -> bool:
     """Show the maintenance page; tell whether it was not there before.
 
-    The edge has read that when it answers so several times in a row. Until then visitors would meet services that stop.
+    Where nothing is live there is nothing to close.
     """
-    if (settings.root / "traefik/dynamic/maintenance.yml").exists() or not _maintenance("on"):
+    edge = settings.root / "traefik/dynamic"
+    if (edge / "maintenance.yml").exists() or not (edge / "release.yml").exists():
         return False
-    address = json.loads((settings.root / "releases/settings.json").read_text())["address"]
-    deadline, row = time.monotonic() + PAGE_SECONDS, 0
-    while row < PAGES:
-        row = row + 1 if engine.shows_page(settings.site, address) else 0
-        if row == 0:
-            if time.monotonic() > deadline:
-                _maintenance("off")
-                raise Refused("The edge did not show the maintenance page, so nothing was touched.")
-            time.sleep(0.2)
+    done = engine.run("berth-release", "maintenance", "on")
+    if done.returncode:
+        said = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
+        raise Refused(f"The site could not be closed, so nothing was touched. {said}")
     return True
-
-
-def _maintenance(state: str) -> bool:
-    """Close or open the site; tell whether that changed anything. Where nothing is live there is nothing to close."""
-    done = engine.run("berth-release", "maintenance", state)
-    return done.returncode == 0 and bool(json.loads(done.stdout)["changed"])
 
 
 # --- back from nothing ---

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -157,22 +154,6 @@ def writers() -> list[str]:
     listed = must(docker("ps", "--format", form), "Docker does not answer")
     rows = [line.split("|") for line in listed.splitlines()]
     return [name for name, project, service in rows if project.startswith("berth-") and service in WRITERS]
-
-
-def shows_page(domain: str, address: str) -> bool:
-    """Tell whether the edge at this address answers a visitor with the maintenance page."""
-    # Whose certificate it is was asked when the edge was set up.
-    context = ssl._create_unverified_context()  # noqa: S323
-    visit = http.client.HTTPSConnection(domain, timeout=5, context=context)
-    try:
-        plain = socket.create_connection((address, 443), timeout=5)
-        visit.sock = context.wrap_socket(plain, server_hostname=domain)
-        visit.request("GET", "/api/users/me")
-        return visit.getresponse().status == 503
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        visit.close()
 
 
 def stop(names: list[str]) -> None:

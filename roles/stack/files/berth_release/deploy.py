@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from berth_release import unit, watch
-from berth_release.edge import OPERATOR_HEADER, Edge, Live
+from berth_release.edge import Edge, Live
 from berth_release.engine import (
     LAST_LINES,
     Side,
@@ -111,18 +111,19 @@ class Deploy:
     def maintenance(self, on: bool, addresses: list[str]) -> dict[str, Any]:
         """Close the site to everybody but operators, or open it again."""
         with self.records.guarded():
-            key = self.edge.maintenance_key()
+            closed = bool(self.edge.maintenance_key())
+            live = self.edge.live()
             if not on:
                 self.edge.open()
-                return {"changed": bool(key)}
-            live = self.edge.live()
+                if closed and live:
+                    self._confirm(live)
+                return {"changed": closed}
             if live is None:
                 raise Refused("Nothing is live, so there is nothing to close: the edge answers 503 already.")
-            same = bool(key) and self.edge.maintenance_addresses() == addresses
-            key = key or secrets.token_urlsafe(32)
+            same = closed and self.edge.maintenance_addresses() == addresses
             if not same:
-                self.edge.close(live, key, addresses)
-            return {"changed": not same, "header": {OPERATOR_HEADER: key}, "addresses": addresses}
+                self._close(live, addresses)
+            return {"changed": not same, "header": self.edge.pass_header(), "addresses": addresses}
 
     # --- what start consists of ---
 
@@ -311,6 +312,29 @@ class Deploy:
                 row += 1
             finally:
                 visitor.close()
+
+    def _close(self, live: Live, addresses: list[str]) -> None:
+        """Show the maintenance page to everybody but operators; ask until the edge does so several times in a row."""
+        key = self.edge.maintenance_key()
+        self.edge.close(live, key or secrets.token_urlsafe(32), addresses)
+        deadline, row = time.monotonic() + self.settings.confirm_seconds, 0
+        while row < CONFIRMATIONS:
+            visitor = Visit(self.settings.domain, self.settings.address, seconds=5)
+            try:
+                row = row + 1 if visitor.ask("GET", "/api/users/me")[0] == 503 else 0
+            except Wrong:
+                row = 0
+            finally:
+                visitor.close()
+            if row == 0:
+                if time.monotonic() > deadline:
+                    if not key:
+                        self.edge.open()
+                    raise Refused(
+                        f"The edge did not show the maintenance page within {self.settings.confirm_seconds} s, "
+                        "so nothing was begun."
+                    )
+                time.sleep(0.2)
 
     def _watch(self, who: Run) -> str:
         """Compare what the edge counts with what it counted before the switch; hear what the controller says.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import time
 from contextlib import suppress
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from berth_release.deploy import CONFIRMATIONS, Deploy
+from berth_release.deploy import Deploy
 from berth_release.edge import Live
 from berth_release.engine import LAST_LINES, containers, health, last_lines, logs, run
 from berth_release.probe import Visit, Wrong
@@ -111,7 +110,11 @@ class Upgrade(Deploy):
         write(self._mark, json.dumps({"opens": opens}) + "\n")
         refused = None
         if live:
-            self._close(live, opens)
+            try:
+                self._close(live, self.edge.maintenance_addresses())
+            except Refused:
+                self._mark.unlink()
+                raise
         closed = time.monotonic()
         try:
             self._replace(live, due)
@@ -128,27 +131,6 @@ class Upgrade(Deploy):
         if refused:
             raise refused
         return {"changed": True, "steps": self.took, "to": {database.service: database.new for database in due}}
-
-    def _close(self, live: Live, opens: bool) -> None:
-        """Show the page to everybody. The edge has read that when it answers so several times in a row."""
-        if not self.edge.maintenance_key():
-            self.edge.close(live, secrets.token_urlsafe(32), [])
-        deadline, row = time.monotonic() + self.settings.confirm_seconds, 0
-        while row < CONFIRMATIONS:
-            visitor = Visit(self.settings.domain, self.settings.address, seconds=5)
-            try:
-                row = row + 1 if visitor.ask("GET", "/api/users/me")[0] == 503 else 0
-            except Wrong:
-                row = 0
-            finally:
-                visitor.close()
-            if row == 0:
-                if time.monotonic() > deadline:
-                    if opens:
-                        self.edge.open()
-                    self._mark.unlink()
-                    raise Refused("The edge did not show the maintenance page, so nothing was begun.")
-                time.sleep(0.2)
 
     def _replace(self, live: Live | None, due: list[Database]) -> None:
         self._stop_services(live)
