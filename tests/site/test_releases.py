@@ -14,7 +14,7 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from tests.support import ROOT, Visitor, operate, playbook, poll
+from tests.support import ROOT, Visitor, operate, playbook
 
 SERVICES = ("auth_service", "user_service", "celery_worker", "frontend")
 PREFIX = "localhost/berth"
