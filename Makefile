@@ -12,7 +12,7 @@ export IMAGES DOCKER_BENCH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down demo-ssh test test-vm test-fast lint unit integration dev-compose molecule site scan images lock venv
+.PHONY: help demo demo-down demo-ssh test test-vm test-hosts test-fast lint unit integration dev-compose molecule site scan images lock venv
 
 help: ## List these words
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,10 @@ test-vm: .venv/dev ## The host's roles on a machine with a kernel of its own (ro
 	@$(if $(SCAN),$(MAKE) images)
 	@PYTHONPATH=images python3 -m tests.vm.run $(if $(SCAN),--scan)
 
+# Beside `make test` as well: a quarter of an hour.
+test-hosts: images ## Two hosts in one inventory: provisioned, released and led back together
+	pytest -q tests/hosts
+
 test-fast: lint unit ## Lint and unit tests, without a Docker engine
 
 lint: .venv/dev frontend/node_modules/.package-lock.json ## Every linter
@@ -48,7 +52,7 @@ lint: .venv/dev frontend/node_modules/.package-lock.json ## Every linter
 	cd frontend && npm run lint && npm run typecheck
 
 unit: .venv/dev frontend/node_modules/.package-lock.json ## Unit tests of services, front end and tools
-	pytest -q -m 'not integration and not site and not vm' services images tests
+	pytest -q -m 'not integration and not site and not hosts and not vm' services images tests
 	cd frontend && npm test -- --run
 
 integration: images ## Services against real Redis, database and mail server

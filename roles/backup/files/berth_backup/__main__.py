@@ -96,7 +96,8 @@ def answer(given: argparse.Namespace, settings: Settings, records: Records) -> d
     if given.verb == "list":
         return check.listing(settings, settings.chosen(given.target))
     if given.verb == "check":
-        return check.check(settings, records, settings.chosen(given.target))
+        with records.locked("check", settings.wait_seconds):
+            return check.check(settings, records, settings.chosen(given.target))
     if given.verb == "forget":
         return check.forget(settings, records, settings.chosen(given.target))
     if given.verb == "rekey":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 from berth_backup.records import Records
@@ -15,10 +16,13 @@ OPENS, ADDED, REMOVED = "opens", "opens from now on", "opens no more"
 def rekey(settings: Settings, records: Records) -> dict[str, Any]:
     """Let the new password open each repository, then the previous one none.
 
-    A store that does not take part keeps what it has, and goes on with it; asked again, the rest is done.
+    A store that does not take part keeps what it has, and goes on with it; asked again, the rest is done. Whoever is at a
+    repository began with the password before, so the end of all of them is waited for.
     """
     reasons, seen = {}, {}
-    with records.locked("run", settings.wait_seconds), records.locked("oplog", settings.wait_seconds):
+    with ExitStack() as others:
+        for kind in ("restore", "check", "run", "oplog"):
+            others.enter_context(records.locked(kind, settings.wait_seconds))
         for target in settings.targets:
             try:
                 seen[target.name] = _rekey_one(settings, Store(settings, target))

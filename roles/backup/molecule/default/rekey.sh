@@ -3,6 +3,7 @@
 set -euo pipefail
 old=$1 new=$2
 secrets=/opt/berth/backup/secrets.json
+state=/var/lib/berth-backup
 
 fail() {
   echo "$1" >&2
@@ -14,6 +15,13 @@ set_to() {
 file, password, previous = sys.argv[1:]
 known = json.load(open(file)) | {"password": password, "previous_password": previous}
 open(file, "w").write(json.dumps(known, indent=4))' "$secrets" "$@"
+}
+# Whoever is at a repository began with the old one, so the end of a check or a drill is waited for.
+rekey_after() {
+  coproc flock "$state/$1.lock" sh -c 'echo mine; sleep 3'
+  read -r _ <&"${COPROC[0]}"
+  answer=$(berth-backup rekey 2> /dev/null) || fail "$answer"
+  flock --nonblock "$state/$1.lock" true || fail "it did not wait for the $1"
 }
 runs() { berth-backup list --target "$1" | grep --only-matching '"run": "[^"]*"' | wc -l; }
 
@@ -32,8 +40,9 @@ for target in folder keeper store; do
   [ "$(runs "$target")" -gt 0 ] || fail "$target does not open in the middle"
 done
 
-answer=$(berth-backup rekey 2> /dev/null) || fail "$answer"
+rekey_after check
 [[ $answer == *'"store": {"new": "opens from now on", "previous": "opens until its key is removed there: restic key remove '* ]] || fail "$answer"
+rekey_after restore
 
 # Everything from before opens with the new one; the old one opens what may be changed no more.
 set_to "$new" ""
