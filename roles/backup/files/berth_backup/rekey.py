@@ -16,8 +16,8 @@ OPENS, ADDED, REMOVED = "opens", "opens from now on", "opens no more"
 def rekey(settings: Settings, records: Records) -> dict[str, Any]:
     """Let the new password open each repository, then the previous one none.
 
-    A store that does not take part keeps what it has, and goes on with it; asked again, the rest is done. Whoever is at a
-    repository began with the password before, so the end of all of them is waited for.
+    A store that does not take part keeps what it has, and goes on with it; asked again, the rest is done. Whoever is at
+    a repository began with the password before, so the end of all of them is waited for.
     """
     reasons, seen = {}, {}
     with ExitStack() as others:
