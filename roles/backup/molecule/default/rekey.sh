@@ -18,7 +18,7 @@ open(file, "w").write(json.dumps(known, indent=4))' "$secrets" "$@"
 }
 # Whoever is at a repository began with the old one, so the end of a check or a drill is waited for.
 rekey_after() {
-  coproc flock "$state/$1.lock" sh -c 'echo mine; sleep 1'
+  coproc flock "$state/$1.lock" sh -c 'echo mine; sleep 0.5'
   read -r _ <&"${COPROC[0]}"
   answer=$(berth-backup rekey 2> /dev/null) || fail "$answer"
   flock --nonblock "$state/$1.lock" true || fail "it did not wait for the $1"
