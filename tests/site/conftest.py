@@ -119,3 +119,14 @@ def certificate(testbed: dict[str, str], authority: Path) -> Callable[[], dict[s
         return dict(found)
 
     return ask
+
+
+@pytest.fixture
+def away(outside: Host) -> Iterator[Callable[[bool], None]]:
+    """Let the log servers and the collector outside go away, or come back."""
+
+    def switch(gone: bool) -> None:
+        outside.check_output("touch /srv/logs/away" if gone else "rm -f /srv/logs/away")
+
+    yield switch
+    switch(False)

@@ -28,15 +28,6 @@ def received(outside: Host) -> Callable[..., list[dict[str, Any]]]:
     return ask
 
 
-@pytest.fixture
-def away(outside: Host) -> Iterator[Callable[[bool], None]]:
-    def switch(gone: bool) -> None:
-        outside.check_output("touch /srv/logs/away" if gone else "rm -f /srv/logs/away")
-
-    yield switch
-    switch(False)
-
-
 def test_a_request_can_be_followed_through_edge_service_and_worker(
     http: httpx.Client, vps: Host, received: Callable[..., list[dict[str, Any]]]
 ) -> None:

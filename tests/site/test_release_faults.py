@@ -20,6 +20,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.site.test_releases import build, command, containers, live, load, play
+from tests.site.test_restarts import assert_made_up, begin_a_backup
 from tests.support import PLAIN, PLAY_SECONDS, ROOT, Visitor, poll
 
 # Several plays each, on machines that may be busy.
@@ -440,17 +441,35 @@ def test_a_host_that_loses_its_power_in_the_middle_comes_back_with_what_was_live
 ) -> None:
     controller = start(target)
     reached(vps, in_phase("smoke"), "systemctl kill --signal=STOP berth-release.service")
-    for action in ("kill", "start"):
-        subprocess.run(["docker", action, testbed["vps_container"]], check=True, capture_output=True)
-    code, _ = ended(controller)
-    assert code != 0
-
-    poll(lambda: answers(http), BACK_SECONDS, "the site after the loss of power")
-    poll(lambda: phase(vps) is None or None, BACK_SECONDS, "the end of what was cut off")
+    lose_power(http, vps, testbed, controller)
     settled(vps, http, *before)
     attempt = last_attempt(vps)
     assert (attempt["to"], attempt["result"]) == (target, "undone")
     assert attempt["reason"] == "It was interrupted (phase: smoke)."
+
+
+def test_a_host_that_loses_its_power_after_the_switch_finishes_the_release_and_makes_up_for_a_backup(
+    http: httpx.Client, vps: Host, testbed: dict[str, str], before: tuple[str, str], target: str
+) -> None:
+    controller = start(target)
+    reached(vps, in_phase("watch"), "systemctl kill --signal=STOP berth-release.service")
+    begin_a_backup(vps)
+    lose_power(http, vps, testbed, controller)
+    settled(vps, http, target, other(before[1]))
+    attempt = last_attempt(vps)
+    assert (attempt["to"], attempt["result"]) == (target, "live")
+    assert attempt["reason"] == "It was interrupted (phase: watch), and finished afterwards."
+    assert_made_up(vps)
+
+
+def lose_power(http: httpx.Client, vps: Host, testbed: dict[str, str], controller: subprocess.Popen[str]) -> None:
+    """Kill all of the host at once and start it; wait for the site, and for the end of what was cut off."""
+    for action in ("kill", "start"):
+        subprocess.run(["docker", action, testbed["vps_container"]], check=True, capture_output=True)
+    code, _ = ended(controller)
+    assert code != 0
+    poll(lambda: answers(http), BACK_SECONDS, "the site after the loss of power")
+    poll(lambda: phase(vps) is None or None, BACK_SECONDS, "the end of what was cut off")
 
 
 def answers(http: httpx.Client) -> bool | None:

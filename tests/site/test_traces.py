@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx2 as httpx
@@ -33,15 +33,6 @@ def lines(vps: Host) -> Callable[[str], list[dict[str, Any]]]:
         ]
 
     return ask
-
-
-@pytest.fixture
-def away(outside: Host) -> Iterator[Callable[[bool], None]]:
-    def switch(gone: bool) -> None:
-        outside.check_output("touch /srv/logs/away" if gone else "rm -f /srv/logs/away")
-
-    yield switch
-    switch(False)
 
 
 def spans_of(outside: Host, trace: str) -> list[dict[str, Any]]:
