@@ -120,6 +120,19 @@ def test_a_release_while_the_site_is_closed_takes_operators_along(edge: Edge, se
     assert edge.pass_header() == {}
 
 
+def test_who_led_a_release_back_says_why_not_who_saw_it_being_led_back(edge: Edge, settings: Settings) -> None:
+    records = Records(settings)
+    mine = records.begin("release", "1.1", "ada@laptop", {})
+    unit.tell_ended(mine.id, Refused("It was too slow.", "berth-blue-auth_service-1", ["slow"]))
+    records.end()
+    assert Deploy(settings, edge, records).undo(mine.id, "Somebody else answers.") == {
+        "changed": False,
+        "reason": "It was too slow.",
+        "guilty": "berth-blue-auth_service-1",
+        "lines": ["slow"],
+    }
+
+
 def test_a_second_operator_is_told_who_is_at_it(settings: Settings) -> None:
     mine, theirs = Records(settings), Records(settings)
     mine.begin("release", "1.1", "ada@laptop", {})

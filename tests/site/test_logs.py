@@ -110,12 +110,21 @@ def test_nobody_waits_for_a_journal_that_hangs(vps: Host, visitor: Visitor) -> N
         "docker inspect --format '{{.Config.Image}}' $(docker ps -q -f name=auth_service | head -1)"
     )
     # More than the sockets and pipes between the container and the journal hold.
-    program = "for number in range(20000): print('a line that waits for the journal', number, 'x' * 100)"
+    program = (
+        "import pathlib, time\n"
+        "for number in range(20000): print('a line that waits for the journal', number, 'x' * 100)\n"
+        "pathlib.Path('/dev/shm/said').touch()\n"
+        "time.sleep(300)\n"
+    )
     run = "docker run --detach --log-driver journald --name %s --entrypoint python3 %s -c %s"
     try:
         with hanging_journal(vps):
             vps.check_output(run, container, image, program)
-            assert vps.check_output("timeout 20 docker wait %s", container) == "0"
+            # Its end would wait for the last of its lines.
+            said = vps.run(
+                "timeout 20 sh -c 'until docker exec %s test -e /dev/shm/said; do sleep 0.2; done'", container
+            )
+            assert said.rc == 0, "it waits for the journal"
             # Each leaves a line at the edge and at the service.
             for _ in range(250):
                 answer = visitor.http.get("/api/users/me", headers=bearer)

@@ -85,20 +85,26 @@ class Deploy:
         return self._outcome(run_id)
 
     def undo(self, run_id: str, reason: str) -> dict[str, Any]:
-        """Go back to what was live before, because the controller says so."""
+        """Go back to what was live before, because the controller says so.
+
+        Where the program was first, for a reason of its own, that one is returned: what the controller saw came of it.
+        """
         who = self.records.current()
-        if who is None or who.id != run_id:
-            return {"changed": False}
-        unit.judge(run_id, reason)
-        # The program, if it runs, is the one that goes back.
-        with self.records.guarded(wait=True):
-            who = self.records.current()
-            if who and who.id == run_id:
-                self._undo(who, Refused(reason))
-        with suppress(Refused):
-            if unit.ended(run_id):
-                return {"changed": True, "note": "It has stayed live all the same: this was said too late."}
-        return {"changed": True}
+        ours = who is not None and who.id == run_id
+        if ours:
+            unit.judge(run_id, reason)
+            # The program, if it runs, is the one that goes back.
+            with self.records.guarded(wait=True):
+                who = self.records.current()
+                if who and who.id == run_id:
+                    self._undo(who, Refused(reason))
+        try:
+            live = unit.ended(run_id)
+        except Refused as own:
+            return {"changed": ours, "reason": own.reason, "guilty": own.guilty, "lines": own.lines}
+        return {"changed": ours} | (
+            {"note": "It has stayed live all the same: this was said too late."} if live else {}
+        )
 
     def settle(self) -> dict[str, Any]:
         """Finish or undo what was cut off: after the program was ended, or the host has started again."""
