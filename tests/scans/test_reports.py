@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.scans import reports
+from tests.scans.costs import costs
 from tests.scans.machine import ScanError
 from tests.scans.scan import Column, remaining, table
 from tests.scans.scanners import forced
@@ -34,6 +35,20 @@ def test_openscap_counts_only_rules_that_were_answered() -> None:
         ("accounts_passwords_pam_faillock_deny", "Lock Accounts After Failed Password Attempts"),
         ("package_pam_pwquality_installed", "Install pam_pwquality Package"),
     ]
+
+
+def test_a_rule_alone_in_its_group_costs_more_than_one_of_many() -> None:
+    results = """<Benchmark xmlns="http://checklists.nist.gov/xccdf/1.2">
+      <Group><Rule id="alone"/></Group>
+      <Group><Rule id="one"/><Rule id="other"/><Rule id="unasked"/></Group>
+      <TestResult>
+        <rule-result idref="alone"><result>fail</result></rule-result>
+        <rule-result idref="one"><result>fail</result></rule-result>
+        <rule-result idref="other"><result>pass</result></rule-result>
+        <rule-result idref="unasked"><result>notapplicable</result></rule-result>
+      </TestResult>
+    </Benchmark>"""
+    assert costs(results.encode()) == {"alone": 50.0, "one": 25.0}
 
 
 def test_docker_bench_gives_score_and_what_it_warns_of() -> None:
