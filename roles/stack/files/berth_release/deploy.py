@@ -489,14 +489,17 @@ class Deploy:
         if live is None or not who.colour or live.colour != who.colour:
             self._undo(who, Refused(f"{cut}."), "undone")
             return f"undone: {said}"
-        if who.boot != boot():
-            # The edge counts from zero again, and the containers may be starting still.
-            who = self.records.save(who, start={})
+        restarted = who.boot != boot()
+        if restarted:
+            # The containers may be starting still.
             self._await_whole(live.colour)
         visitor = Visit(**self._description(self.edge.pass_header(), live.signature))
         try:
             self._confirm(live)
             visitor.everything()
+            if restarted:
+                # The edge counts from zero again, and that nobody answered while the host started is not its fault.
+                who = self.records.save(who, start=vars(watch.count(edge_addresses(), who.colour)))
             self._watch(who)
         except (Refused, Wrong) as wrong:
             self._undo(who, Refused(f"{cut}, and then: {wrong}"), "undone")
