@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Backups of so much data, what they cost the site, and the whole server back from nothing.
 
-usage: run.py [--mib N] [--rounds N] [--writes SECONDS]
+usage: run.py [--mib N] [--rounds N] [--writes SECONDS] [--database-memory SIZE]
        run.py --schema-step
 
 Needs a provisioned test bed (BERTH_TESTBED names its folder). Fills MongoDB, backs it up twice, compares the site's
@@ -180,7 +180,7 @@ def verified(bed: Bed) -> tuple[dict[str, str], str]:
     return account, cookie
 
 
-def rebuild(bed: Bed, seconds_of_writes: int) -> dict[str, Any]:
+def rebuild(bed: Bed, seconds_of_writes: int, memory: dict[str, str]) -> dict[str, Any]:
     account, cookie = verified(bed)
     before = bed.serial()
     writers = SignUps(bed)
@@ -192,11 +192,19 @@ def rebuild(bed: Bed, seconds_of_writes: int) -> dict[str, Any]:
     writers.over.set()
     writers.join()
     say(f"The VPS is gone; {len(writers.done)} accounts were acknowledged")
-    environment = {**os.environ, "BERTH_TESTBED": str(STATE)}
+    environment = {**os.environ, "BERTH_TESTBED": str(STATE), "BERTH_TESTBED_SITE": bed.known["site"]}
+    asked = json.dumps({"restore": "latest", **memory})
     with (STATE / "rebuild.log").open("w") as log:
         for command in (
             ["ansible-playbook", "molecule/shared/create.yml", "-i", "molecule/shared/inventory"],
-            ["ansible-playbook", "site.yml", "-i", "inventories/demo", "-e", "restore=latest"],
+            [
+                "ansible-playbook",
+                "site.yml",
+                "-i",
+                "inventories/demo",
+                "-e",
+                json.dumps({"restore": "latest", **memory}),
+            ],
         ):
             began = time.monotonic()
             if subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False).returncode:
@@ -281,13 +289,17 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=1024, help="0: neither fill nor measure a backup")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--writes", type=int, default=420, help="seconds of sign-ups before the host is destroyed")
+    # The stand-in for MongoDB keeps most of what it stores in its own memory, whatever its cache is told.
+    parser.add_argument("--database-memory", default="3g", help="most memory of the database's container")
     asked = parser.parse_args()
     bed = Bed()
     if asked.schema_step:
         print(json.dumps(schema_step(bed), indent=2))
         return
     found: dict[str, Any] = {"mib": asked.mib, "load_average": os.getloadavg()[0]}
+    memory = {"environment_mongo_memory": asked.database_memory}
     if asked.mib:
+        play("../site", **memory)
         began = time.monotonic()
         # In pieces: the shell shares the database's memory.
         for filled in range(0, asked.mib, PIECE_MIB):
@@ -299,7 +311,7 @@ def main() -> None:
     if asked.rounds:
         found["p99"] = beside_backups(bed, asked.rounds)
         say(json.dumps(found))
-    found["rebuild"] = rebuild(bed, asked.writes)
+    found["rebuild"] = rebuild(bed, asked.writes, memory)
     print(json.dumps(found, indent=2))
 
 
