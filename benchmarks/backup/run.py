@@ -197,14 +197,7 @@ def rebuild(bed: Bed, seconds_of_writes: int, memory: dict[str, str]) -> dict[st
     with (STATE / "rebuild.log").open("w") as log:
         for command in (
             ["ansible-playbook", "molecule/shared/create.yml", "-i", "molecule/shared/inventory"],
-            [
-                "ansible-playbook",
-                "site.yml",
-                "-i",
-                "inventories/demo",
-                "-e",
-                json.dumps({"restore": "latest", **memory}),
-            ],
+            ["ansible-playbook", "site.yml", "-i", "inventories/demo", "-e", asked],
         ):
             began = time.monotonic()
             if subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False).returncode:
