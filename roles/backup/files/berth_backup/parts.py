@@ -25,9 +25,10 @@ asked=$!
 { cat; kill $asked; } <&4 > /dev/null 2>&1 &
 wait $asked
 """
+# In the container it is in no unit of ours, whose niceness it would have.
 _MONGODUMP = f"""
 exec 4<&0
-mongodump --config=/dev/fd/3 "$@" 3<<END &
+nice -n 15 mongodump --config=/dev/fd/3 "$@" 3<<END &
 password: '$(cat /run/secrets/mongo_root_password)'
 END
 {_BOUND}"""
