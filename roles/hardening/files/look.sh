@@ -16,15 +16,15 @@ echo "fstab: [$(awk '$1 !~ /^#/ && $2 ~ "^/" { print $2 }' /etc/fstab 2> /dev/nu
 echo "tmp_mounted: $(says mountpoint --quiet /tmp)"
 # Where a router tells this host its IPv6 address and route.
 echo "ipv6_router_interface: $(ip -6 route show default proto ra 2> /dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)"
-echo "privileged_programs: [$(find /usr/bin /usr/sbin /usr/lib -xdev -perm /6000 -type f | sort | paste -sd,)]"
+echo "privileged_programs: [$(find /usr/bin /usr/sbin /usr/lib /usr/libexec -xdev -perm /6000 -type f | sort | paste -sd,)]"
 # Compilers, assemblers and linkers that everybody may run, under the name of the file itself.
 echo "compilers: [$(for name in as cc c++ clang clang++ cpp g++ gcc go ld rustc tcc; do readlink -e "/usr/bin/$name"; done \
   | sort -u | while read -r program; do find "$program" -perm /0001; done | paste -sd,)]"
 echo "groups: [$(cut -d: -f1 /etc/group | paste -sd,)]"
 echo "homes: [$(awk -F: '$3 >= 1000 && $3 < 60000 && $6 ~ "^/.*/" { print $6 }' /etc/passwd | paste -sd,)]"
-echo "aide_schedule: $(says systemd-analyze calendar "$AIDE_SCHEDULE")"
+echo "calendars: [$(echo "$CALENDARS" | while read -r time; do printf '%s, ' "$(says systemd-analyze calendar "$time")"; done)]"
 echo "pam_in_force: $(says sh -c "$PAM_IN_FORCE")"
-echo "running: [$(for unit in acct sysstat fail2ban berth-aide-check.timer; do
+echo "running: [$(for unit in acct sysstat fail2ban berth-aide-check.timer berth-malware-check.timer; do
   systemctl is-active --quiet $unit && systemctl is-enabled --quiet $unit && printf '%s, ' $unit
 done)]"
 echo "ssh_port: $(sshd -T 2> /dev/null | sed -n 's/^port //p' | head -n 1)"
