@@ -69,6 +69,18 @@ def test_the_journal_remembers_the_boot_before(vm: Host) -> None:
     assert "Reached target" in vm.check_output("journalctl --boot=-1 --identifier=systemd --no-pager")
 
 
+def test_what_the_kernel_says_is_once_in_the_hosts_own_log(vm: Host) -> None:
+    def said(what: str) -> int:
+        return int(
+            vm.check_output("grep --count %s /var/log/kern.log || [ $? = 1 ]", f"kernel: .*lo: {what} promiscuous mode")
+        )
+
+    entered, left = said("entered"), said("left")
+    vm.check_output("ip link set dev lo promisc on && ip link set dev lo promisc off")
+    poll(lambda: said("left") > left or None, 30, "the kernel's lines in kern.log")
+    assert said("entered") == entered + 1
+
+
 def login(user: str, *options: str) -> subprocess.CompletedProcess[str]:
     known = [f"-oUserKnownHostsFile={KNOWN_HOSTS}", "-oConnectTimeout=20", "-oBatchMode=yes", *options]
     return subprocess.run(
