@@ -12,7 +12,7 @@ export IMAGES DOCKER_BENCH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down demo-ssh test test-vm test-hosts test-fast lint unit integration dev-compose molecule site scan images lock venv
+.PHONY: help demo demo-down demo-ssh test together test-vm test-hosts test-fast lint unit integration dev-compose molecule site scan images lock venv
 
 help: ## List these words
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -26,7 +26,7 @@ demo-down: .venv/controller ## Remove the demo and everything it kept
 demo-ssh: ## A shell on the demo's VPS, as its operator
 	@python3 molecule/demo.py ssh
 
-test: test-fast integration dev-compose molecule site ## Everything: lint, unit, integration, roles, the whole site
+test: test-fast together site ## Everything: lint, unit, integration, roles, the whole site
 
 # Beside `make test`, since a kernel of its own is emulated in software: half an hour on two cores. SCAN=1: scanners look, too.
 test-vm: .venv/dev ## The host's roles on a machine with a kernel of its own (root on Debian)
@@ -39,7 +39,8 @@ test-vm: .venv/dev ## The host's roles on a machine with a kernel of its own (ro
 test-hosts: images ## Two hosts in one inventory: provisioned, released and led back together
 	pytest -q tests/hosts
 
-test-fast: lint unit ## Lint and unit tests, without a Docker engine
+test-fast: .venv/dev ## Lint and unit tests, without a Docker engine
+	@$(MAKE) --jobs=2 --output-sync=target lint unit
 
 lint: .venv/dev frontend/node_modules/.package-lock.json ## Every linter
 	ruff check .
@@ -61,8 +62,11 @@ integration: images ## Services against real Redis, database and mail server
 dev-compose: images ## Every command of docker-compose.dev.yml
 	pytest -q tests/dev
 
-# A role's scenario is what `molecule test` in its folder runs. They mostly wait, so two of them share a machine well; what one
-# says is shown when it is done.
+# All that mostly waits: two of them share a machine well. What one says is shown when it is done.
+together: images
+	@$(MAKE) --jobs=2 --output-sync=target $(addprefix molecule-,$(ROLES)) dev-compose integration
+
+# A role's scenario is what `molecule test` in its folder runs.
 molecule: images ## Scenarios of all roles, or of one: make molecule ROLE=docker
 	@$(MAKE) --jobs=2 --output-sync=target $(addprefix molecule-,$(or $(ROLE),$(ROLES)))
 

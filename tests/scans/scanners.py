@@ -157,7 +157,9 @@ def ports(target: Target) -> list[Measure]:
     # QUIC answers nobody who does not speak it, and nmap does not.
     # The demo's name leads to loopback wherever it is asked for.
     there = f"--resolve {target.site}:443:{target.address}"
-    answer = target.outside.attempt(f"curl --silent --insecure --http3-only --max-time 5 {there} https://{target.site}/")
+    answer = target.outside.attempt(
+        f"curl --silent --insecure --http3-only --max-time 5 {there} https://{target.site}/"
+    )
     measures.append(Measure("nmap", "HTTP/3 on UDP 443", "no" if answer.returncode else "answers"))
     return measures
 
