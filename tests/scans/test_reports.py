@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.scans import reports
-from tests.scans.costs import costs
+from tests.scans.costs import costs, set_aside
 from tests.scans.machine import ScanError
 from tests.scans.scan import Column, remaining, table
 from tests.scans.scanners import forced
@@ -49,6 +49,20 @@ def test_a_rule_alone_in_its_group_costs_more_than_one_of_many() -> None:
       </TestResult>
     </Benchmark>"""
     assert costs(results.encode()) == {"alone": 50.0, "one": 25.0}
+
+
+def test_a_container_is_not_blamed_for_the_kernel_outside_and_is_for_all_else() -> None:
+    results = """<Benchmark xmlns="http://checklists.nist.gov/xccdf/1.2">
+      <Group><Rule id="service_auditd_enabled"/></Group>
+      <Group><Rule id="sysctl_kernel_kptr_restrict"/><Rule id="sysctl_net_ipv4_tcp_syncookies"/></Group>
+      <TestResult>
+        <rule-result idref="service_auditd_enabled"><result>fail</result></rule-result>
+        <rule-result idref="sysctl_kernel_kptr_restrict"><result>fail</result></rule-result>
+        <rule-result idref="sysctl_net_ipv4_tcp_syncookies"><result>fail</result></rule-result>
+        <score>0.0</score>
+      </TestResult>
+    </Benchmark>"""
+    assert set_aside(results.encode()) == 75.0
 
 
 def test_docker_bench_gives_score_and_what_it_warns_of() -> None:
