@@ -1,4 +1,7 @@
 import type { ReactNode } from 'react'
+import { ChangePasswordPage } from '~/features/account/ChangePasswordPage'
+import { ForgottenPage } from '~/features/account/ForgottenPage'
+import { ResetPage } from '~/features/account/ResetPage'
 import { SignInPage } from '~/features/account/SignInPage'
 import { SignUpPage } from '~/features/account/SignUpPage'
 import { VerifyPage } from '~/features/account/VerifyPage'
@@ -15,6 +18,13 @@ const pages: Record<string, ReactNode> = {
   '/signup': <SignUpPage />,
   '/verify': <VerifyPage />,
   '/signin': <SignInPage />,
+  '/forgotten': <ForgottenPage />,
+  '/reset': <ResetPage />,
+  '/password': (
+    <SignedInOnly>
+      <ChangePasswordPage />
+    </SignedInOnly>
+  ),
   '/profile': (
     <SignedInOnly>
       <ProfilePage />

@@ -4,8 +4,7 @@ const sentences: Record<string, string> = {
   network: 'We could not reach Berth. Check your connection and try again.',
   timeout: 'Berth did not answer in time. Please try again.',
   credentials_invalid: 'The email or the password is not right.',
-  email_unverified: 'This address is not verified yet. Open the link in the mail we sent you.',
-  email_taken: 'There already is an account with this email.',
+  cross_site: 'Berth did not accept this, since it did not come from a page of its own. Load the page again.',
   token_invalid: 'This link is no longer valid. It may be older than 24 hours or already used.',
 }
 

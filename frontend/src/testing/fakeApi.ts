@@ -95,20 +95,19 @@ export class FakeApi {
     const account = this.accounts.get(email)
     switch (request) {
       case 'POST /api/auth/register':
-        if (account !== undefined) return problem(409, 'email_taken')
-        this.addAccount(email, password, { name: body.name ?? '', verified: false })
-        return Response.json({ id: email, email, verified: false, mail: 'queued' }, { status: 201 })
+        if (account === undefined) this.addAccount(email, password, { name: body.name ?? '', verified: false })
+        return Response.json({ status: 'accepted', email }, { status: 202 })
       case 'POST /api/auth/verification':
         return new Response(null, { status: 202 })
       case 'POST /api/auth/verify': {
         const [owner, verified] = [...this.accounts].find(([, one]) => one.token === token) ?? []
         if (verified === undefined || owner === undefined) return problem(400, 'token_invalid')
+        if (verified.password !== password) return problem(400, 'credentials_invalid')
         verified.verified = true
         return Response.json({ email: owner, verified: true })
       }
       case 'POST /api/auth/login':
-        if (account?.password !== password) return problem(401, 'credentials_invalid')
-        if (!account.verified) return problem(403, 'email_unverified')
+        if (account?.password !== password || !account.verified) return problem(401, 'credentials_invalid')
         this.cookieOf = email
         return this.tokensFor(email)
       case 'POST /api/auth/refresh':
@@ -116,6 +115,22 @@ export class FakeApi {
       case 'POST /api/auth/logout':
         this.cookieOf = undefined
         return new Response(null, { status: 204 })
+      case 'POST /api/auth/password/forgotten':
+        return Response.json({ status: 'accepted' }, { status: 202 })
+      case 'POST /api/auth/password/reset': {
+        const [owner, forgetful] = [...this.accounts].find(([, one]) => one.token === token) ?? []
+        if (forgetful === undefined || owner === undefined) return problem(400, 'token_invalid')
+        Object.assign(forgetful, { password, verified: true, token: '' })
+        this.revokeSessions()
+        return Response.json({ email: owner, verified: true })
+      }
+      case 'POST /api/auth/password/change': {
+        const mine = this.accounts.get(this.validTokens.get(bearer) ?? '')
+        if (mine === undefined) return problem(401, 'token_invalid')
+        if (mine.password !== body.current) return problem(400, 'credentials_invalid')
+        mine.password = body.new ?? ''
+        return new Response(null, { status: 204 })
+      }
       case 'GET /api/users/me':
       case 'PATCH /api/users/me':
         return this.profile(this.validTokens.get(bearer), body)

@@ -5,11 +5,9 @@ import { EmailField, PasswordField } from '~/components/Field'
 import { Link } from '~/components/Link'
 import { Page } from '~/components/Page'
 import { emailMistake, useForm } from '~/lib/form'
-import { ApiError } from '~/lib/http'
 import { redirect, usePlace } from '~/lib/router'
 import { useSession, useSessionState } from '~/lib/session'
 import { signIn } from './api'
-import { ResendButton } from './ResendButton'
 
 export function SignInPage() {
   const session = useSession()
@@ -25,24 +23,21 @@ export function SignInPage() {
       session.begin(await signIn({ email: entered.email.trim(), password: entered.password }))
     },
     blame: ({ code }) =>
-      code === 'credentials_invalid' ? { password: 'The email or the password is not right. Please check both.' } : {},
+      code === 'credentials_invalid'
+        ? {
+            password:
+              'The email or the password is not right. If you have just signed up, open the link in our mail first.',
+          }
+        : {},
   })
 
   useEffect(() => {
     if (status === 'signed-in') redirect(next)
   }, [status, next])
 
-  const unverified = failure instanceof ApiError && failure.code === 'email_unverified'
   return (
     <Page title="Sign in" lead="Good to see you again.">
-      {unverified ? (
-        <>
-          <Alert error={failure} />
-          <ResendButton email={values.email.trim()} />
-        </>
-      ) : (
-        failure !== null && <Alert error={failure} />
-      )}
+      {failure !== null && <Alert error={failure} />}
       <form {...formProps}>
         <EmailField {...field('email')} autoComplete="username" />
         <PasswordField {...field('password')} label="Password" autoComplete="current-password" />
@@ -50,6 +45,12 @@ export function SignInPage() {
           {busy ? 'Signing in…' : 'Sign in'}
         </Button>
       </form>
+      <p className="aside">
+        <Link to="/forgotten" handover={{ email: values.email.trim() }}>
+          Forgotten your password?
+        </Link>{' '}
+        <Link to="/verify">No mail after signing up?</Link>
+      </p>
       <p className="aside">
         New here? <Link to="/signup">Create an account</Link>
       </p>

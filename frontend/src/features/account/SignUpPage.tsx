@@ -1,16 +1,16 @@
 import { useState } from 'react'
 import { Alert } from '~/components/Alert'
 import { Button } from '~/components/Button'
-import { EmailField, PasswordField, TextField } from '~/components/Field'
+import { EmailField, TextField } from '~/components/Field'
 import { Link } from '~/components/Link'
 import { Page } from '~/components/Page'
-import { emailMistake, lengthMistake, lengthOf, useForm } from '~/lib/form'
+import { emailMistake, lengthMistake, useForm } from '~/lib/form'
 import { type Registered, register } from './api'
+import { newPasswordMistake } from './newPassword'
+import { NewPasswordField } from './NewPasswordField'
 import { ResendButton } from './ResendButton'
 
 const MAX_NAME = 80
-const MIN_PASSWORD = 12
-const MAX_PASSWORD = 128
 
 export function SignUpPage() {
   const [registered, setRegistered] = useState<Registered>()
@@ -21,27 +21,25 @@ export function SignUpPage() {
   )
 }
 
-function CheckYourMail({ account: { email, mail } }: { account: Registered }) {
+function CheckYourMail({ account: { email } }: { account: Registered }) {
   return (
     <Page
       title="Check your mail"
       lead={
-        mail === 'delayed' ? (
-          <>
-            Your account is made, but the mail to <strong>{email}</strong> is late. Please send it again in a minute.
-          </>
-        ) : (
-          <>
-            We sent a link to <strong>{email}</strong>. Open it within 24 hours to verify your address, then sign in.
-          </>
-        )
+        <>
+          We sent a mail to <strong>{email}</strong>. Open its link within 24 hours and type your password once more.
+        </>
       }
     >
       <ResendButton email={email} />
       <p className="aside">
-        No mail after a few minutes? Look into the spam folder. If you have verified the address already, you can{' '}
+        No mail after a few minutes? Look into the spam folder. If you have an account already, you can{' '}
         <Link to="/signin" handover={{ email }}>
           sign in
+        </Link>{' '}
+        or{' '}
+        <Link to="/forgotten" handover={{ email }}>
+          choose a new password
         </Link>
         .
       </p>
@@ -55,13 +53,11 @@ function SignUpForm({ onRegistered }: { onRegistered: (account: Registered) => v
     check: ({ name, email, password }) => ({
       name: lengthMistake(name, MAX_NAME),
       email: emailMistake(email),
-      password: passwordMistake(password),
+      password: newPasswordMistake(password),
     }),
     send: async ({ name, email, password }) => {
       onRegistered(await register({ name: name.trim(), email: email.trim(), password }))
     },
-    blame: ({ code }) =>
-      code === 'email_taken' ? { email: 'There already is an account with this email. Sign in instead?' } : {},
   })
 
   return (
@@ -70,13 +66,7 @@ function SignUpForm({ onRegistered }: { onRegistered: (account: Registered) => v
         {failure !== null && <Alert error={failure} />}
         <TextField {...field('name')} label="Name" autoComplete="name" optional />
         <EmailField {...field('email')} autoComplete="username" />
-        <PasswordField
-          {...field('password')}
-          label="Password"
-          hint={`At least ${String(MIN_PASSWORD)} characters. A few unrelated words make a good one.`}
-          autoComplete="new-password"
-          minLength={MIN_PASSWORD}
-        />
+        <NewPasswordField {...field('password')} label="Password" />
         <Button type="submit" busy={busy}>
           {busy ? 'Creating account…' : 'Create account'}
         </Button>
@@ -89,10 +79,4 @@ function SignUpForm({ onRegistered }: { onRegistered: (account: Registered) => v
       </p>
     </Page>
   )
-}
-
-function passwordMistake(password: string): string | undefined {
-  const length = lengthOf(password)
-  if (length < MIN_PASSWORD) return `Choose a password of at least ${String(MIN_PASSWORD)} characters.`
-  if (length > MAX_PASSWORD) return `Choose a password of at most ${String(MAX_PASSWORD)} characters.`
 }

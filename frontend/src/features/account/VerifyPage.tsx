@@ -1,16 +1,16 @@
-import { useEffect, useState } from 'react'
+import { useState } from 'react'
 import { Alert } from '~/components/Alert'
 import { Button } from '~/components/Button'
-import { EmailField } from '~/components/Field'
+import { EmailField, PasswordField } from '~/components/Field'
 import { Link } from '~/components/Link'
 import { Page } from '~/components/Page'
 import { Status } from '~/components/Status'
 import { emailMistake, useForm } from '~/lib/form'
 import { ApiError } from '~/lib/http'
 import { sentenceFor } from '~/lib/problems'
-import { usePlace } from '~/lib/router'
-import { useSessionState } from '~/lib/session'
-import { sendVerificationMail, verifyOnce } from './api'
+import { redirect, usePlace } from '~/lib/router'
+import { useSession } from '~/lib/session'
+import { sendVerificationMail, signIn, verify } from './api'
 import { SentMessage } from './SentMessage'
 
 export function VerifyPage() {
@@ -22,68 +22,40 @@ export function VerifyPage() {
   )
 }
 
-type Outcome = { verified: string } | { error: unknown } | null
-
+/** The link shows whose mailbox it is; the password, that the sign-up was the same person's. */
 function Verification({ token }: { token: string }) {
-  const [outcome, setOutcome] = useState<Outcome>(null)
-  const [attempt, setAttempt] = useState(1)
+  const session = useSession()
+  const { failure, busy, formProps, field } = useForm({
+    initial: { password: '' },
+    check: ({ password }) => ({ password: password === '' ? 'Enter your password.' : undefined }),
+    send: async ({ password }) => {
+      const { email } = await verify(token, password)
+      try {
+        session.begin(await signIn({ email, password }))
+        redirect('/profile', { message: 'Your email is verified.' })
+      } catch {
+        redirect('/signin', { message: 'Your email is verified. You can sign in now.', email })
+      }
+    },
+    blame: ({ code }) =>
+      code === 'credentials_invalid' ? { password: 'This is not the password of the sign-up that this mail is about.' } : {},
+  })
 
-  useEffect(() => {
-    let left = false
-    verifyOnce(token).then(
-      ({ email }) => {
-        if (!left) setOutcome({ verified: email })
-      },
-      (error: unknown) => {
-        if (!left) setOutcome({ error })
-      },
-    )
-    return () => {
-      left = true
-    }
-  }, [token, attempt])
-
-  if (outcome === null) return <Page title="Verifying your email" lead="One moment…" />
-  if ('verified' in outcome) return <Verified email={outcome.verified} />
-  if (outcome.error instanceof ApiError && outcome.error.code === 'token_invalid') {
-    return <ResendForm lead={`${sentenceFor(outcome.error)} Let us send you a new one.`} />
+  if (failure instanceof ApiError && failure.code === 'token_invalid') {
+    return <ResendForm lead={`${sentenceFor(failure)} Let us send you a new one.`} />
   }
   return (
-    <Page title="Verify your email">
-      <Alert error={outcome.error} />
-      <Button
-        onClick={() => {
-          setOutcome(null)
-          setAttempt(attempt + 1)
-        }}
-      >
-        Try again
-      </Button>
-    </Page>
-  )
-}
-
-function Verified({ email }: { email: string }) {
-  const signedIn = useSessionState().status === 'signed-in'
-  return (
-    <Page
-      title="Your email is verified"
-      lead={
-        <>
-          <strong>{email}</strong> now belongs to your account.
-        </>
-      }
-    >
-      <p className="actions">
-        {signedIn ? (
-          <Link className="button button-primary" to="/profile">
-            Open your profile
-          </Link>
-        ) : (
-          <Link className="button button-primary" to="/signin" handover={{ email }}>
-            Continue to sign in
-          </Link>
-        )}
+    <Page title="Verify your email" lead="Type the password that you chose when you signed up.">
+      <form {...formProps}>
+        {failure !== null && <Alert error={failure} />}
+        <PasswordField {...field('password')} label="Password" autoComplete="current-password" />
+        <Button type="submit" busy={busy}>
+          {busy ? 'Verifying…' : 'Verify and sign in'}
+        </Button>
+      </form>
+      <p className="aside">
+        It was not you who signed up, or you do not know the password? <Link to="/signup">Sign up yourself</Link>, or{' '}
+        <Link to="/forgotten">choose a new password</Link>.
       </p>
     </Page>
   )

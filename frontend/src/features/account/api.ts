@@ -1,4 +1,5 @@
 import { type Answer, type Body, call } from '~/lib/http'
+import type { Session } from '~/lib/session'
 
 export type Registered = Answer<'post', '/api/auth/register'>
 
@@ -10,20 +11,8 @@ export function sendVerificationMail(email: string) {
   return call('post', '/api/auth/verification', { email })
 }
 
-const verifications = new Map<string, ReturnType<typeof verify>>()
-
-/** The same answer for the same token, however often the page is drawn: the token works once. */
-export function verifyOnce(token: string) {
-  const earlier = verifications.get(token)
-  if (earlier !== undefined) return earlier
-  const verification = verify(token)
-  verifications.set(token, verification)
-  verification.catch(() => verifications.delete(token))
-  return verification
-}
-
-function verify(token: string) {
-  return call('post', '/api/auth/verify', { token })
+export function verify(token: string, password: string) {
+  return call('post', '/api/auth/verify', { token, password })
 }
 
 export function signIn(credentials: Body<'post', '/api/auth/login'>): Promise<Answer<'post', '/api/auth/login'>> {
@@ -32,4 +21,16 @@ export function signIn(credentials: Body<'post', '/api/auth/login'>): Promise<An
 
 export function signOut() {
   return call('post', '/api/auth/logout')
+}
+
+export function sendResetMail(email: string) {
+  return call('post', '/api/auth/password/forgotten', { email })
+}
+
+export function resetPassword(token: string, password: string) {
+  return call('post', '/api/auth/password/reset', { token, password })
+}
+
+export function changePassword(session: Session, change: Body<'post', '/api/auth/password/change'>) {
+  return session.call('post', '/api/auth/password/change', change)
 }

@@ -47,15 +47,15 @@ test('after a wrong password the email stays and the password field says why', a
   expect(screen.getByLabelText('Email')).toHaveValue('ada@example.com')
 })
 
-test('an unverified address is told to open its mail and can have it sent again', async () => {
+test('an unverified address is reminded of the mail, and can have it sent again', async () => {
   api.addAccount('ada@example.com', 'a long enough password', { verified: false })
   const user = openApp('/signin')
   await signIn(user)
-  expect(await screen.findByRole('alert')).toHaveTextContent('This address is not verified yet.')
+  expect(await screen.findByText(/open the link in our mail first/)).toBeVisible()
 
-  await user.click(screen.getByRole('button', { name: 'Send the mail again' }))
+  await user.click(screen.getByRole('link', { name: 'No mail after signing up?' }))
 
-  expect(await screen.findByText(/a new mail is on its way/)).toBeVisible()
+  expect(screen.getByRole('button', { name: 'Send a new link' })).toBeVisible()
 })
 
 test('a busy server is named with the time to wait', async () => {

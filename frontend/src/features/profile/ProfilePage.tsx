@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState } from 'react'
 import { Alert } from '~/components/Alert'
 import { Button } from '~/components/Button'
+import { Link } from '~/components/Link'
 import { Page } from '~/components/Page'
 import { Status } from '~/components/Status'
 import { useSession } from '~/lib/session'
@@ -43,6 +44,9 @@ export function ProfilePage() {
           >
             Edit profile
           </Button>
+          <p className="aside">
+            <Link to="/password">Change your password</Link>
+          </p>
         </>
       )}
       {profile !== null && editing && (
