@@ -21,6 +21,7 @@ Email = Annotated[
 Name = Annotated[str, Field(max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["Ada Lovelace"])]
 NewPassword = Annotated[str, Field(min_length=12, max_length=128)]
 Password = Annotated[str, Field(max_length=128)]
+LinkToken = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class _Body(BaseModel):
@@ -35,15 +36,16 @@ class Registration(_Body):
 
 
 class Registered(BaseModel):
-    id: str
+    """The same whether the address has an account or not: the mail says what is next."""
+
+    status: Literal["accepted"] = "accepted"
     email: str
-    verified: bool
-    # "delayed": the account stands, the mail did not leave; ask for it again.
-    mail: Literal["queued", "delayed"]
 
 
 class VerificationToken(_Body):
-    token: Annotated[str, Field(min_length=1, max_length=128)]
+    token: LinkToken
+    # Of the registration that the link was sent for. Refused with a sentence where it is missing.
+    password: Password | None = None
 
 
 class Verified(BaseModel):
@@ -51,7 +53,7 @@ class Verified(BaseModel):
     verified: bool
 
 
-class VerificationRequest(_Body):
+class MailRequest(_Body):
     email: Email
 
 
@@ -62,6 +64,16 @@ class Accepted(BaseModel):
 class Credentials(_Body):
     email: Email
     password: Password
+
+
+class PasswordReset(_Body):
+    token: LinkToken
+    password: NewPassword
+
+
+class PasswordChange(_Body):
+    current: Password
+    new: NewPassword
 
 
 class AccessToken(BaseModel):

@@ -6,7 +6,7 @@
 import os
 import sys
 
-from celery_worker.main import create_app, own_queue
+from celery_worker.main import create_app, own_queue, queues
 from celery_worker.settings import WorkerSettings
 from shared import tracing
 from shared.queue import ECHO
@@ -27,8 +27,8 @@ def main(role: str) -> None:
         app.start(["--quiet", "flower", "--port=5555", "--address=0.0.0.0"])
     elif role == "worker":
         tracing.load(settings)
-        queues = f"{app.conf.task_default_queue},{own_queue(settings)}"
-        app.start(["--quiet", "worker", "--without-mingle", "--without-gossip", f"--queues={queues}"])
+        read = ",".join(queues(app, settings))
+        app.start(["--quiet", "worker", "--without-mingle", "--without-gossip", f"--queues={read}"])
     elif role == "ask":
         asked = app.send_task(ECHO, args=[settings.release], queue=own_queue(settings), expires=ASK_SECONDS)
         answer = asked.get(timeout=ASK_SECONDS)

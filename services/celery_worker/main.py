@@ -13,7 +13,7 @@ from celery_worker.schedule import OneBeat
 from celery_worker.settings import WorkerSettings
 from shared import tracing
 from shared.logging import configure_logging, request_id
-from shared.queue import HEARTBEAT, PURGE_DELIVERIES, REQUEST_ID, new_celery
+from shared.queue import HEARTBEAT, NOTICES, PURGE_DELIVERIES, REQUEST_ID, new_celery
 
 # The only place that is writable in a read-only container. The image's health check looks at it.
 ALIVE = Path("/dev/shm/celery-alive")  # noqa: S108
@@ -32,6 +32,11 @@ class AliveScheduler(OneBeat):
 def own_queue(settings: WorkerSettings) -> str:
     """A queue that only this colour's worker reads, so that a release can be tried out; all read the common one."""
     return f"celery.{settings.colour or 'own'}"
+
+
+def queues(app: Celery, settings: WorkerSettings) -> list[str]:
+    """What the worker of this release reads."""
+    return [app.conf.task_default_queue, NOTICES, own_queue(settings)]
 
 
 def create_app(settings: WorkerSettings, service: str = "celery_worker") -> Celery:
@@ -74,7 +79,7 @@ def create_app(settings: WorkerSettings, service: str = "celery_worker") -> Cele
 
     def serve_metrics(**_: Any) -> None:
         asked: Redis = Redis.from_url(redis, decode_responses=True, socket_timeout=5, socket_connect_timeout=5)
-        metrics.serve(asked, [app.conf.task_default_queue, own_queue(settings)], settings.metrics_port)
+        metrics.serve(asked, queues(app, settings), settings.metrics_port)
 
     signals.worker_ready.connect(serve_metrics, weak=False)
     signals.task_prerun.connect(_note_start)

@@ -1,19 +1,20 @@
 """What the worker, beat and flower are told."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
-from shared.settings import CommonSettings
+from shared import rules
+from shared.settings import CommonSettings, keeps
 
 
 class WorkerSettings(CommonSettings):
-    smtp_host: str = "localhost"
-    smtp_port: int = 25
+    smtp_host: Annotated[str, keeps(rules.host_problem)] = "localhost"
+    smtp_port: Annotated[int, Field(ge=1, le=65535)] = 25
     smtp_username: str = ""
     smtp_password: SecretStr = SecretStr("")
     smtp_security: Literal["none", "starttls", "tls"] = "starttls"
-    mail_from: str = "Berth <no-reply@localhost>"
+    mail_from: Annotated[str, keeps(rules.sender_problem)] = "Berth <no-reply@localhost>"
     worker_concurrency: int = 2
     # Where the worker answers Prometheus; its networks decide who reaches it.
     metrics_port: int = 8000

@@ -11,11 +11,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from celery_worker import service
-from celery_worker.mailer import Mailer, SmtpMailer, verification_mail
+from celery_worker.mailer import Mailer, SmtpMailer, notice_mail, verification_mail
 from celery_worker.settings import WorkerSettings
 from celery_worker.store import DeliveryStore, MongoDeliveryStore, stamp_heartbeat
 from shared.clients.database import open_sync_database
-from shared.queue import ECHO, HEARTBEAT, PURGE_DELIVERIES, SEND_VERIFICATION
+from shared.queue import ECHO, HEARTBEAT, PURGE_DELIVERIES, SEND_NOTICE, SEND_VERIFICATION, Notice
 from shared.settings import load_settings
 
 logger = logging.getLogger("tasks")
@@ -26,6 +26,14 @@ TRANSIENT = (OSError, PyMongoError, RedisError)
 RETRIES = 960
 # Below the visibility timeout, or the broker would hand a waiting message out twice.
 RETRY_SECONDS = 180
+# Nobody asks how a mail went: results would stay in Redis for a day, each as large as an attacker has patience.
+MAIL = {
+    "autoretry_for": TRANSIENT,
+    "retry_backoff": True,
+    "retry_backoff_max": RETRY_SECONDS,
+    "max_retries": RETRIES,
+    "ignore_result": True,
+}
 
 
 @dataclass(frozen=True)
@@ -46,19 +54,23 @@ def resources() -> Resources:
     return Resources(settings, MongoDeliveryStore(database), SmtpMailer(settings), cache)
 
 
-@shared_task(  # type: ignore[untyped-decorator]  # Celery ships no types
-    name=SEND_VERIFICATION,
-    autoretry_for=TRANSIENT,
-    retry_backoff=True,
-    retry_backoff_max=RETRY_SECONDS,
-    max_retries=RETRIES,
-)
+@shared_task(name=SEND_VERIFICATION, **MAIL)  # type: ignore[untyped-decorator]  # Celery ships no types
 def send_verification(message_id: str, email: str, link: str) -> str:
     """Send the link that verifies an address. A delivered mail is not sent again."""
     using = resources()
     message = verification_mail(using.settings.mail_from, using.settings.site, message_id, email, link)
     outcome = service.send_once(using.deliveries, using.mailer, message_id, message)
     logger.info("verification mail", extra={"message_id": message_id, "outcome": outcome})
+    return outcome
+
+
+@shared_task(name=SEND_NOTICE, **MAIL)  # type: ignore[untyped-decorator]
+def send_notice(message_id: str, email: str, kind: Notice, link: str = "") -> str:
+    """Tell the owner of an address what happens to the account. A delivered mail is not sent again."""
+    using = resources()
+    message = notice_mail(using.settings.mail_from, using.settings.site, message_id, email, kind, link)
+    outcome = service.send_once(using.deliveries, using.mailer, message_id, message)
+    logger.info("notice", extra={"message_id": message_id, "kind": kind, "outcome": outcome})
     return outcome
 
 
@@ -75,7 +87,11 @@ def heartbeat() -> None:
 
 
 @shared_task(  # type: ignore[untyped-decorator]
-    name=PURGE_DELIVERIES, autoretry_for=TRANSIENT, retry_backoff=True, retry_backoff_max=RETRY_SECONDS
+    name=PURGE_DELIVERIES,
+    autoretry_for=TRANSIENT,
+    retry_backoff=True,
+    retry_backoff_max=RETRY_SECONDS,
+    ignore_result=True,
 )
 def purge_deliveries() -> int:
     """Forget old deliveries."""

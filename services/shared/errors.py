@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -17,6 +18,7 @@ from starlette.routing import BaseRoute, Match
 
 from shared.clients.cache import CacheError
 from shared.clients.database import DatabaseError
+from shared.marks import OVERLOAD
 
 logger = logging.getLogger("errors")
 
@@ -34,6 +36,10 @@ class ServiceError(Exception):
     status = 400
     code = "bad_request"
     headers: Mapping[str, str] = MappingProxyType({})
+    # Fields that were refused, for a form to show beside them.
+    errors: list[dict[str, str]] | None = None
+    # What is done once the answer has left.
+    after: Callable[[], Awaitable[None]] | None = None
 
     def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -62,6 +68,12 @@ class Unavailable(ServiceError):
 
     def __init__(self, detail: str, retry_after: int = RETRY_AFTER_SECONDS) -> None:
         super().__init__(detail, {"Retry-After": str(retry_after)})
+
+
+class Overloaded(Unavailable):
+    """Refused because of how much others ask at this moment, which says nothing about this release."""
+
+    code = "overloaded"
 
 
 class BodyTooLarge(HTTPException):
@@ -119,7 +131,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
-        return _answer(request, error.status, error.code, error.detail, error.headers)
+        request.scope[OVERLOAD] = isinstance(error, Overloaded)
+        response = _answer(request, error.status, error.code, error.detail, error.headers, error.errors)
+        if error.after is not None:
+            response.background = BackgroundTask(error.after)
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import multiprocess
 
 from shared.logging import logging_config
+from shared.metrics import lost_workers
 
 SERVICE = os.environ["SERVICE"]
 
@@ -43,8 +45,31 @@ def on_starting(server: Any) -> None:  # noqa: ARG001  # gunicorn passes it
     METRICS_DIRECTORY.mkdir(parents=True, exist_ok=True)
 
 
+# Workers that were told to end: of those of a reload, and at the end.
+_TOLD: set[int] = set()
+
+
+def when_ready(server: Any) -> None:
+    """Remember which workers are told to end. gunicorn has no hook for that, nor does child_exit know how one ended."""
+    # There from the start: an increase is seen only of what was 0 before.
+    lost_workers()
+    kill = server.kill_worker
+
+    def kill_worker(pid: int, sig: int) -> None:
+        # The other two are for one that hangs.
+        if sig not in (signal.SIGABRT, signal.SIGKILL):
+            _TOLD.add(pid)
+        kill(pid, sig)
+
+    server.kill_worker = kill_worker
+
+
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001
-    """Keep a dead worker's counters, drop its gauges."""
+    """Count a worker that nobody told to end. Keep a dead worker's counters, drop its gauges."""
+    if worker.pid in _TOLD:
+        _TOLD.remove(worker.pid)
+    else:
+        lost_workers().inc()
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 

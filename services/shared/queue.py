@@ -5,7 +5,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Literal
 
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
@@ -25,6 +25,10 @@ _ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interv
 REQUEST_ID = "request_id"
 
 SEND_VERIFICATION = "mail.send_verification"
+SEND_NOTICE = "mail.send_notice"
+# What the release before does not know waits here for a worker that does: one that meets an unknown task drops it.
+NOTICES = "celery.notices"
+Notice = Literal["already_registered", "reset", "password_changed", "guessing"]
 ECHO = "maintenance.echo"
 HEARTBEAT = "maintenance.heartbeat"
 PURGE_DELIVERIES = "maintenance.purge_deliveries"
@@ -46,6 +50,7 @@ def new_celery(broker: str, backend: str | None = None) -> Celery:
         task_serializer="json",
         result_serializer="json",
         result_expires=86400,
+        task_routes={SEND_NOTICE: {"queue": NOTICES}},
         timezone="UTC",
         task_acks_late=True,
         task_reject_on_worker_lost=True,
@@ -76,22 +81,29 @@ class TaskQueue:
         self._app = new_celery(broker)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="queue")
 
-    async def send(self, task: str, **arguments: Any) -> None:
-        """Hand a task to the broker, or raise QueueUnavailable within seconds."""
+    async def send(self, task: str, *, expires: int | None = None, **arguments: Any) -> None:
+        """Hand a task to the broker, or raise QueueUnavailable within seconds. Of no use after `expires` seconds."""
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._executor, copy_context().run, self._send, task, arguments)
+            await loop.run_in_executor(self._executor, copy_context().run, self._send, task, arguments, expires)
         except (OperationalError, OSError) as error:
             logger.error("the broker took no task", extra={"task": task}, exc_info=error)
             raise QueueUnavailable(task) from error
         logger.info("task sent", extra={"task": task})
 
-    def _send(self, task: str, arguments: dict[str, Any]) -> None:
+    def _send(self, task: str, arguments: dict[str, Any], expires: int | None) -> None:
         headers = {REQUEST_ID: request_id.get()}
         # Once more, as the connection may be from before a restart of the broker. Not longer: a person waits.
         # The arguments hold links that work like passwords: they are for the worker, not for its monitors.
         with tracing.active().sending(task):
-            self._app.send_task(task, kwargs=arguments, kwargsrepr="{...}", headers=headers, retry_policy=_ONCE_MORE)
+            self._app.send_task(
+                task,
+                kwargs=arguments,
+                kwargsrepr="{...}",
+                headers=headers,
+                expires=expires,
+                retry_policy=_ONCE_MORE,
+            )
 
     async def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,47 +1,36 @@
 """Settings every service has, and how they are read: environment first, then files in /run/secrets."""
 
-import re
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-SECRETS_DIRECTORY = Path("/run/secrets")
+from shared import rules
 
-SIGNING_KEY_HINT = (
-    "JWT_SECRET_KEY must be a secret of your own with at least 32 characters; make one with `openssl rand -hex 32`."
-)
-_COLLECTOR = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[1-9]\d{0,4})?(/[A-Za-z0-9._~/-]+)")
-_COLLECTOR_HINT = (
-    "must be where a collector takes OTLP over HTTP, with its path and without a password,"
-    " such as https://collector.your-company.net:4318/v1/traces."
-)
-_EXAMPLE_WORDS = ("change", "replace", "example", "insert", "secret", "default")
+SECRETS_DIRECTORY = Path(os.environ.get("SECRETS_DIRECTORY") or "/run/secrets")
 
 
-def _check_signing_key(value: SecretStr) -> SecretStr:
-    """Refuse what anybody could guess: short, copied from an example, or typed with one finger."""
-    key = value.get_secret_value()
-    if len(key) < 32 or len(set(key)) < 8 or any(word in key.lower() for word in _EXAMPLE_WORDS):
-        raise ValueError(SIGNING_KEY_HINT)
-    return value
+def keeps(rule: Callable[[str], str]) -> AfterValidator:
+    """Refuse a value that breaks a rule, with what the rule says."""
+
+    def check(value: str | SecretStr) -> str | SecretStr:
+        if problem := rule(value.get_secret_value() if isinstance(value, SecretStr) else value):
+            raise ValueError(f"{problem}.")
+        return value
+
+    return AfterValidator(check)
 
 
-def _check_collector(value: str) -> str:
-    """Refuse an address that no span would ever arrive at."""
-    if value and not _COLLECTOR.fullmatch(value):
-        raise ValueError(_COLLECTOR_HINT)
-    return value
+def split_list(value: Any) -> Any:
+    """Read "a,b" from the environment or a file as two values."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _split_keys(value: Any) -> Any:
-    """Read "a,b" from the environment or a file as two keys."""
-    return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
-
-
-SigningKey = Annotated[SecretStr, AfterValidator(_check_signing_key)]
+SigningKey = Annotated[SecretStr, Field(description=rules.SIGNING_KEY_HINT), keeps(rules.signing_key_problem)]
 
 
 class CommonSettings(BaseSettings):
@@ -57,7 +46,7 @@ class CommonSettings(BaseSettings):
     mongo_uri: SecretStr
     redis_uri: SecretStr
     # Where traces go; empty for none.
-    traces_endpoint: Annotated[str, AfterValidator(_check_collector)] = ""
+    traces_endpoint: Annotated[str, keeps(rules.collector_problem)] = ""
     # How many of the requests are traced, from 0 to 1, where nobody before us has decided.
     traces_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
 
@@ -77,14 +66,6 @@ class CommonSettings(BaseSettings):
         return self
 
 
-class TokenSettings(CommonSettings):
-    """What the services that read access tokens are told as well."""
-
-    jwt_secret_key: SigningKey
-    # Keys of yesterday: they still verify, so rotating logs nobody out. Comma separated.
-    jwt_previous_secret_keys: Annotated[list[SecretStr], NoDecode, BeforeValidator(_split_keys)] = []
-
-
 S = TypeVar("S", bound=CommonSettings)
 
 
@@ -95,15 +76,19 @@ def load_settings(kind: type[S]) -> S:
         return kind(_secrets_dir=directory)
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
-            print(_sentence(problem["loc"], problem["type"], problem["msg"]), file=sys.stderr)
+            print(_sentence(kind, problem["loc"], problem["type"], problem["msg"]), file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def _sentence(location: tuple[int | str, ...], kind: str, message: str) -> str:
+def _sentence(settings: type[CommonSettings], location: tuple[int | str, ...], kind: str, message: str) -> str:
     name = str(location[0]).upper() if location else ""
-    if name == "JWT_SECRET_KEY":
-        return SIGNING_KEY_HINT
+    field = settings.model_fields.get(name.lower())
+    # Of a value that has to be made, how.
+    hint = field.description if field else None
+    if kind in ("missing", "too_short") and hint:
+        return f"{name} is missing: it must be {hint}."
     if kind == "missing":
         return f"{name} is missing: set it in the environment or in {SECRETS_DIRECTORY}/{name.lower()}."
     text = message.removeprefix("Value error, ")
-    return f"{name}: {text}" if name else text
+    # What is wrong with such a value is the end of a sentence.
+    return f"{name}{'' if hint else ':'} {text}" if name else text

@@ -4,7 +4,19 @@ from typing import Any
 
 import httptools  # noqa: F401  # a missing one must stop the start, not halve the speed
 import uvloop  # noqa: F401  # likewise
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # ships no types
+
+from shared.marks import MALFORMED
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, which answers 400 by itself to what it cannot read, and says whose request that was."""
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None and self.cycle.more_body:
+            self.cycle.scope[MALFORMED] = True  # type: ignore[literal-required]  # a server may add keys
+        super().send_400_response(msg)
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
@@ -12,7 +24,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  # the base class wants a plain attribute
         "loop": "uvloop",
-        "http": "httptools",
+        "http": Protocol,
         "ws": "none",
         "lifespan": "on",
         # One log line per request is written, by shared.http.

@@ -16,18 +16,29 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from shared import keys
 from shared.tests.collector import Collector, collecting
 
 HERE = Path(__file__).parent
-KEY = secrets.token_hex(32)
+PRIVATE_KEY = keys.new_private_key()
+PUBLIC_KEY = keys.public_key(PRIVATE_KEY)
+# What production hands to a service as files (roles/environment/files/berth-secrets).
+TOKEN_SECRETS = {
+    "auth_service": {
+        "JWT_PRIVATE_KEY": PRIVATE_KEY,
+        "JWT_PUBLIC_KEYS": PUBLIC_KEY,
+        "JWT_SECRET_KEY": secrets.token_hex(32),
+    },
+    "user_service": {"JWT_PUBLIC_KEYS": PUBLIC_KEY},
+}
 
 
-def poll(ask: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Ask until there is an answer."""
+def poll(ask: Callable[[], Any], seconds: float, what: str, instead: Callable[[], object] | None = None) -> Any:
+    """Ask until there is an answer; fail with `what` after so many seconds, and with what there was instead."""
     deadline = time.monotonic() + seconds
     while not (answer := ask()):
         if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {seconds:.0f} s")
+            pytest.fail(f"{what}: not within {seconds:.0f} s{f', but {instead()}' if instead else ''}")
         time.sleep(0.1)
     return answer
 
@@ -85,9 +96,12 @@ class Mailbox:
         mails = httpx.get(f"{self.web}/api/email").raise_for_status().json()
         return [mail for mail in mails if any(to["address"] == address for to in mail["to"])]
 
-    def link_to(self, address: str) -> str:
-        [mail] = poll(lambda: self.to(address), 30, f"a mail to {address}")
-        whole = httpx.get(f"{self.web}/api/email/{mail['id']}").raise_for_status().json()
+    def link_to(self, address: str, subject: str = "Verify") -> str:
+        """The token of the newest link in a mail about this."""
+        about = f"a mail to {address}: {subject}"
+        mails = poll(lambda: [mail for mail in self.to(address) if subject in mail["subject"]], 60, about)
+        newest = max(mails, key=lambda mail: str(mail["time"]))
+        whole = httpx.get(f"{self.web}/api/email/{newest['id']}").raise_for_status().json()
         return str(whole["text"]).partition("token=")[2].split()[0]
 
 
@@ -178,7 +192,7 @@ def site(
         environment = {
             "ENVIRONMENT": "dev",
             "PUBLIC_URL": "http://localhost:5173",
-            "JWT_SECRET_KEY": KEY,
+            **TOKEN_SECRETS.get(service, {}),
             "MONGO_URI": f"mongodb://127.0.0.1:{mongo.port}/{databases[service]}?directConnection=true",
             "REDIS_URI": f"redis://{service}:{passwords[service]}@127.0.0.1:{redis.port}/0",
             "TRACES_ENDPOINT": collector.endpoint,
@@ -189,10 +203,12 @@ def site(
         started.start()
         return started
 
+    # Everybody comes from one address here.
+    many = {"SIGN_UPS_PER_NETWORK": "10000", "MAILS_PER_NETWORK": "10000", "MAILS_PER_HOUR": "10000"}
     mail = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(mailbox.smtp.port), "SMTP_SECURITY": "none"}
     programs = {
         **{
-            service: program(service, BIND=f"127.0.0.1:{ports[service]}")
+            service: program(service, BIND=f"127.0.0.1:{ports[service]}", **many)
             for service in ("auth_service", "user_service")
         },
         "worker": program("celery_worker", "worker", METRICS_PORT=str(ports["figures"]), **mail),

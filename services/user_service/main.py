@@ -12,7 +12,7 @@ from shared.clients.cache import open_cache
 from shared.clients.database import open_database
 from shared.logging import configure_logging
 from shared.settings import load_settings
-from shared.tokens import KeyRing
+from shared.tokens import Verifier
 from user_service.routes import PREFIX, router
 from user_service.service import Profiles
 from user_service.settings import UserSettings
@@ -32,7 +32,7 @@ def create_app(settings: UserSettings | None = None) -> FastAPI:
         database = open_database(settings.mongo_uri.get_secret_value(), "user_db", SERVICE)
         cache = open_cache(settings.redis_uri.get_secret_value())
         store = MongoRedisUserStore(database, cache, settings.profile_cache_seconds)
-        app.state.profiles = Profiles(store, KeyRing.from_settings(settings))
+        app.state.profiles = Profiles(store, Verifier(settings.jwt_public_keys))
         app.state.checks = {"mongo": store.ping_database, "redis": store.ping_cache}
         yield
         await cache.aclose()

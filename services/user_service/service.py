@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from shared.tokens import Claims, KeyRing, SessionRevoked
+from shared.tokens import Claims, SessionRevoked, Verifier
 from user_service.schemas import Profile, ProfileChange
 from user_service.store import Known, UserStore
 
@@ -10,7 +10,7 @@ from user_service.store import Known, UserStore
 class Profiles:
     """What a person can do with the own profile."""
 
-    def __init__(self, store: UserStore, keys: KeyRing) -> None:
+    def __init__(self, store: UserStore, keys: Verifier) -> None:
         self._store = store
         self._keys = keys
 

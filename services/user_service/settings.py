@@ -1,6 +1,6 @@
 """What user_service is told."""
 
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 
 
 class UserSettings(TokenSettings):

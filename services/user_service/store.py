@@ -10,7 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from shared.clients.cache import Cache
 from shared.clients.database import Database
-from shared.errors import Unavailable
+from shared.errors import Overloaded
 from shared.tokens import Claims, revocation_key
 from user_service.schemas import Profile
 
@@ -77,7 +77,7 @@ class MongoRedisUserStore:
                 )
                 if document is not None:
                     return _profile(document)
-        raise Unavailable("The profile is being made by another request. Please try again.")
+        raise Overloaded("The profile is being made by another request. Please try again.")
 
 
 def _profile_key(user_id: str) -> str:

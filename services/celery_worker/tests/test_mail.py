@@ -1,12 +1,17 @@
 import smtplib
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
+from typing import get_args
 
 import pytest
 
-from celery_worker.mailer import MailRefused, verification_mail
+from celery_worker import tasks
+from celery_worker.mailer import MailRefused, notice_mail, verification_mail
+from celery_worker.main import own_queue
 from celery_worker.service import DeliveryBusy, purge_deliveries, send_once
+from celery_worker.settings import WorkerSettings
 from celery_worker.store import Claim
+from shared.queue import NOTICES, SEND_NOTICE, SEND_VERIFICATION, Notice, new_celery
 
 LINK = "https://berth.test/verify#token=" + "t" * 43
 
@@ -74,6 +79,33 @@ def test_the_mail_says_the_same_in_plain_text_and_in_html(message: EmailMessage)
         assert LINK in part.get_content()
     # Unbroken in what goes over the wire too, so that a look at the raw mail is enough.
     assert LINK in message.as_string()
+
+
+@pytest.mark.parametrize("kind", get_args(Notice))
+def test_each_notice_says_the_same_in_plain_text_and_in_html(kind: Notice) -> None:
+    reset = "https://berth.test/reset#token=" + "t" * 43
+    message = notice_mail("Berth <no-reply@berth.test>", "https://berth.test", "id", "ada@example.com", kind, reset)
+    assert message["To"] == "ada@example.com"
+    links = {reset} if kind == "reset" else {"https://berth.test/forgotten"}
+    for form in ("plain", "html"):
+        part = message.get_body((form,))
+        assert part
+        assert all(link in part.get_content() for link in links)
+        assert ("token=" in part.get_content()) == (kind == "reset")
+
+
+def test_no_result_of_a_mail_stays_in_redis() -> None:
+    assert tasks.send_verification.ignore_result
+    assert tasks.send_notice.ignore_result
+
+
+def test_what_the_release_before_does_not_know_waits_where_it_does_not_look() -> None:
+    app = new_celery("memory://")
+    sent = app.amqp.router.route({}, SEND_NOTICE)["queue"].name
+    assert sent == NOTICES
+    before = (app.conf.task_default_queue, own_queue(WorkerSettings.model_construct(colour="blue")))
+    assert sent not in before
+    assert app.amqp.router.route({}, SEND_VERIFICATION)["queue"].name == app.conf.task_default_queue
 
 
 def test_a_message_is_sent_once_however_often_it_is_asked_for(

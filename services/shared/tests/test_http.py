@@ -2,25 +2,39 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth_service.main import create_app
 from auth_service.settings import AuthSettings
-from shared.http import RequestEnvelope
+from shared import keys
+from shared.app import new_app
+from shared.errors import Overloaded
+from shared.http import Limits, RequestEnvelope
 from shared.logging import configure_logging
 
 MEDIA_TYPE = "application/problem+json"
 
 
+@asynccontextmanager
+async def no_lifespan(_: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
 def new_client() -> TestClient:
+    private_key = keys.new_private_key()
     settings = AuthSettings(
         environment="dev",
         mongo_uri=SecretStr("mongodb://nowhere"),
         redis_uri=SecretStr("redis://nowhere"),
+        jwt_private_key=SecretStr(private_key),
+        jwt_public_keys=[keys.public_key(private_key)],
         jwt_secret_key=SecretStr("0123456789abcdef0123456789abcdef"),
     )
     app = create_app(settings)
@@ -100,9 +114,24 @@ def test_a_request_that_takes_too_long_is_answered() -> None:
     async def slow(scope, receive, send):  # type: ignore[no-untyped-def]  # noqa: ARG001
         await asyncio.Event().wait()
 
-    answer = TestClient(RequestEnvelope(slow, seconds_limit=0.01)).get("/")
+    answer = TestClient(RequestEnvelope(slow, Limits(own=0.01))).get("/")
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_refusal_by_load_is_told_as_503_and_accounted_as_no_fault_of_the_service() -> None:
+    app = new_app("test", "/api", "1", no_lifespan)
+
+    @app.get("/full")
+    async def full() -> None:
+        raise Overloaded("Too many at once.")
+
+    client = TestClient(app)
+    answer = client.get("/full")
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    assert int(answer.headers["retry-after"]) > 0
+    assert 'http_requests_total{method="GET",route="/full",status="overload"} 1.0' in client.get("/metrics").text
+    assert 'route="/full",status="503"' not in client.get("/metrics").text
 
 
 def test_a_request_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +165,7 @@ def _fails_at(path: str) -> ASGIApp:
 def test_the_description_names_every_problem_and_the_page_shows_it(client: TestClient) -> None:
     paths = client.get("/api/auth/openapi.json").json()["paths"]
     assert {"400", "401", "403", "413", "422", "429", "503"} <= set(paths["/api/auth/login"]["post"]["responses"])
-    assert "409" in paths["/api/auth/register"]["post"]["responses"]
+    assert "429" in paths["/api/auth/register"]["post"]["responses"]
     assert "/readyz" not in paths
     assert "<script" not in client.get("/api/auth/docs").text
     assert "POST /api/auth/login" in client.get("/api/auth/docs").text

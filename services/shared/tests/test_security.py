@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 import pytest
 
@@ -45,3 +45,28 @@ async def test_hashing_leaves_the_event_loop_free(passwords: Passwords) -> None:
         await asyncio.sleep(0)
         turns += 1
     assert turns > 10
+
+
+async def test_what_can_wait_comes_after_every_sign_in_and_takes_no_slot(passwords: Passwords) -> None:
+    done: list[str] = []
+
+    async def note(name: str, work: Awaitable[object]) -> None:
+        await work
+        done.append(name)
+
+    hashed = await passwords.hash("x")
+    sign_ups = [note("sign-up", passwords.hash_later("x")) for _ in range(5)]
+    # Fills the queue, which has two places.
+    sign_ins = [note("sign-in", passwords.verify("x", hashed)) for _ in range(2)]
+    await asyncio.gather(*sign_ups, *sign_ins)
+    # One sign-up may have begun before the sign-ins came.
+    assert "sign-in" not in done[3:]
+    assert done.count("sign-up") == 5
+
+
+async def test_whoever_waits_when_the_service_stops_is_let_go(passwords: Passwords) -> None:
+    waiting = [asyncio.ensure_future(passwords.hash_later("x")) for _ in range(3)]
+    await asyncio.sleep(0)
+    passwords.close()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(outcomes[-1], asyncio.CancelledError)

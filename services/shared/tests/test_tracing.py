@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from pydantic import SecretStr
 
-from shared import tracing
+from shared import keys, tracing
 from shared.app import new_app
 from shared.logging import JsonFormatter
 from shared.settings import CommonSettings, load_settings
@@ -93,9 +93,11 @@ def test_a_service_that_does_not_trace_loads_nothing_for_it() -> None:
         "print([name for name in sys.modules if name.startswith((*heavy, 'google.protobuf'))])\n"
     )
     told = {"ENVIRONMENT": "dev", "MONGO_URI": "mongodb://x", "REDIS_URI": "redis://x"}
+    told |= {"JWT_SECRET_KEY": secrets.token_hex(32), "JWT_PRIVATE_KEY": (key := keys.new_private_key())}
+    told |= {"JWT_PUBLIC_KEYS": keys.public_key(key)}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**told, "JWT_SECRET_KEY": secrets.token_hex(32), "PYTHONPATH": ":".join(sys.path)},
+        env={**told, "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
         check=True,

@@ -6,14 +6,16 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from shared.tokens import Claims, KeyRing
+from shared import keys
+from shared.tokens import Claims, Signer, Verifier
 from user_service.main import create_app
 from user_service.schemas import Profile
 from user_service.service import Profiles
 from user_service.settings import UserSettings
 from user_service.store import Known
 
-KEY = "0123456789abcdef0123456789abcdef"
+PRIVATE_KEY = keys.new_private_key()
+PUBLIC_KEY = keys.public_key(PRIVATE_KEY)
 ADA = Claims(sub="ada-id", email="ada@example.com", sid="session", name="Ada")
 
 
@@ -47,13 +49,13 @@ def sign_in(store: MemoryUserStore) -> Callable[[Claims], TestClient]:
         environment="dev",
         mongo_uri=SecretStr("mongodb://nowhere"),
         redis_uri=SecretStr("redis://nowhere"),
-        jwt_secret_key=SecretStr(KEY),
+        jwt_public_keys=[PUBLIC_KEY],
     )
     app = create_app(settings)
-    app.state.profiles = Profiles(store, KeyRing(KEY, []))
+    app.state.profiles = Profiles(store, Verifier([PUBLIC_KEY]))
 
     def client(claims: Claims) -> TestClient:
-        token = KeyRing(KEY, []).sign(claims, 60)
+        token = Signer(PRIVATE_KEY, [PUBLIC_KEY]).sign(claims, 60)
         return TestClient(app, headers={"Authorization": f"Bearer {token}"})
 
     return client
