@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 SHORTEST_PASSWORD = 24
 # Given as text, kept as files, since restic and ssh read files.
 FILES = {"ca_certificate": "ca.pem", "ssh_key": "key", "ssh_known_hosts": "known_hosts"}
@@ -26,7 +28,7 @@ def settings(targets: list[dict[str, Any]], folder: str) -> list[dict[str, Any]]
         {
             "name": target["name"],
             "repository": target["repository"],
-            "append_only": target.get("append_only", False),
+            "append_only": boolean(target.get("append_only", False)),
             "options": {**ssh(target, folder), **target.get("options", {})},
         }
         for target in targets
@@ -84,6 +86,40 @@ def problems(targets: list[dict[str, Any]], password: str, commands: list[dict[s
     return said
 
 
+def restore_report(answer: dict[str, Any], command: str, inventories: str) -> str:
+    """Put the answer of `berth-backup restore` into lines for a person.
+
+    `command` is the whole command that does in earnest what was a dry run, `inventories` its options -i.
+    """
+    back = answer.get("safety_copy", "")
+    returns = [f"To what was there before: ansible-playbook ansible/restore.yml{inventories} {back}"] if back else []
+    if "run" not in answer:
+        return "\n".join([f"The restore of {answer['about']} was cut off, and finished afterwards.", *returns])
+    where = f"run {answer['run']} on target {answer['target']}, as of {answer['as_of']}"
+    if answer["changed"]:
+        return "\n".join(
+            [
+                f"Restored {answer['scope']} into {answer['into']} from {where}: {answer['documents']} documents in "
+                f"{answer['seconds']:.0f} s.",
+                *(
+                    [f"To what was there before: ansible-playbook ansible/restore.yml{inventories} {back}"]
+                    if back
+                    else []
+                ),
+                *([f"Saved as run {answer['saved_as']}."] if answer.get("saved_as") else []),
+            ]
+        )
+    lines = [f"This was a dry run: nothing was changed. From {where}, {answer['scope']} into {answer['into']}:"]
+    lines += [f"  {name}: {said}" for name, said in answer["collections"].items()]
+    if answer["removed"]:
+        lines.append(f"  REMOVED, since the backup does not have them: {', '.join(answer['removed'])}")
+    if answer["kept"]:
+        lines.append(f"  kept, from an earlier restore_beside: {', '.join(answer['kept'])}")
+    lines += [f"  Redis {answer['redis']}", f"  files {answer['files']}"]
+    adds = answer["into"] != "the live databases"
+    return "\n".join([*lines, f"To {'add that' if adds else 'replace what is live by that'}: {command}"])
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
@@ -91,4 +127,5 @@ class FilterModule:
             "backup_targets_settings": settings,
             "backup_targets_environment": environment,
             "backup_targets_problems": problems,
+            "backup_restore_report": restore_report,
         }

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from importlib import util
+from ipaddress import ip_network
+from pathlib import Path
+from types import ModuleType
 
 VAULT_FILE = "inventories/<env>/group_vars/all/vault.yml"
 MAIN_FILE = "inventories/<env>/group_vars/all/main.yml"
@@ -20,36 +24,78 @@ REDIS_SECRETS = (
     "REDIS_USER_SERVICE_PASSWORD",
     "REDIS_CELERY_WORKER_PASSWORD",
 )
-SECRETS = ("JWT_SECRET_KEY", *MONGO_SECRETS, *REDIS_SECRETS, "FLOWER_PASSWORD")
-LEAST_LENGTH = {"JWT_SECRET_KEY": 32}
-OTHER_SECRETS = ("JWT_PREVIOUS_SECRET_KEYS", "SMTP_PASSWORD", "MONGO_URI", "REDIS_URI")
+SECRETS = ("JWT_PRIVATE_KEY", "JWT_SECRET_KEY", *MONGO_SECRETS, *REDIS_SECRETS, "FLOWER_PASSWORD")
+LEAST_LENGTH = 16
+OTHER_SECRETS = ("JWT_PUBLIC_KEYS", "JWT_PREVIOUS_SECRET_KEYS", "SMTP_PASSWORD", "MONGO_URI", "REDIS_URI")
 
 # A quote, a backslash or a line break would end the quoted value early and let the rest in as something else.
 UNSAFE = re.compile(r"['\\\x00-\x1f\x7f]")
-EXAMPLE = re.compile(r"example\.(com|net|org)\b|\.example\b|change.?me|replace.?me|<[^@>]*>$|^example", re.I)
-HOST_NAME = re.compile(r"^(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$")
+
+# Values that are made of a variable of another name.
+MADE_OF = {
+    "BERTH_DOMAIN": "domain",
+    # The current one is derived from the private key, which has a sentence of its own.
+    "JWT_PUBLIC_KEYS": "jwt_previous_keys",
+}
 
 # Values that more than one role needs have a name of their own in the inventories.
 JOINED = {
     "BERTH_DOMAIN": "berth_domain",
     "SMTP_HOST": "berth_smtp_host",
     "MAIL_FROM": "berth_mail_from",
+    "TRUSTED_PROXIES": "berth_trusted_proxies",
     "TRACES_ENDPOINT": "berth_traces_endpoint",
     "TRACES_RATIO": "berth_traces_ratio",
 }
 
 
+def _shared(name: str) -> ModuleType:
+    """Load rules that the services themselves start by, so that what is accepted here is accepted there."""
+    spec = util.spec_from_file_location(
+        f"berth_{name}", Path(__file__).resolve().parents[3] / "services" / "shared" / f"{name}.py"
+    )
+    assert spec  # noqa: S101  # a file that is there has one
+    assert spec.loader  # noqa: S101
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+RULES = _shared("rules")
+KEYS = _shared("keys")
+# The rule that a value of this name has to keep.
+KEPT = {
+    "BERTH_DOMAIN": RULES.domain_problem,
+    "JWT_PRIVATE_KEY": KEYS.private_key_problem,
+    "JWT_PUBLIC_KEYS": KEYS.public_keys_problem,
+    "JWT_SECRET_KEY": RULES.signing_key_problem,
+    "SMTP_HOST": RULES.host_problem,
+    "SMTP_PORT": RULES.port_problem,
+    "MAIL_FROM": RULES.sender_problem,
+    "TRACES_ENDPOINT": RULES.collector_problem,
+}
+
+
+def _base(name: str) -> str:
+    return MADE_OF.get(name, name.lower())
+
+
 def _role_variable(name: str) -> str:
-    return "environment_domain" if name == "BERTH_DOMAIN" else f"environment_{name.lower()}"
+    return f"environment_{_base(name)}"
 
 
 def _where(name: str) -> str:
     if name in SECRETS or name in OTHER_SECRETS:
-        return f"{_role_variable(name)} (in this project: vault_{name.lower()} in {VAULT_FILE})"
+        return f"{_role_variable(name)} (in this project: vault_{_base(name)} in {VAULT_FILE})"
     return f"{_role_variable(name)} (in this project: {JOINED.get(name, _role_variable(name))} in {MAIN_FILE})"
 
 
 def _remedy(name: str) -> str:
+    if name == "JWT_PRIVATE_KEY":
+        return (
+            f"Make one: {KEYS.MAKE_PRIVATE_KEY}, or let it be added to the secrets that are there:"
+            " ansible-playbook ansible/new_environment.yml -e env=<env>"
+        )
     if name == "MONGO_KEYFILE":
         return "Make one: openssl rand -base64 384 | tr -d '\\n'"
     if name in SECRETS:
@@ -64,7 +110,7 @@ def _remedy(name: str) -> str:
 
 
 def _required(values: dict[str, str]) -> list[str]:
-    names = ["BERTH_DOMAIN", "JWT_SECRET_KEY", "SMTP_HOST", "MAIL_FROM", "FLOWER_PASSWORD"]
+    names = ["BERTH_DOMAIN", "JWT_PRIVATE_KEY", "JWT_SECRET_KEY", "SMTP_HOST", "MAIL_FROM", "FLOWER_PASSWORD"]
     names += [] if values["MONGO_URI"] else MONGO_SECRETS
     names += [] if values["REDIS_URI"] else REDIS_SECRETS
     return names
@@ -73,11 +119,14 @@ def _required(values: dict[str, str]) -> list[str]:
 def _wrong_form(values: dict[str, str]) -> list[str]:
     """Say which values that are there cannot be right."""
     problems = []
-    if values["BERTH_DOMAIN"] and not HOST_NAME.match(values["BERTH_DOMAIN"]):
-        problems.append(
-            f"{_where('BERTH_DOMAIN')} is not a host name: lower case, no https://, no port, at least one dot."
-        )
-    if values["PUBLIC_URL"] and not re.match(r"^https://[^/\s]+$", values["PUBLIC_URL"]):
+    for name, rule in KEPT.items():
+        text = values[name]
+        # What is missing, an example or would break the file has its sentence already.
+        if text and not UNSAFE.search(text) and not RULES.is_example(text) and (problem := rule(text)):
+            problems.append(f"{_where(name)} {problem}.")
+    # It is made of the domain.
+    named = not RULES.domain_problem(values["BERTH_DOMAIN"])
+    if named and values["PUBLIC_URL"] and not re.match(r"^https://[^/\s]+$", values["PUBLIC_URL"]):
         problems.append("environment_public_url must be https:// and a name, without a path or a slash at its end.")
     if values["MONGO_URI"] and not re.match(r"^mongodb(\+srv)?://[^:/@\s]+:[^:/@\s]+@\S+$", values["MONGO_URI"]):
         problems.append(
@@ -86,18 +135,25 @@ def _wrong_form(values: dict[str, str]) -> list[str]:
         )
     if values["REDIS_URI"] and not re.match(r"^rediss?://([^:/@\s]*:[^:/@\s]+@)?[^/@\s]+(/\d+)?$", values["REDIS_URI"]):
         problems.append(f"{_where('REDIS_URI')} must read redis://user:password@host:port/0 or rediss://...")
-    if values["MAIL_FROM"] and not re.search(r"[^@\s<]+@[^@\s>]+", values["MAIL_FROM"]):
-        problems.append(f"{_where('MAIL_FROM')} holds no mail address.")
-    if values["TRACES_ENDPOINT"] and not re.match(r"^https?://[^/?#@\s]+/[^?#@\s]+$", values["TRACES_ENDPOINT"]):
-        problems.append(
-            f"{_where('TRACES_ENDPOINT')} must be where a collector takes OTLP over HTTP, with its path and without a"
-            " password, such as https://collector.your-company.net:4318/v1/traces."
-        )
+    for proxy in filter(None, values["TRUSTED_PROXIES"].split(",")):
+        if not _is_network(proxy):
+            problems.append(
+                f"{_where('TRUSTED_PROXIES')} holds {proxy}, which is neither an address nor a network such as"
+                " 203.0.113.0/24."
+            )
     if not re.match(r"^(0(\.\d+)?|1(\.0+)?)$", values["TRACES_RATIO"]):
         problems.append(f"{_where('TRACES_RATIO')} must be a number from 0 to 1.")
     if values["MONGO_KEYFILE"] and not re.match(r"^[A-Za-z0-9+/=]{6,1024}$", values["MONGO_KEYFILE"]):
         problems.append(f"{_where('MONGO_KEYFILE')} must be 6 to 1024 characters of base64. {_remedy('MONGO_KEYFILE')}")
     return problems
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def environment_problems(values: dict[str, object]) -> list[str]:
@@ -112,12 +168,25 @@ def environment_problems(values: dict[str, object]) -> list[str]:
             problems.append(
                 f"{_where(name)} holds a quote ('), a backslash or a line break, which .env cannot hold. Choose anew."
             )
-        elif text and EXAMPLE.search(text):
+        elif text and RULES.is_example(text):
             problems.append(f"{_where(name)} is still an example. {_remedy(name)}")
-        elif name in SECRETS and 0 < len(text) < LEAST_LENGTH.get(name, 16) and name != "MONGO_KEYFILE":
-            least = LEAST_LENGTH.get(name, 16)
-            problems.append(f"{_where(name)} is shorter than {least} characters. {_remedy(name)}")
+        elif name in SECRETS and 0 < len(text) < LEAST_LENGTH and name not in (*KEPT, "MONGO_KEYFILE"):
+            problems.append(f"{_where(name)} is shorter than {LEAST_LENGTH} characters. {_remedy(name)}")
     return problems + _wrong_form(texts)
+
+
+def environment_public_keys(keys: list[str]) -> str:
+    """Return the public keys of a private key and of those before it, which may be public ones already.
+
+    Args:
+        keys: the private key, and the earlier ones with commas between.
+    """
+    private, previous = keys
+    public = [] if KEYS.private_key_problem(private) or not private else [KEYS.public_key(private)]
+    # What is neither stays as it is, for environment_problems to name.
+    for key in KEYS.split(previous):
+        public.append(key if KEYS.private_key_problem(key) else KEYS.public_key(key))
+    return ",".join(dict.fromkeys(public))
 
 
 class FilterModule:
@@ -125,4 +194,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, object]:
         """Name the filters for Ansible."""
-        return {"environment_problems": environment_problems}
+        return {
+            "environment_problems": environment_problems,
+            "environment_public_keys": environment_public_keys,
+        }

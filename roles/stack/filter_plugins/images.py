@@ -1,9 +1,13 @@
-"""Which images a host lacks."""
+"""Which images a host lacks, and which are not for it."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+# What the kernel calls an architecture, and what Docker does.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
 def _by_name(inspected: str) -> dict[str, tuple[Any, ...]]:
@@ -12,7 +16,8 @@ def _by_name(inspected: str) -> dict[str, tuple[Any, ...]]:
     Ids are no good for that: two engines may give the same image different ones.
     """
     return {
-        name: (image["Created"], tuple(image["RootFS"]["Layers"]))
+        # An image without layers or a date has no such fields.
+        name: (image.get("Created", ""), tuple(image["RootFS"].get("Layers") or []))
         for image in json.loads(inspected or "[]")
         for name in image["RepoTags"] or []
     }
@@ -51,6 +56,53 @@ def images_for_rehearsal(inspected: str) -> list[str]:
     ]
 
 
+def docker_architecture(machine: str) -> str:
+    """Return what Docker calls an architecture that the kernel names."""
+    return ARCHITECTURES.get(machine, machine)
+
+
+def images_of_another_architecture(inspected: str, machine: str) -> dict[str, list[str]]:
+    """Map each architecture but the host's to those images that `docker image inspect` shows to be built for it."""
+    others: dict[str, list[str]] = {}
+    for image in json.loads(inspected or "[]"):
+        built_for = image.get("Architecture", "")
+        if built_for and built_for != docker_architecture(machine):
+            others.setdefault(built_for, []).extend(image["RepoTags"] or [])
+    return {built_for: names for built_for, names in others.items() if names}
+
+
+def images_to_pull(wanted: list[str], inspected: str, machine: str) -> list[str]:
+    """Return the wanted images that `docker image inspect` did not show, or not for this architecture."""
+    others = images_of_another_architecture(inspected, machine).values()
+    return sorted({*images_absent(wanted, inspected), *(name for names in others for name in names if name in wanted)})
+
+
+def registry_of(prefix: str) -> str:
+    """Return the registry that Docker takes a prefix of image names to mean."""
+    first = prefix.partition("/")[0]
+    return first if first == "localhost" or re.search("[.:]", first) else "docker.io"
+
+
+def pull_advice(words: str, machine: str) -> str:
+    """Return what helps where a pull failed with these words of Docker's; empty where nothing is known to."""
+    if re.search("no matching manifest|does not match the (specified|detected)", words):
+        return (
+            f"There is none for this host's architecture, {docker_architecture(machine)}: build and push it for "
+            f"linux/{docker_architecture(machine)} (in this project: PLATFORM=linux/{docker_architecture(machine)})."
+        )
+    if re.search("no basic auth|unauthorized|authentication required|denied|forbidden", words, re.IGNORECASE):
+        return (
+            "The registry has no such image for whoever asks like that: check its name, and the account in "
+            "stack_registry_username and stack_registry_password (in this project: berth_registry_username and "
+            "vault_registry_password)."
+        )
+    if re.search("manifest unknown|not found|no such manifest", words, re.IGNORECASE):
+        return "The registry has no such image: push it first (in this project: images/build.py app --push)."
+    if re.search("x509|certificate", words):
+        return "The host does not know the registry's authority: put it into /etc/docker/certs.d/<registry>/ca.crt."
+    return ""
+
+
 def databases_to_upgrade(lines: list[str], wanted: dict[str, str]) -> bool:
     """Tell from `docker ps` whether a database runs another image than wanted, or an upgrade was left unfinished.
 
@@ -68,8 +120,13 @@ class FilterModule:
         """Name the filters for Ansible."""
         return {
             "databases_to_upgrade": databases_to_upgrade,
+            "docker_architecture": docker_architecture,
             "images_absent": images_absent,
             "images_for_rehearsal": images_for_rehearsal,
             "images_not_built_from": images_not_built_from,
+            "images_of_another_architecture": images_of_another_architecture,
             "images_that_differ": images_that_differ,
+            "images_to_pull": images_to_pull,
+            "pull_advice": pull_advice,
+            "registry_of": registry_of,
         }

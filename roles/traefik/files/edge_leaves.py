@@ -32,7 +32,9 @@ def datagrams() -> int:
     """Count what has come over UDP since the container started."""
     net = Path(f"/proc/{process}/net")
     plain = [line.split()[1] for line in (net / "snmp").read_text().splitlines() if re.match(r"Udp: \d", line)]
-    return sum(map(int, plain + re.findall(r"^Udp6InDatagrams\s+(\d+)", (net / "snmp6").read_text(), re.M)))
+    # A kernel without IPv6 has no such file.
+    six = (net / "snmp6").read_text() if (net / "snmp6").exists() else ""
+    return sum(map(int, plain + re.findall(r"^Udp6InDatagrams\s+(\d+)", six, re.M)))
 
 
 end = time.monotonic() + seconds

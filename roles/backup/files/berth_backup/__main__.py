@@ -9,15 +9,16 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from berth_backup import check, drill, metrics, rekey, restore
+from berth_backup import check, drill, metrics, own_unit, rebuild, rekey, restore
 from berth_backup.oplog import by_itself
-from berth_backup.records import Records, now
+from berth_backup.records import Busy, Records, now
 from berth_backup.restic import Store
 from berth_backup.run import run, say
-from berth_backup.settings import Refused, Settings
+from berth_backup.settings import Failed, Refused, Settings
 
 HISTORY_LINES = 5
 # An increment that fails as the one before did, of which a mail went out; the unit takes this as success.
@@ -39,8 +40,11 @@ def arguments() -> argparse.ArgumentParser:
     ):
         verbs.add_parser(verb, help=said).add_argument("--target", default="")
     restore.add_arguments(verbs)
+    rebuild.add_arguments(verbs)
     drill.add_arguments(verbs)
-    verbs.add_parser("rekey", help="let the new password open the repositories, and the one before no more")
+    one = verbs.add_parser("rekey", help="let the new password open the repositories, and the one before no more")
+    # In the unit that does it.
+    one.add_argument("--run-id", default="")
     one = verbs.add_parser("restic", help="restic itself, with a target's repository and credentials")
     one.add_argument("target")
     one.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -66,6 +70,7 @@ def status(records: Records) -> dict[str, Any]:
             for name, known in state["targets"].items()
         },
         "missing": state.get("missing", []),
+        "running": records.holder("run"),
         "history": records.history(HISTORY_LINES),
     }
 
@@ -101,11 +106,13 @@ def answer(given: argparse.Namespace, settings: Settings, records: Records) -> d
     if given.verb == "forget":
         return check.forget(settings, records, settings.chosen(given.target))
     if given.verb == "rekey":
-        return rekey.rekey(settings, records)
+        return rekey.rekey(settings, records, given.run_id)
     if given.verb == "restore":
         return restore.restore(settings, records, given)
+    if given.verb == "settle":
+        return restore.settle(settings, records, given.guarded)
     if given.verb == "rebuild":
-        return restore.rebuild(settings, records, given)
+        return rebuild.rebuild(settings, records, given)
     if given.verb == "drill":
         return drill.drill(settings, records, given)
     if given.verb == "restic":
@@ -127,7 +134,7 @@ def was_told(records: Records, verb: str, reason: str, minutes: int) -> bool:
 
 
 def ended(_number: int, _frame: FrameType | None) -> None:
-    raise Refused("The backup was ended from outside, by a shutdown or an operator.")
+    raise Refused("It was ended from outside, by a shutdown or an operator.")
 
 
 def in_words(error: OSError) -> str:
@@ -136,6 +143,12 @@ def in_words(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return f"The disk is full{where}: make room, then berth-backup run."
     return f"{error.strerror or error}{where}."
+
+
+def tell(document: dict[str, Any]) -> None:
+    """Print the answer. Whoever asked may have gone; what was done is done all the same."""
+    with suppress(OSError):
+        print(json.dumps(document), flush=True)
 
 
 def main() -> int:
@@ -150,7 +163,9 @@ def main() -> int:
         try:
             said = answer(given, settings, records)
         except Refused as why:
-            reason, lines, code = why.reason, why.lines, 1
+            own = bool(getattr(given, "run_id", "")) and not isinstance(why, Failed)
+            quiet = own or (given.verb == "run" and isinstance(why, Busy))
+            reason, lines, code = why.reason, why.lines, own_unit.REFUSED if quiet else 1
         except OSError as error:
             reason, code = in_words(error), 1
         if given.verb == "run":
@@ -165,13 +180,13 @@ def main() -> int:
         say(why.reason)
         for line in why.lines:
             say(f"  {line}")
-        print(json.dumps({"at": now(), "reason": why.reason, "lines": why.lines}))
+        tell({"at": now(), "reason": why.reason, "lines": why.lines})
         return code or 1
     except OSError as error:
         say(in_words(error))
-        print(json.dumps({"at": now(), "reason": in_words(error), "lines": []}))
+        tell({"at": now(), "reason": in_words(error), "lines": []})
         return 1
-    print(json.dumps(said))
+    tell(said)
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 SMALLEST = 5
+EMPTY = b"\5\0\0\0\0"
 # The server allows 16 MiB, and its own entries of the oplog a little more.
 LARGEST = 17 * 1024 * 1024
 
@@ -87,6 +88,14 @@ def plain(document: bytes) -> dict[str, Any]:
             number, seconds = struct.unpack("<II", raw)
             found[name] = Timestamp(seconds, number)
     return found
+
+
+def inner(document: bytes, name: str) -> bytes:
+    """Return the document or array of this name; an empty one where there is none."""
+    for found, kind, raw in fields(document):
+        if found == name and kind in (0x03, 0x04):
+            return raw
+    return EMPTY
 
 
 class Timestamp(tuple[int, int]):

@@ -41,6 +41,10 @@ class Kept:
     tags: list[str] = field(default_factory=list)
     # Increments, the oldest first: snapshot, from, to.
     increments: list[dict[str, str]] = field(default_factory=list)
+    # How much was read for it, increments among it.
+    bytes: int = 0
+    # Why it was made, and for whom: scheduled, manual by ada@laptop.
+    reason: str = ""
 
     def is_called(self, name: str) -> bool:
         return name in (self.id, *self.tags)
@@ -51,19 +55,21 @@ class Kept:
 
 
 def _further_tags(snapshot: dict[str, Any]) -> list[str]:
-    return [one for one in snapshot["tags"] if one != "berth" and not one.startswith(("run:", "part:"))]
+    return [one for one in snapshot["tags"] if one != "berth" and not one.startswith(("run:", "part:", "reason:"))]
 
 
 def kept(store: Store) -> list[Kept]:
     """Return the committed runs, the oldest first."""
     snapshots = store.snapshots()
     runs = {
-        tag(one, "run"): Kept(tag(one, "run"), one["time"], one["id"], _further_tags(one))
+        tag(one, "run"): Kept(tag(one, "run"), one["time"], one["id"], _further_tags(one), reason=tag(one, "reason"))
         for one in snapshots
         if tag(one, "part") == "manifest"
     }
     for one in snapshots:
         found = runs.get(tag(one, "run"))
+        if found:
+            found.bytes += int((one.get("summary") or {}).get("total_bytes_processed", 0))
         if found and tag(one, "part") == "oplog":
             found.increments.append({"snapshot": one["id"], "from": tag(one, "from"), "to": tag(one, "to")})
     return list(runs.values())
@@ -254,7 +260,9 @@ def listing(settings: Settings, targets: list[Target]) -> dict[str, Any]:
                 {
                     "run": one.id,
                     "time": one.time,
+                    "reason": one.reason,
                     "tags": one.tags,
+                    "bytes": one.bytes,
                     "increments": len(one.increments),
                     "until": one.until,
                 }

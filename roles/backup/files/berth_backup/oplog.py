@@ -12,6 +12,7 @@ from berth_backup.records import Busy, Records
 from berth_backup.restic import Store, Upload
 from berth_backup.run import Failures, prepare, run, say
 from berth_backup.settings import Refused, Settings, Target
+from berth_backup.site_lock import SiteLock
 
 # What is held in memory: a snapshot's tags, which say where it ends, are given before its content is.
 MOST_BYTES = 32 * 1024 * 1024
@@ -194,6 +195,8 @@ def increment(settings: Settings, records: Records) -> dict[str, Any]:
 
 def by_itself(settings: Settings, records: Records) -> dict[str, Any]:
     """The verb `oplog`: an increment; and a run, where the last one was cut off by a host that went down."""
+    if holder := SiteLock(settings).busy("upgrade", "restore"):
+        return {"verb": "oplog", "bytes": 0, "skipped": holder}
     said = increment(settings, records)
     if cut_off(records):
         run(settings, records, AGAIN)

@@ -38,6 +38,10 @@ def write(place: Path, text: str, mode: int = 0o600) -> None:
 class Busy(Refused):
     """Somebody else is at it."""
 
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"{holder}. Wait until it is done, then try again.")
+        self.holder = holder
+
 
 class Records:
     def __init__(self, settings: Settings) -> None:
@@ -59,12 +63,20 @@ class Records:
                     if time.monotonic() >= deadline:
                         file.seek(0)
                         holder = file.read().strip() or "Somebody"
-                        raise Busy(f"{holder}. Wait until it is done, then try again.") from None
+                        raise Busy(holder) from None
                     time.sleep(0.2)
             file.truncate(0)
             file.write(f"Process {os.getpid()} has been at it ({name}) since {now()}")
             file.flush()
             yield
+
+    def holder(self, name: str) -> str:
+        """Return who is at it; empty where nobody is."""
+        try:
+            with self.locked(name):
+                return ""
+        except Busy as busy:
+            return busy.holder
 
     def state(self) -> dict[str, Any]:
         """Return what is known; nothing on a new host."""

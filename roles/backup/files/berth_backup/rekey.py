@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import ExitStack
 from typing import Any
 
+from berth_backup import own_unit
 from berth_backup.records import Records
 from berth_backup.restic import Store
 from berth_backup.run import say
-from berth_backup.settings import Refused, Settings
+from berth_backup.settings import Failed, Refused, Settings
 
 OPENS, ADDED, REMOVED = "opens", "opens from now on", "opens no more"
 
 
-def rekey(settings: Settings, records: Records) -> dict[str, Any]:
+def rekey(settings: Settings, records: Records, run_id: str) -> dict[str, Any]:
+    """The verb `rekey`: in a unit of its own, so that it goes on when its caller is gone."""
+    if not run_id:
+        run_id = uuid.uuid4().hex[:12]
+        own_unit.launch("berth-backup-rekey", "rekey", f"--run-id={run_id}")
+        return own_unit.told(run_id)
+    try:
+        answer = _rekey(settings, records)
+    except Refused as refused:
+        own_unit.tell(run_id, refused)
+        raise
+    own_unit.tell(run_id, answer)
+    return answer
+
+
+def _rekey(settings: Settings, records: Records) -> dict[str, Any]:
     """Let the new password open each repository, then the previous one none.
 
     A store that does not take part keeps what it has, and goes on with it; asked again, the rest is done. Whoever is at
@@ -33,7 +50,7 @@ def rekey(settings: Settings, records: Records) -> dict[str, Any]:
     outcome = {"verb": "rekey", "targets": seen, "reason": told}
     records.remember(**outcome)
     if reasons:
-        raise Refused(f"{told} The previous password still opens what was not reached: keep it, and ask again.")
+        raise Failed(f"{told} The previous password still opens what was not reached: keep it, and ask again.")
     changed = any(ADDED in one.values() or REMOVED in one.values() for one in seen.values())
     return {**outcome, "changed": changed}
 

@@ -99,22 +99,29 @@ def pieces(store: Store, snapshot: str, file: str) -> Iterator[bytes]:
 
 
 def moment(text: str) -> Timestamp | None:
-    """Read `restore_time`: ISO 8601 (UTC unless it says otherwise), seconds since 1970, or a moment of the oplog."""
+    """Read `restore_time`: ISO 8601 with a time of day (UTC unless it names a zone), or seconds since 1970.
+
+    Also a moment of the oplog (seconds.number). A date alone would mean its midnight, which nobody who writes it means.
+    """
     if not text:
         return None
     if re.fullmatch(r"\d+\.\d+", text):
         return Timestamp.read(text)
     try:
-        at = int(text) if text.isdigit() else datetime.fromisoformat(text).replace(tzinfo=_zone(text)).timestamp()
+        if text.isdigit() and len(text) > len("20261129"):
+            at = float(text)
+        elif "T" not in text and " " not in text.strip():
+            raise ValueError
+        else:
+            read = datetime.fromisoformat(text)
+            at = read.replace(tzinfo=read.tzinfo or UTC).timestamp()
     except ValueError:
-        raise Refused(f"restore_time is {text!r}; write it like 2026-11-25T02:30:00Z.") from None
+        raise Refused(
+            f"restore_time is {text!r}. Write date, time and zone, without a blank: 2026-11-25T02:30:00Z."
+        ) from None
     if at > time.time():
         raise Refused(f"restore_time is {text}, which is yet to come.")
     return Timestamp(int(at), 0)
-
-
-def _zone(text: str) -> Any:
-    return datetime.fromisoformat(text).tzinfo or UTC
 
 
 def moment_text(at: Timestamp | None) -> str:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from berth_backup.restic import PIECE, Lines
+from berth_backup.restore_stream import STAGED, is_staged
 from berth_backup.settings import Refused
 
 # Services that write to the databases; the front end does not.
@@ -26,12 +27,21 @@ END
 """
 _ACCESS = ("--host=127.0.0.1", "--port=27017", "--username=root", "--authenticationDatabase=admin")
 # A snapshot is a base to go on from; the manifest says so.
-_BASE = """
-set -eu; umask 077; cd /data; rm -rf next before; mkdir next
-cat > next/appendonly.aof.1.base.rdb
-echo 'file appendonly.aof.1.base.rdb seq 1 type b' > next/appendonly.aof.manifest
-if [ -e appendonlydir ]; then mv appendonlydir before; fi
-mv next appendonlydir; rm -rf before dump.rdb
+_STAGE_REDIS = """
+set -eu; umask 077; cd /data; rm -rf next next.part; mkdir next.part
+cat > next.part/appendonly.aof.1.base.rdb
+echo 'file appendonly.aof.1.base.rdb seq 1 type b' > next.part/appendonly.aof.manifest
+sync; mv next.part next
+"""
+# May be cut off anywhere and run again: as long as next is there, it is not done.
+_SWAP_REDIS = """
+set -eu; cd /data
+if [ -e next ]; then
+  rm -rf before
+  if [ -e appendonlydir ]; then mv appendonlydir before; fi
+  rm -f dump.rdb; mv next appendonlydir
+fi
+sync; rm -rf before next.part
 """
 _SHELL = """
 const admin = new Mongo("mongodb://127.0.0.1:27017/?directConnection=true").getDB("admin");
@@ -79,21 +89,91 @@ def mongo_shell(container: str, script: str) -> Any:
 
 def collections(container: str) -> dict[str, int]:
     """Return database.collection -> documents, of what belongs to the owner."""
-    found: dict[str, int] = mongo_shell(
+    found = _list(container, "collection", "database.getCollection(one.name).countDocuments({})")
+    return {name: count for name, count in found.items() if not is_staged(name)}
+
+
+def staged(container: str) -> dict[str, int]:
+    """Return the same of what stands beside it, under the names that it will have."""
+    found = _list(container, "collection", "database.getCollection(one.name).countDocuments({})")
+    return {name.replace(STAGED, "", 1): count for name, count in found.items() if is_staged(name)}
+
+
+def views(container: str) -> dict[str, Any]:
+    """Return database.view -> its options (viewOn, pipeline, collation)."""
+    return _list(container, "view", "one.options")
+
+
+def time_series(container: str) -> list[str]:
+    """Return the collections that MongoDB cannot rename."""
+    return sorted(_list(container, "timeseries", "1"))
+
+
+def _list(container: str, kind: str, value: str) -> dict[str, Any]:
+    found: dict[str, Any] = mongo_shell(
         container,
-        """
-        const found = {};
-        for (const { name } of admin.adminCommand({ listDatabases: 1, nameOnly: true }).databases) {
+        f"""
+        const found = {{}};
+        for (const {{ name }} of admin.adminCommand({{ listDatabases: 1, nameOnly: true }}).databases) {{
           if (["admin", "config", "local"].includes(name)) continue;
           const database = admin.getSiblingDB(name);
           for (const one of database.getCollectionInfos())
-            if (one.type === "collection" && !one.name.startsWith("system."))
-              found[`${name}.${one.name}`] = database.getCollection(one.name).countDocuments({});
-        }
+            if (one.type === "{kind}" && !one.name.startsWith("system."))
+              found[`${{name}}.${{one.name}}`] = {value};
+        }}
         print(JSON.stringify(found));
         """,
     )
     return found
+
+
+def drop_staged(container: str) -> None:
+    """Remove what stands beside the live collections."""
+    mongo_shell(
+        container,
+        f"""
+        for (const {{ name }} of admin.adminCommand({{ listDatabases: 1, nameOnly: true }}).databases) {{
+          if (["admin", "config", "local"].includes(name)) continue;
+          const database = admin.getSiblingDB(name);
+          for (const one of database.getCollectionInfos())
+            if (one.name.startsWith("{STAGED}")) database.getCollection(one.name).drop();
+        }}
+        print("0");
+        """,
+    )
+
+
+def swap(container: str, names: Iterable[str], removed: Iterable[str], views: dict[str, Any]) -> None:
+    """Remove what was not in the backup; give what stands beside the names of what is live.
+
+    Each rename is one step of the database's own. May be cut off anywhere and run again: what is not beside any more
+    has been renamed.
+    """
+    mongo_shell(
+        container,
+        f"""
+        const split = (full) => [full.slice(0, full.indexOf(".")), full.slice(full.indexOf(".") + 1)];
+        const known = (name) => admin.getSiblingDB(name).getCollectionInfos().map((one) => one.name);
+        for (const full of {json.dumps(sorted(removed))}) {{
+          const [name, collection] = split(full);
+          admin.getSiblingDB(name).getCollection(collection).drop();
+        }}
+        for (const [full, options] of Object.entries({json.dumps(views)})) {{
+          const [name, view] = split(full), database = admin.getSiblingDB(name);
+          database.getCollection(view).drop();
+          const said = database.runCommand({{ create: view, ...options }});
+          if (!said.ok) throw new Error(`${{full}}: ${{said.errmsg}}`);
+        }}
+        for (const full of {json.dumps(sorted(names))}) {{
+          const [name, collection] = split(full), beside = "{STAGED}" + collection;
+          if (!known(name).includes(beside)) continue;
+          const command = {{ renameCollection: `${{name}}.${{beside}}`, to: full, dropTarget: true }};
+          const said = admin.adminCommand(command);
+          if (!said.ok) throw new Error(`${{full}}: ${{said.errmsg}}`);
+        }}
+        print("0");
+        """,
+    )
 
 
 def drop(container: str, databases: Iterable[str]) -> None:
@@ -148,12 +228,22 @@ def _tool(container: str, name: str, *options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+def members() -> dict[str, list[str]]:
+    """Return the containers of each colour's services, running or not: compose project -> "service|name|state"."""
+    form = "|".join(f'{{{{.Label "com.docker.compose.{one}"}}}}' for one in ("project", "service", "oneoff"))
+    listed = must(docker("ps", "--all", "--format", f"{form}|{{{{.Names}}}}|{{{{.State}}}}"), "Docker does not answer")
+    found: dict[str, list[str]] = {}
+    for line in listed.splitlines():
+        project, service, oneoff, name, state = line.split("|")
+        if project.startswith("berth-") and oneoff != "True" and service != "flower":
+            found.setdefault(project, []).append(f"{service}|{name}|{state}")
+    return found
+
+
 def writers() -> list[str]:
     """Return the running containers of a release that write to the databases."""
-    form = '{{.Names}}|{{.Label "com.docker.compose.project"}}|{{.Label "com.docker.compose.service"}}'
-    listed = must(docker("ps", "--format", form), "Docker does not answer")
-    rows = [line.split("|") for line in listed.splitlines()]
-    return [name for name, project, service in rows if project.startswith("berth-") and service in WRITERS]
+    rows = [row.split("|") for found in members().values() for row in found]
+    return [name for service, name, state in rows if service in WRITERS and state == "running"]
 
 
 def stop(names: list[str]) -> None:
@@ -184,38 +274,60 @@ def await_healthy(name: str) -> None:
 
 def replace_redis(container: str, snapshot: Iterable[bytes]) -> None:
     """Begin its append-only file anew with this snapshot as the base, which is how Redis itself rewrites it."""
-    about = inspect(container)
-    volume = next(mount["Name"] for mount in about["Mounts"] if mount["Destination"] == "/data")
+    stage_redis(container, snapshot)
+    swap_redis(container)
+
+
+def stage_redis(container: str, snapshot: Iterable[bytes]) -> None:
+    """Put an append-only file beside the live one, into the same volume."""
+    image, volume = _redis_data(container)
+    _in_volume(image, volume, _STAGE_REDIS, snapshot)
+
+
+def swap_redis(container: str) -> None:
+    """Start Redis on what stands beside, if anything does."""
+    image, volume = _redis_data(container)
     stop([container])
     try:
-        fill_redis(about["Config"]["Image"], volume, snapshot)
+        _in_volume(image, volume, _SWAP_REDIS)
     finally:
         start([container])
 
 
+def drop_staged_redis(container: str) -> None:
+    image, volume = _redis_data(container)
+    _in_volume(image, volume, "cd /data; rm -rf next next.part")
+
+
+def _redis_data(container: str) -> tuple[str, str]:
+    about = inspect(container)
+    return about["Config"]["Image"], next(one["Name"] for one in about["Mounts"] if one["Destination"] == "/data")
+
+
 def fill_redis(image: str, volume: str, snapshot: Iterable[bytes]) -> None:
-    """Write an append-only file into a volume, as its user, in a container that sees nothing else."""
+    """Write an append-only file into a volume that no Redis uses."""
+    _in_volume(image, volume, _STAGE_REDIS, snapshot)
+    _in_volume(image, volume, _SWAP_REDIS)
+
+
+def _in_volume(image: str, volume: str, script: str, given: Iterable[bytes] = ()) -> None:
+    """Run a script as Redis's user in a container that sees nothing but the volume."""
     limits = ("--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=999:999")
-    command = (
-        "run",
-        "--rm",
-        "--interactive",
-        *limits,
-        f"--volume={volume}:/data",
-        "--entrypoint=sh",
-        image,
-        "-c",
-        _BASE,
-    )
-    process = subprocess.Popen(
-        ("docker", *command), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    mount = (f"--volume={volume}:/data", "--entrypoint=sh")
+    command = ("docker", "run", "--rm", "--interactive", *limits, *mount, image, "-c", script)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stdin  # noqa: S101
     said = Lines(process.stderr)
-    with suppress(BrokenPipeError):
-        for piece in snapshot:
-            process.stdin.write(piece)
-        process.stdin.close()
+    try:
+        with suppress(BrokenPipeError):
+            for piece in given:
+                process.stdin.write(piece)
+            process.stdin.close()
+    except BaseException:
+        # Without its end this must not count as a whole snapshot.
+        process.kill()
+        process.wait()
+        raise
     if process.wait():
         raise Refused(f"Volume {volume} could not be filled: {_end(said)}", said.last())
 

@@ -23,7 +23,16 @@ SECRETS = Path("/run/berth-scratch")
 READY_SECONDS = 120
 LABEL = "berth.scratch"
 _HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--restart=no")
-_SECRET = re.compile(r"^(?P<name>[A-Z_]*(?:PASSWORD|KEYFILE|SECRET_KEY|SECRET_KEYS|MONGO_URI|REDIS_URI))='.*'$")
+_SECRET = re.compile(
+    r"^(?P<name>[A-Z_]*(?:PASSWORD|KEYFILE|SECRET_KEY|SECRET_KEYS|PRIVATE_KEY|PUBLIC_KEYS|MONGO_URI|REDIS_URI))='.*'$"
+)
+
+_MAKE_KEY_PAIR = """
+set -e
+key=$(openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256)
+echo "$key"
+echo "$key" | openssl pkey -pubout
+"""
 
 
 class Scratch:
@@ -160,6 +169,7 @@ class Scratch:
 def _with_other_secrets(env: str) -> str:
     """Keep every setting of .env and none of its secrets."""
     lines = []
+    pair = _key_pair()
     for line in env.splitlines():
         found = _SECRET.match(line)
         name = found["name"] if found else ""
@@ -167,6 +177,8 @@ def _with_other_secrets(env: str) -> str:
             lines.append(line)
         elif name.endswith("_URI") or name == "JWT_PREVIOUS_SECRET_KEYS":
             lines.append(f"{name}=''")
+        elif name in pair:
+            lines.append(f"{name}='{pair[name]}'")
         else:
             length = 512 if name.endswith("KEYFILE") else 64
             alphabet = string.ascii_letters + string.digits
@@ -185,3 +197,11 @@ def _ask(address: str, method: str, path: str, body: str = "", bearer: str = "")
         raise Refused(f"The throwaway auth_service does not answer: {error}") from None
     finally:
         connection.close()
+
+
+def _key_pair() -> dict[str, str]:
+    """Make a key that signs access tokens, and the one that verifies them."""
+    said = engine.must(engine.run("sh", "-c", _MAKE_KEY_PAIR), "Keys for access tokens could not be made")
+    # Between its first and last line, PEM is what .env holds.
+    private, public = re.findall(r"-----BEGIN [A-Z ]+-----([^-]+)-----END", said)
+    return {"JWT_PRIVATE_KEY": "".join(private.split()), "JWT_PUBLIC_KEYS": "".join(public.split())}

@@ -11,6 +11,8 @@ from berth_backup import bson
 from berth_backup.archive import MAGIC, MARK
 from berth_backup.bson import Malformed
 
+# What is restored stands under this name beside what is live, in the same database, until it is renamed.
+STAGED = "berth_restore."
 # Pieces of about this size are handed on.
 PIECE = 1024 * 1024
 
@@ -34,9 +36,28 @@ def is_data(namespace: str) -> bool:
 
 
 def is_replayed(entry: bytes) -> bool:
-    """Tell whether an entry of the oplog is the owner's; transactions stand under admin.$cmd."""
-    namespace = bson.plain(entry).get("ns", "")
-    return namespace == "admin.$cmd" or is_data(namespace)
+    """Tell whether an entry of the oplog is the owner's; transactions stand under admin.$cmd.
+
+    What a restore did with its own collections (STAGED) is not: a dump begins with the entry before it, which would
+    rename one that is in no dump.
+    """
+    namespace = str(bson.plain(entry).get("ns", ""))
+    if namespace.endswith(".$cmd"):
+        command = bson.inner(entry, "o")
+        many = [raw for _, kind, raw in bson.fields(bson.inner(command, "applyOps")) if kind == 0x03]
+        if many:
+            return not all(is_staged(str(bson.plain(one).get("ns", ""))) for one in many)
+        first = next(iter(bson.plain(command).values()), "")
+        return namespace == "admin.$cmd" or (is_data(namespace) and not is_staged(str(first), namespace))
+    return namespace == "admin.$cmd" or (is_data(namespace) and not is_staged(namespace))
+
+
+def is_staged(name: str, command: str = "") -> bool:
+    """Tell whether a collection, or what a command of a database names first, stands beside a live one."""
+    database = command.removesuffix("$cmd")
+    if command and not name.startswith(database):
+        name = database + name
+    return name.partition(".")[2].startswith(STAGED)
 
 
 def compose(pieces: Iterable[bytes], later: Iterable[bytes] = ()) -> Iterator[bytes]:

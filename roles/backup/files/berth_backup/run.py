@@ -9,18 +9,22 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from berth_backup import __version__, parts
-from berth_backup.records import Records, now
+from berth_backup.records import Busy, Records, now
 from berth_backup.restic import PROBE_SECONDS, Store, Upload
 from berth_backup.settings import Refused, Settings, Target
+from berth_backup.site_lock import SiteLock
 
 FORMAT = 1
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Tell whoever reads along; that nobody does any more is no reason to stop."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def going_down() -> bool:
@@ -181,7 +185,9 @@ class Run:
 
     def _commit(self, store: Store) -> None:
         written = self.manifest(store)
-        store.back_up_text(json.dumps(written, indent=1) + "\n", "manifest.json", self.tags("manifest"))
+        # In a list of the runs, which reads no manifest. A comma would end the tag.
+        tags = [*self.tags("manifest"), f"reason:{self.reason.replace(',', '')}"]
+        store.back_up_text(json.dumps(written, indent=1) + "\n", "manifest.json", tags)
         ended = time.time()
         with self.records.changing() as state:
             known = state["targets"][store.name]
@@ -235,6 +241,15 @@ class Run:
         return outcome
 
 
+def _await_databases(settings: Settings) -> None:
+    """Wait while others have the databases stopped; refuse, and name them, where that takes too long."""
+    deadline = time.monotonic() + settings.wait_seconds
+    while holder := SiteLock(settings).busy("upgrade", "restore"):
+        if time.monotonic() >= deadline:
+            raise Busy(holder)
+        time.sleep(1)
+
+
 def run(
     settings: Settings, records: Records, reason: str, tag: str = "", targets: list[Target] | None = None
 ) -> dict[str, Any]:
@@ -242,6 +257,7 @@ def run(
     chosen = settings.targets if targets is None else targets
     if not chosen:
         raise Refused("There is nowhere to back up to: backup_targets is empty.")
+    _await_databases(settings)
     with records.locked("run", settings.wait_seconds):
         outcome = Run(settings, records, reason, tag)(chosen)
     if outcome["reason"]:

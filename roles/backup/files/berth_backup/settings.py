@@ -19,6 +19,10 @@ class Refused(Exception):  # noqa: N818  # "raise Refused" says it
         self.lines = lines or []
 
 
+class Failed(Refused):
+    """A step fails after something was changed; the reason says what is there now."""
+
+
 @dataclass(frozen=True)
 class Target:
     """One repository of restic."""

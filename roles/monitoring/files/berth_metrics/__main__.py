@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from berth_metrics import engine, host, site
+from berth_metrics import engine, expected, host, site
 from berth_metrics.exposition import Metrics
 
 # Asking apt costs a second of processor time, and packages come once a day.
@@ -35,7 +35,8 @@ class Collector:
         self._targets = Path(str(settings["targets"]))
         self._units = [str(unit) for unit in settings["units"]]  # type: ignore[attr-defined]
         self._scrapes = [engine.Scrape(**scrape) for scrape in settings["scrapes"]]  # type: ignore[attr-defined]
-        self._updates = 0
+        self._expected = expected.Expected(**settings["expected"])  # type: ignore[arg-type]
+        self._updates: int | None = None
         self._updates_at = -float(UPDATES_SECONDS)
 
     def collect(self) -> None:
@@ -50,6 +51,11 @@ class Collector:
             "reboot": host.reboot,
             "updates": self._security,
             "site": lambda to: site.releases(to, self._root),
+            "backups": lambda to: site.backups(to, self._root / "backup/settings.json"),
+            "networks": lambda to: expected.networks(to, engine.ask("/networks"), self._expected),
+            "expected_units": lambda to: expected.units(to, self._expected),
+            "tables": lambda to: expected.tables(to, self._expected),
+            "folders": lambda to: expected.folders(to, self._expected),
         }
         for name, part in parts.items():
             # One that fails leaves the others their figures, and shows as failed itself.
@@ -65,6 +71,7 @@ class Collector:
     def _engine(self, metrics: Metrics) -> None:
         containers = engine.inspected()
         engine.measure(metrics, containers)
+        expected.containers(metrics, containers, self._expected, self._root)
         targets = json.dumps(engine.targets(containers, self._scrapes), indent=1) + "\n"
         place = self._targets / "containers.json"
         if not place.exists() or place.read_text() != targets:
@@ -77,8 +84,10 @@ class Collector:
 
     def _security(self, metrics: Metrics) -> None:
         if time.monotonic() - self._updates_at >= UPDATES_SECONDS:
+            self._updates, self._updates_at = None, time.monotonic()
             self._updates = host.security_updates()
-            self._updates_at = time.monotonic()
+        if self._updates is None:
+            raise OSError("apt-get did not say which updates wait; it is asked again within the hour")
         metrics.add("berth_security_updates_pending", "Security updates that are not installed.", self._updates)
 
 

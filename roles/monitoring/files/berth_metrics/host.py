@@ -18,6 +18,9 @@ SECONDS = 60
 
 def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    # Nothing said for want of an answer would read as nothing wrong.
+    if done.returncode:
+        raise OSError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -93,18 +96,20 @@ def interfaces(metrics: Metrics, table: str) -> None:
         metrics.add("node_network_transmit_errs_total", "Not sent for errors.", numbers[10], labels)
 
 
+def unit_states(names: list[str]) -> list[dict[str, str]]:
+    # A pattern finds those that do not run only where all are asked for.
+    properties = "--property=Id,ActiveState,LoadState,ConditionResult,UnitFileState"
+    blocks = run("systemctl", "show", "--all", properties, *names).strip().split("\n\n")
+    return [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks if block]
+
+
 def units(metrics: Metrics, watched: list[str]) -> None:
     failed = run("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager").splitlines()
     metrics.add("berth_units_failed", "Units of systemd that failed.", len(failed))
     for line in failed:
         metrics.add("berth_unit_failed", "A unit of systemd that failed.", 1, {"unit": line.split()[0]})
     if watched:
-        # A pattern finds those that do not run only where all are asked for.
-        shown = run(
-            "systemctl", "show", "--all", "--property=Id,ActiveState,LoadState,ConditionResult,UnitFileState", *watched
-        )
-        for block in shown.strip().split("\n\n"):
-            state = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        for state in unit_states(watched):
             # Not one that nobody turned on, or that has no place on this kind of machine.
             meant = state.get("LoadState") == "loaded" and state["UnitFileState"] in {"enabled", "static"}
             if meant and not (state["ActiveState"] == "inactive" and state["ConditionResult"] == "no"):
@@ -118,8 +123,7 @@ def clock(metrics: Metrics) -> None:
     if Path("/run/systemd/container").exists():
         return
     said = run("timedatectl", "show", "--property=NTPSynchronized", "--value").strip()
-    if said:
-        metrics.add("berth_clock_synchronised", "Whether a time server keeps the clock right.", int(said == "yes"))
+    metrics.add("berth_clock_synchronised", "Whether a time server keeps the clock right.", int(said == "yes"))
 
 
 def reboot(metrics: Metrics, flag: Path = Path("/run/reboot-required")) -> None:

@@ -6,9 +6,11 @@ berth-release finish RUN            it is well from outside; returns at its end
 berth-release undo RUN --reason WHY
 berth-release run RUN               what start has done, in a unit of its own: gates, switch, watch, end of the old
 berth-release settle                finish or undo what was cut off
-berth-release maintenance on|off [--allow ADDRESS]...
+berth-release maintenance on|off [--by NAME] [--allow ADDRESS]... [--force]
 berth-release upgrade --by NAME --seconds N SERVICE=IMAGE...
-berth-release status
+berth-release upgrade-run RUN       what upgrade has done, in a unit of its own
+berth-release status [--json] [--colour auto|always|never] [--inventory NAME]
+                                    a screen for people; with --json the object
 Exit status 1: refused; the object says why, who is guilty, and what that container said last.
 """
 
@@ -16,12 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from typing import Any
 
-from berth_release.deploy import Deploy
+from berth_release import screen
 from berth_release.edge import Edge
+from berth_release.expected import INVENTORY
 from berth_release.records import Records
 from berth_release.settings import Refused, Settings, stuck
 from berth_release.status import status
@@ -44,12 +48,22 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     maintenance = verbs.add_parser("maintenance")
     maintenance.add_argument("state", choices=["on", "off"])
     maintenance.add_argument("--allow", action="append", default=[])
+    maintenance.add_argument("--by", default="root")
+    maintenance.add_argument("--force", action="store_true", help="open although services are down")
+    maintenance.add_argument("--guarded", action="store_true", help="the caller holds the lock")
     upgrade = verbs.add_parser("upgrade")
     upgrade.add_argument("--by", required=True)
     upgrade.add_argument("--seconds", type=int, required=True)
     upgrade.add_argument("images", nargs="+")
-    verbs.add_parser("settle")
-    verbs.add_parser("status")
+    upgrade_run = verbs.add_parser("upgrade-run")
+    upgrade_run.add_argument("run")
+    upgrade_run.add_argument("--seconds", type=int, required=True)
+    verbs.add_parser("settle").add_argument("--guarded", action="store_true", help="the caller holds the lock")
+    shown = verbs.add_parser("status")
+    shown.add_argument("--json", action="store_true")
+    shown.add_argument("--colour", choices=["auto", "always", "never"], default="auto")
+    # As the next command names it.
+    shown.add_argument("--inventory", default=INVENTORY)
     return parser.parse_args(argv)
 
 
@@ -63,7 +77,8 @@ def do(asked: argparse.Namespace) -> dict[str, Any]:
 
 def answer_of(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     edge, records = Edge(settings), Records(settings)
-    deploy = Deploy(settings, edge, records)
+    # Knows every verb whose record may be found.
+    deploy = Upgrade(settings, edge, records)
     match asked.command:
         case "begin":
             return deploy.begin(asked.verb, asked.release, asked.by, asked.force, asked.break_lock)
@@ -76,26 +91,39 @@ def answer_of(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         case "undo":
             return deploy.undo(asked.run, asked.reason)
         case "settle":
-            return deploy.settle()
+            return deploy.settle(asked.guarded)
         case "maintenance":
-            return deploy.maintenance(asked.state == "on", asked.allow)
+            return deploy.maintenance(asked.state == "on", asked.allow, asked.by, asked.force, asked.guarded)
         case "upgrade":
             images = dict(image.split("=", 1) for image in asked.images)
             return Upgrade(settings, edge, records, asked.seconds).upgrade(asked.by, images)
+        case "upgrade-run":
+            return Upgrade(settings, edge, records, asked.seconds).run_upgrade(asked.run)
         case _:
             return status(settings, edge, records)
+
+
+def as_asked(answer: dict[str, Any], asked: argparse.Namespace) -> str:
+    """Return the answer as JSON; the status as a screen, unless a program asks for it."""
+    if asked.command != "status" or asked.json:
+        return json.dumps(answer)
+    coloured = asked.colour == "always" or (
+        asked.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    )
+    return screen.text(answer, coloured, asked.inventory)
 
 
 def main() -> int:
     # Whoever asked may go away; what was begun is brought to an end all the same.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    asked = arguments_of(sys.argv[1:])
     try:
-        answer, code = do(arguments_of(sys.argv[1:])), 0
+        answer, code = do(asked), 0
     except Refused as refused:
         answer, code = {"reason": refused.reason, "guilty": refused.guilty, "lines": refused.lines}, 1
     try:
-        print(json.dumps(answer), flush=True)
+        print(as_asked(answer, asked) if code == 0 else json.dumps(answer), flush=True)
     except BrokenPipeError:
         return 1
     return code

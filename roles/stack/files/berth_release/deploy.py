@@ -7,8 +7,9 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from berth_release import unit, watch
@@ -18,21 +19,29 @@ from berth_release.engine import (
     Side,
     containers,
     discard,
-    edge_addresses,
+    edges,
     last_lines,
     logs,
+    places,
     run,
     stop_colour,
 )
-from berth_release.probe import Visit, Wrong
+from berth_release.probe import Busy, Visit, Wrong
 from berth_release.records import Records, Run, boot, is_alive, now, write
 from berth_release.settings import COLOURS, IMAGES, Refused, Settings, other, stuck
 
-# Nobody can own an address under .invalid, so nobody else can verify this account.
+# Nobody can own an address under .invalid, so nobody else can verify this account. Each host's own has a part that
+# nobody can guess, either: wrong guesses at its password would have it refused, and with it each release. The first is
+# that of programs before this one.
 PROBE_EMAIL = "release-probe@berth.invalid"
+OWN_PROBE_EMAIL = "release-probe-{}@berth.invalid"
+# How often services are asked what they counted.
+LOOK_SECONDS = 1
 # So many rounds of answers in a row, and the edge has read the new routes.
 CONFIRMATIONS = 3
 SNAPSHOT_SECONDS = 3600
+# Whose record this is; a restore's is settled by berth-backup.
+RELEASES, RESTORE = ("release", "rollback"), "restore"
 PATHS = ("/", "/api/auth/openapi.json", "/api/users/openapi.json")
 
 
@@ -49,6 +58,9 @@ class Deploy:
         with self.records.guarded():
             settled = self._free(break_lock)
             release = release or self._previous()
+            if verb == "rollback":
+                # A release that this host does not have is a mistake of typing, and no attempt.
+                Side(self.settings, release, COLOURS[0]).inspect_images()
             marked = self.records.rolled_back()
             if release in marked and not force:
                 raise Refused(
@@ -106,20 +118,28 @@ class Deploy:
             {"note": "It has stayed live all the same: this was said too late."} if live else {}
         )
 
-    def settle(self) -> dict[str, Any]:
-        """Finish or undo what was cut off: after the program was ended, or the host has started again."""
-        with self.records.guarded(wait=True):
+    def settle(self, guarded: bool = False) -> dict[str, Any]:
+        """Finish or undo what was cut off: after the program was ended, or the host has started again.
+
+        With `guarded` the caller holds the lock.
+        """
+        with nullcontext() if guarded else self.records.guarded(wait=True):
             who = self.records.current()
-            if who is None or self._is_waited_for(who):
+            # A restore has a unit of its own for this.
+            if who is None or self._is_waited_for(who) or who.verb == RESTORE:
                 return {"changed": False}
             return {"changed": True, "settled": self._settle(who)}
 
-    def maintenance(self, on: bool, addresses: list[str]) -> dict[str, Any]:
-        """Close the site to everybody but operators, or open it again."""
-        with self.records.guarded():
+    def maintenance(
+        self, on: bool, addresses: list[str], by: str = "", force: bool = False, guarded: bool = False
+    ) -> dict[str, Any]:
+        """Close the site to everybody but operators, or open it again, unless what they would meet is down."""
+        with nullcontext() if guarded else self.records.guarded():
             closed = bool(self.edge.maintenance_key())
             live = self.edge.live()
             if not on:
+                if closed and not force:
+                    self._refuse_to_open(live, guarded)
                 self.edge.open()
                 if closed and live:
                     self._confirm(live)
@@ -128,8 +148,26 @@ class Deploy:
                 raise Refused("Nothing is live, so there is nothing to close: the edge answers 503 already.")
             same = closed and self.edge.maintenance_addresses() == addresses
             if not same:
-                self._close(live, addresses)
+                self._close(live, addresses, by)
             return {"changed": not same, "header": self.edge.pass_header(), "addresses": addresses}
+
+    def _refuse_to_open(self, live: Live | None, guarded: bool) -> None:
+        """Keep the page where visitors would meet errors behind it."""
+        way = "To open it all the same: -e maintenance_force=true"
+        if not guarded and (who := self.records.current()):
+            raise Refused(f"{self.records.describe(who)} and is not finished, so the site stays closed. {way}")
+        if live and (down := self._down(live.colour)):
+            raise Refused(
+                f"{', '.join(down)}: the site stays closed, since visitors would meet errors. Start what is down "
+                f"(docker start NAME), or release {live.release} again. {way}"
+            )
+
+    def _down(self, colour: str) -> list[str]:
+        """Describe what the live colour lacks."""
+        found = {one.service: one for one in containers([colour])}
+        wanted = [*IMAGES, "beat", *(name for name in found if name not in IMAGES)]
+        states = {name: found[name].state if name in found else "missing" for name in wanted}
+        return [f"{name} is {state}" for name, state in states.items() if state != "healthy"]
 
     # --- what start consists of ---
 
@@ -163,8 +201,7 @@ class Deploy:
         return other(live.colour) if live else COLOURS[0]
 
     def _is_whole(self, colour: str) -> bool:
-        found = containers([colour])
-        return {one.service for one in found} >= {*IMAGES, "beat"} and all(one.state == "healthy" for one in found)
+        return not self._down(colour)
 
     def _nothing_to_do(self, who: Run, live: Live) -> dict[str, Any]:
         """The release is live. Only routes that were edited, or a colour that was left over, are put right."""
@@ -183,7 +220,7 @@ class Deploy:
         return {"changed": bool(changed), "already": live.signature, "settled": ", ".join(changed)}
 
     def _gates(self, side: Side, live: Live | None, target: Live, verb: str) -> None:
-        before = watch.count(edge_addresses(), live.colour) if live else watch.Counted()
+        before = self._counts(live.colour) if live else watch.Seen()
         usual = self._speed_of(live)
         # A way back changes no database.
         if verb != "rollback":
@@ -192,19 +229,22 @@ class Deploy:
         with self._step("start"):
             side.start(self.settings.healthy_seconds)
         with self._step("smoke"):
-            self._smoke(side, target, self._speed_of(live) if usual else {})
+            self._smoke(side, target, (self._speed_of(live) if usual else None) or {})
         if live:
-            counted = watch.count(edge_addresses(), live.colour).since(before)
-            self._note(counted=vars(counted), start=vars(watch.count(edge_addresses(), side.colour)))
+            counted = self._counts(live.colour).since(before)
+            self._note(counted=counted.plain(), start=self._counts(side.colour).plain())
 
-    def _schema(self, side: Side, live: Live | None, usual: dict[str, float]) -> None:
+    def _counts(self, colour: str) -> watch.Seen:
+        return watch.look(places(colour), self.edge.ports(), edges())
+
+    def _schema(self, side: Side, live: Live | None, usual: dict[str, float] | None) -> None:
         """Change the databases so that both releases can live with them."""
         steps = side.schema_steps()
         if steps and live and self.settings.snapshot_before_schema:
             self._snapshot(side.release)
         for service, command in steps.items():
             side.run_once(service, command, self.settings.schema_seconds)
-        if live and usual and not self._speed_of(live):
+        if live and usual and self._speed_of(live) == {}:
             raise Refused(
                 f"Since the schema step of {side.release}, the live release {live.release} does not answer well. "
                 "The databases are as that step left them."
@@ -221,14 +261,16 @@ class Deploy:
                 last_lines(done),
             )
 
-    def _speed_of(self, live: Live | None) -> dict[str, float]:
-        """Return how fast the live colour answers; nothing where it does not answer well."""
+    def _speed_of(self, live: Live | None) -> dict[str, float] | None:
+        """Return how fast the live colour answers; nothing where it does not answer well, None if nobody can tell."""
         if live is None:
-            return {}
+            return None
         visitor = Visit(**self._description(self.edge.pass_header(), live.signature))
         try:
             token = visitor.sign_in()
             return visitor.speed(token or "")
+        except Busy:
+            return None
         except Wrong:
             return {}
         finally:
@@ -239,8 +281,8 @@ class Deploy:
         visitor = Visit(**self._description(self.edge.try_out(target), target.signature))
         try:
             self._await_trial(visitor)
-            if visitor.sign_in() is None:
-                self._make_probe_account(side)
+            if not self._probe_email.exists() or visitor.sign_in() is None:
+                visitor.email = self._make_probe_account(side)
             speed = visitor.everything()
         except Wrong as wrong:
             guilty = f"{side.project}-{wrong.service}-1"
@@ -276,12 +318,16 @@ class Deploy:
             else:
                 return
 
-    def _make_probe_account(self, side: Side) -> None:
-        document = json.dumps({"email": PROBE_EMAIL, "password": self._password()})
+    def _make_probe_account(self, side: Side) -> str:
+        """Make the account, and return its address. What asks in between goes on with the one before."""
+        email = self._email() if self._probe_email.exists() else OWN_PROBE_EMAIL.format(secrets.token_hex(8))
+        document = json.dumps({"email": email, "password": self._password()})
         done = side.execute("auth_service", "python3", "-m", "auth_service.probe", seconds=30, given=document)
         if done.returncode:
             said = " ".join(last_lines(done)[-2:])
             raise Wrong(f"The probe account could not be made: {said}", "auth_service")
+        write(self._probe_email, email, 0o600)
+        return email
 
     # --- the switch and after ---
 
@@ -319,10 +365,10 @@ class Deploy:
             finally:
                 visitor.close()
 
-    def _close(self, live: Live, addresses: list[str]) -> None:
+    def _close(self, live: Live, addresses: list[str], by: str = "") -> None:
         """Show the maintenance page to everybody but operators; ask until the edge does so several times in a row."""
         key = self.edge.maintenance_key()
-        self.edge.close(live, key or secrets.token_urlsafe(32), addresses)
+        self.edge.close(live, key or secrets.token_urlsafe(32), addresses, by)
         deadline, row = time.monotonic() + self.settings.confirm_seconds, 0
         while row < CONFIRMATIONS:
             visitor = Visit(self.settings.domain, self.settings.address, seconds=5)
@@ -343,13 +389,13 @@ class Deploy:
                 time.sleep(0.2)
 
     def _watch(self, who: Run) -> str:
-        """Compare what the edge counts with what it counted before the switch; hear what the controller says.
+        """Compare what the services count with what those of the old release did; hear what the controller says.
 
         Return what is to be remembered of it.
         """
         # A way back is not compared: the release that it leaves is what was bad.
         compared = bool(who.live) and who.verb != "rollback"
-        addresses = edge_addresses()
+        silence, next_look = watch.Silence(), 0.0
         with self._step("watch"):
             end = time.monotonic() + (self.settings.watch_seconds if compared else 0)
             # So long a look from outside may take, and as long again until it is under way.
@@ -358,25 +404,35 @@ class Deploy:
                 objection = unit.judgement(who.id)
                 if objection:
                     raise Refused(objection)
-                if time.monotonic() >= end:
+                if compared and time.monotonic() >= next_look:
+                    self._compare(who, silence)
+                    # Summing up the workers' counters costs a service some milliseconds.
+                    next_look = time.monotonic() + LOOK_SECONDS
+                # Who is silent at the end is waited for, or found at fault.
+                if time.monotonic() >= end and not silence.since:
                     if objection is not None:
                         return ""
                     if time.monotonic() >= latest or not is_alive(who):
                         return "Nobody looked from outside: its controller was gone."
-                if compared:
-                    self._compare(who, addresses)
                 time.sleep(0.3)
 
-    def _compare(self, who: Run, addresses: list[str]) -> None:
-        before, start = watch.Counted.read(who.counted), watch.Counted.read(who.start)
-        worse = watch.verdict(before, watch.count(addresses, who.colour).since(start), self.settings)
-        ill = next((one for one in containers([who.colour]) if one.state != "healthy"), None)
-        if ill:
-            worse = f"{ill.name} is {ill.state}."
+    def _compare(self, who: Run, silence: watch.Silence) -> None:
+        before, start = watch.Seen.read(who.counted), watch.Seen.read(who.start)
+        worse, guilty = "", ""
+        found = {one.name: one for one in containers([who.colour])}
+        seen = self._counts(who.colour)
+        if ill := next((one for one in found.values() if one.state != "healthy"), None):
+            worse, guilty = f"{ill.name} is {ill.state}.", ill.name
+        elif gone := next((name for name in start.began if name not in found), ""):
+            worse = f"{gone} is gone."
+        elif again := next((name for name, began in seen.began.items() if start.began.get(name, began) != began), ""):
+            worse, guilty = f"{again} ended, and was started again.", again
+        worse = worse or silence.heard({*before.services, *start.services}, seen)
+        worse = worse or watch.verdict(before, seen.since(start), self.settings)
         if worse:
-            lines = logs(ill.name, LAST_LINES).splitlines() if ill else []
+            lines = logs(guilty, LAST_LINES).splitlines() if guilty else []
             reason = f"Release {who.release} does worse than {who.live['release']} did: {worse}"
-            raise Refused(reason, ill.name if ill else "", lines)
+            raise Refused(reason, guilty, lines)
 
     def _retire(self, who: Run) -> None:
         """Let the old colour finish what it holds, then stop it; then forget releases that nobody goes back to."""
@@ -476,7 +532,14 @@ class Deploy:
                 f"{self.records.describe(who)} and is still connected. Wait; or, if that run is known to be dead, "
                 "take its lock with -e release_break_lock=true."
             )
-        return self._settle(who)
+        try:
+            return self._settle(who)
+        except Refused as refused:
+            if who.verb in RELEASES or not break_lock:
+                raise
+            # Whoever breaks the lock of another verb knows better.
+            self.records.end()
+            return f"given up: {self.records.describe(who)}. {refused.reason}"
 
     def _is_waited_for(self, who: Run) -> bool:
         """Tell whether it is the controller's turn. From its first step on, a release is the program's."""
@@ -484,6 +547,10 @@ class Deploy:
 
     def _settle(self, who: Run) -> str:
         """Finish or undo what was cut off. Return which."""
+        if who.verb == RESTORE:
+            return self._settle_restore()
+        if who.verb not in RELEASES:
+            return self.settle_other(who)
         said, cut = self.records.describe(who), f"It was interrupted (phase: {who.phase})"
         live = self.edge.live()
         if live is None or not who.colour or live.colour != who.colour:
@@ -496,10 +563,11 @@ class Deploy:
         visitor = Visit(**self._description(self.edge.pass_header(), live.signature))
         try:
             self._confirm(live)
-            visitor.everything()
+            with suppress(Busy):
+                visitor.everything()
             if restarted:
-                # The edge counts from zero again, and that nobody answered while the host started is not its fault.
-                who = self.records.save(who, start=vars(watch.count(edge_addresses(), who.colour)))
+                # Services count from zero again, and that nobody answered while the host started is not their fault.
+                who = self.records.save(who, start=self._counts(who.colour).plain())
             self._watch(who)
         except (Refused, Wrong) as wrong:
             self._undo(who, Refused(f"{cut}, and then: {wrong}"), "undone")
@@ -509,6 +577,22 @@ class Deploy:
         Side(self.settings, live.release, live.colour).set_restart("unless-stopped")
         self._end(who, f"{cut}, and finished afterwards.")
         return f"finished: {said}"
+
+    def settle_other(self, who: Run) -> str:
+        """Settle a verb that is no release."""
+        raise Refused(f"{self.records.describe(who)}; this program does not know that verb: run site.yml, then again.")
+
+    def _settle_restore(self) -> str:
+        done = run("berth-backup", "settle", "--guarded", seconds=SNAPSHOT_SECONDS)
+        answer = json.loads(done.stdout or "{}")
+        if done.returncode:
+            raise Refused(
+                f"A restore was cut off and could not be settled: {answer.get('reason', 'berth-backup failed')} "
+                "Or give it up: -e release_break_lock=true",
+                "berth-backup",
+                answer.get("lines", []),
+            )
+        return str(answer["settled"])
 
     def _await_whole(self, colour: str) -> None:
         deadline = time.monotonic() + self.settings.healthy_seconds
@@ -565,12 +649,19 @@ class Deploy:
         return {
             "domain": self.settings.domain,
             "address": self.settings.address,
-            "headers": headers,
-            "email": PROBE_EMAIL,
+            "headers": headers | self.edge.release_header(),
+            "email": self._email(),
             "password": self._password(),
             "release": release,
             "seconds": self.settings.smoke_seconds,
         }
+
+    @property
+    def _probe_email(self) -> Path:
+        return self.settings.releases / "probe_email"
+
+    def _email(self) -> str:
+        return self._probe_email.read_text() if self._probe_email.exists() else PROBE_EMAIL
 
     def _password(self) -> str:
         """The probe account's, made here: nobody but this host needs it, and a lost one is replaced."""

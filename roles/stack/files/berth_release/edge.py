@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from berth_release.records import write
+from berth_release.records import now, write
 from berth_release.settings import Settings
 
 # The edge runs as this group; what only it and root may read holds a secret.
@@ -17,6 +18,8 @@ EDGE_GROUP = 10000
 MARK = "# berth-release: "
 TRIAL_HEADER = "X-Berth-Trial"
 OPERATOR_HEADER = "X-Berth-Operator"
+# With this host's key in it, answers say which release they are of.
+RELEASE_HEADER = "X-Berth-Release-Key"
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,29 @@ class Edge:
         for place, value in {
             "@NAME@": name,
             "@AND@": f"({condition}) && " if condition else "",
-            # 0: as long rules as these have among themselves, and files of others beside them.
-            "@PRIORITY_API@": str(priority and priority + 1),
-            "@PRIORITY@": str(priority),
+            "@SHOWN@": f"Header(`{RELEASE_HEADER}`, `{self.release_key()}`)",
             "@RELEASE@": live.release,
             "@COLOUR@": live.colour,
         }.items():
             text = text.replace(place, value)
+        # 0: by the length of the rules, among themselves and with files of others beside them.
+        text = re.sub(r"@PRIORITY\+(\d+)@", lambda found: str(priority and priority + int(found[1])), text)
         return f"{MARK}{json.dumps(vars(live))}\n{text}"
+
+    def ports(self) -> dict[str, int]:
+        """Return the compose services that the edge leads to, each with its port."""
+        found = re.findall(r"http://([\w-]+)-@COLOUR@:(\d+)", self._routes.read_text())
+        return {service: int(port) for service, port in found}
+
+    def release_key(self) -> str:
+        """Return the secret by which operators see the release; made here, and a lost one is replaced."""
+        place = self._settings.releases / "release-key"
+        if not place.exists():
+            write(place, secrets.token_urlsafe(32), 0o600)
+        return place.read_text()
+
+    def release_header(self) -> dict[str, str]:
+        return {RELEASE_HEADER: self.release_key()}
 
     def leads_to(self, live: Live) -> bool:
         """Tell whether the routes are, to the letter, what they would be if written now."""
@@ -104,12 +122,17 @@ class Edge:
     def end_trial(self) -> None:
         (self._watched / "trial.yml").unlink(missing_ok=True)
 
-    def close(self, live: Live, key: str, addresses: list[str]) -> None:
-        """Show the maintenance page to everybody but operators."""
-        allowed = [f"Header(`{OPERATOR_HEADER}`, `{key}`)", *(f"ClientIP(`{address}`)" for address in addresses)]
+    def close(self, live: Live, key: str, addresses: list[str], by: str = "") -> None:
+        """Show the maintenance page to everybody but operators; who closed it first is kept."""
+        before = self._operators()
+        known = {"by": before.get("by") or by, "since": before.get("since") or now()}
+        allowed = [f"Header(`{OPERATOR_HEADER}`, `{key}`)", *map(_comes_from, addresses)]
         routes = self.routes(live, "-operator", " || ".join(allowed), 20000)
         self._rename(
-            "operator.yml", f"# {json.dumps({'key': key, 'addresses': addresses})}\n{routes}", 0o640, EDGE_GROUP
+            "operator.yml",
+            f"# {json.dumps({'key': key, 'addresses': addresses, **known})}\n{routes}",
+            0o640,
+            EDGE_GROUP,
         )
         self._rename("maintenance.yml", self._maintenance.read_text().replace("@COLOUR@", live.colour))
 
@@ -121,6 +144,11 @@ class Edge:
         """Return the secret that operators show while the site is closed; empty while it is open."""
         return str(self._operators().get("key", ""))
 
+    def maintenance_since(self) -> dict[str, str]:
+        """Return who closed the site and since when; nothing while it is open."""
+        found = self._operators()
+        return {name: str(found[name]) for name in ("by", "since") if found.get(name)}
+
     def maintenance_addresses(self) -> list[str]:
         return list(self._operators().get("addresses", []))
 
@@ -129,6 +157,9 @@ class Edge:
         return {OPERATOR_HEADER: key} if key else {}
 
     def _operators(self) -> dict[str, Any]:
+        """Return what was written of operators; nothing where visitors do not see the page, whatever was cut off."""
+        if not self._text("maintenance.yml"):
+            return {}
         first = self._text("operator.yml").partition("\n")[0]
         return dict(json.loads(first.removeprefix("# "))) if first else {}
 
@@ -142,3 +173,12 @@ class Edge:
         draft: Path = self._next / name
         write(draft, text, mode, group)
         draft.rename(self._watched / name)
+
+
+def _comes_from(address: str) -> str:
+    """Return the rule for clients from an address or a network, or from that address through a trusted proxy."""
+    rule = f"ClientIP(`{address}`)"
+    if "/" in address:
+        return rule
+    # The last hop: that one the proxy wrote. Of anybody else the edge has thrown the header away.
+    return f"{rule} || HeaderRegexp(`X-Forwarded-For`, `(^|[ ,]){address.replace('.', '[.]')}$`)"

@@ -249,19 +249,36 @@ def discard(colour: str) -> None:
         run("docker", "rm", "--force", *names)
 
 
-def edge_addresses() -> list[str]:
-    """Return where the edge's own port for figures is, once for each running container of the edge."""
-    form = "{{.ID}}"
-    listed = run(
-        "docker", "ps", "--filter=label=com.docker.compose.project=berth", "--filter=name=traefik", "--format", form
-    )
-    ids = listed.stdout.split()
-    if not ids:
+@dataclass(frozen=True)
+class Place:
+    """Where a running container is reached from this host, past the edge."""
+
+    name: str
+    service: str
+    address: str
+    # Another one after each start.
+    began: str
+
+
+def places(colour: str) -> list[Place]:
+    return _places({one.name: one.service for one in containers([colour])})
+
+
+def edges() -> list[Place]:
+    """Return the edges that run: one, or two while one is replaced."""
+    known = ("--filter=label=com.docker.compose.project=berth", "--filter=name=traefik")
+    return _places(dict.fromkeys(run("docker", "ps", *known, "--format={{.Names}}").stdout.split(), "traefik"))
+
+
+def _places(names: dict[str, str]) -> list[Place]:
+    if not names:
         return []
-    inspected = json.loads(run("docker", "inspect", *ids).stdout or "[]")
     found = []
-    for container in inspected:
-        networks = container["NetworkSettings"]["Networks"].values()
-        addresses = [network["IPAddress"] for network in networks if network["IPAddress"]]
-        found += addresses[:1]
+    for one in json.loads(run("docker", "inspect", *names).stdout or "[]"):
+        name = one["Name"].lstrip("/")
+        networks = one["NetworkSettings"]["Networks"].values()
+        address = next((network["IPAddress"] for network in networks if network["IPAddress"]), "")
+        began = f"{one['State']['StartedAt']} {one['RestartCount']}"
+        if name in names and one["State"]["Running"]:
+            found.append(Place(name, names[name], address, began))
     return found

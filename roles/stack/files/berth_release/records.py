@@ -61,11 +61,13 @@ class Run:
     live: dict[str, str] = field(default_factory=dict)
     # When everybody was led to it.
     switched: float = 0
-    # What the edge counted (watch.Counted): how the old release did, and what the new one's count starts at.
+    # What services counted (watch.Seen): how the old release did, and what the new one's count starts at.
     counted: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
     # How long each step took.
     steps: dict[str, float] = field(default_factory=dict)
+    # What other verbs than a release need to be finished or undone.
+    detail: dict[str, Any] = field(default_factory=dict)
 
 
 def session() -> str:
@@ -130,9 +132,11 @@ class Records:
 
     def current(self) -> Run | None:
         try:
-            return Run(**json.loads(self._run.read_text()))
+            found = json.loads(self._run.read_text())
         except FileNotFoundError:
             return None
+        # One that a newer program wrote may say more.
+        return Run(**{name: value for name, value in found.items() if name in Run.__dataclass_fields__})
 
     @staticmethod
     def describe(who: Run | None) -> str:
@@ -140,9 +144,10 @@ class Records:
             return "Somebody is changing the site"
         return f"{who.by} has been at {who.verb} {who.release} since {who.since} (phase: {who.phase})"
 
-    def begin(self, verb: str, release: str, by: str, live: dict[str, str]) -> Run:
+    def begin(self, verb: str, release: str, by: str, live: dict[str, str], phase: str = "begun", **detail: Any) -> Run:
+        run_id, began = uuid.uuid4().hex[:12], time.time()
         return self.save(
-            Run(uuid.uuid4().hex[:12], verb, release, by, now(), time.time(), "begun", session(), boot(), live=live)
+            Run(run_id, verb, release, by, now(), began, phase, session(), boot(), live=live, detail=detail)
         )
 
     def save(self, who: Run, **changes: Any) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PLACE = Path("/opt/berth/releases/settings.json")
@@ -35,6 +35,8 @@ class Settings:
     slower_factor: float
     slower_ms: int
     drain_seconds: int
+    # Services of the compose file that run elsewhere: a managed database.
+    managed: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, place: Path = PLACE) -> Settings:

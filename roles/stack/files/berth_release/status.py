@@ -2,50 +2,100 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import ssl
 import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
+from berth_release.deploy import RESTORE
 from berth_release.edge import Edge
-from berth_release.engine import containers, run
+from berth_release.engine import run
+from berth_release.expected import Found, found, missing, playbook, show
 from berth_release.records import Records, is_alive
-from berth_release.settings import Settings
+from berth_release.settings import COLOURS, Refused, Settings
 
 HISTORY_LINES = 5
+CERTIFICATE_DAYS = 14
+DISK_PERCENT = 10
 
 
 def status(settings: Settings, edge: Edge, records: Records) -> dict[str, Any]:
     live = edge.live()
     history = records.history()
     disk = shutil.disk_usage(settings.root)
-    return {
+    containers: list[Found] | None
+    try:
+        containers = found()
+    except Refused:
+        containers = None
+    ours = ("berth", *(f"berth-{colour}" for colour in COLOURS))
+    known = {
+        "site": settings.domain,
         "live": live.signature if live else "nothing",
         "since": next((line["at"] for line in reversed(history) if line["result"] == "live"), ""),
         "maintenance": bool(edge.maintenance_key()),
-        "services": {
-            **{one.name: one.state for one in containers()},
-            **{name: state for name, state in _platform().items() if name},
-        },
+        "maintenance_since": edge.maintenance_since(),
+        "lock": _lock(records),
+        "run": _run(records),
+        "services": {one.name: one.state for one in containers or [] if one.project in ours},
         "certificate": _certificate(settings),
         "disk_free_percent": round(100 * disk.free / disk.total),
         "disk_free_gib": round(disk.free / 1024**3, 1),
         "timers": _timers(),
+        "failed_units": _failed_units(),
+        "backups": _backups(settings),
         "security_updates": _security_updates(),
-        "lock": _lock(records),
         "rolled_back": records.rolled_back(),
         "history": [
-            {name: line[name] for name in ("at", "by", "verb", "from", "to", "result", "seconds", "reason")}
+            {name: line.get(name, "") for name in ("at", "by", "verb", "from", "to", "result", "seconds", "reason")}
             for line in history[-HISTORY_LINES:]
         ],
     }
+    lacks = missing(settings, live, containers)
+    # What does not stay up is said once, with what brings it back.
+    said = " ".join(lack["what"] for lack in lacks)
+    red = [one for one in _red(known) if not (one["what"].startswith("unit ") and one["what"].split()[1] in said)]
+    return {**known, "missing": lacks, "red": lacks + red}
 
 
-def _platform() -> dict[str, str]:
-    form = "{{.Names}}|{{.Status}}"
-    listed = run("docker", "ps", "--all", "--filter=label=com.docker.compose.project=berth", "--format", form)
-    return dict(line.split("|", 1) for line in listed.stdout.splitlines())
+def _red(known: dict[str, Any]) -> list[dict[str, str]]:
+    """What is there and not well, each with what to type next."""
+    red = []
+
+    def add(what: str, fix: str) -> None:
+        red.append({"what": what, "fix": fix})
+
+    if known["run"] and not known["run"]["running"]:
+        add(f"{known['run']['what']} was cut off ({known['run']['phase']})", known["run"]["settle"])
+    if known["live"] == "nothing":
+        add("no release is live: the site answers 503", playbook("release", "-e", "release=<version>"))
+    certificate = known["certificate"]
+    if problem := certificate.get("problem"):
+        add(f"the edge shows no certificate: {problem}", playbook("doctor"))
+    elif certificate["days_left"] < CERTIFICATE_DAYS:
+        add(f"the certificate ends in {certificate['days_left']:.0f} days", playbook("doctor"))
+    if known["disk_free_percent"] < DISK_PERCENT:
+        add(f"the disk has {known['disk_free_percent']} % of its room left", "docs/runbooks/DiskFull.md")
+    for name in known["failed_units"]:
+        add(f"unit {name} failed", f"sudo journalctl --unit={name} --lines=20")
+    backups = known["backups"]
+    for name, target in backups.get("targets", {}).items():
+        for problem in target["problems"]:
+            add(f"backup to {name}: {problem}", "docs/runbooks/BackupFailed.md")
+        age, most = target["age_hours"], backups["max_age_hours"]
+        if age > most if age is not None else not backups["new"]:
+            old = "there is none yet" if age is None else f"the newest is {age:.0f} h old, more than {most}"
+            add(f"backup to {name}: {old}", playbook("backup"))
+    return red
+
+
+def _failed_units() -> list[str]:
+    listed = run("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend", "berth-*")
+    return [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
 
 
 def _certificate(settings: Settings) -> dict[str, Any]:
@@ -57,8 +107,12 @@ def _certificate(settings: Settings) -> dict[str, Any]:
     done = run("openssl", "x509", "-noout", "-issuer", "-enddate", given=pem)
     found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     end = found.get("notAfter", "")
-    days = (ssl.cert_time_to_seconds(end) - time.time()) / 86400 if end else 0
-    return {"issuer": found.get("issuer", ""), "until": end, "days_left": round(days, 1)}
+    seconds = ssl.cert_time_to_seconds(end) if end else 0
+    return {
+        "issuer": found.get("issuer", ""),
+        "until": moment(seconds),
+        "days_left": round((seconds - time.time()) / 86400, 1),
+    }
 
 
 def _shown(settings: Settings) -> str:
@@ -70,22 +124,60 @@ def _shown(settings: Settings) -> str:
         return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"")
 
 
-def _timers() -> dict[str, str]:
+def _timers() -> dict[str, dict[str, str]]:
     """Return how and when what Berth does on schedule ended last: backups, pruning and the like."""
     listed = run("systemctl", "list-timers", "--all", "--no-legend", "--plain", "berth-*")
-    found = {}
-    for line in listed.stdout.splitlines():
-        service = line.split()[-1]
-        shown = run("systemctl", "show", service, "--property=Result,ExecMainExitTimestamp", "--value").stdout.split(
-            "\n"
-        )
-        found[service] = f"{shown[0]}, {shown[1]}" if shown[1] else "has not run yet"
-    return found
+    services = [line.split()[-1] for line in listed.stdout.splitlines() if line.strip()]
+    return {
+        name: {
+            "result": "running" if unit["ActiveState"] == "activating" else unit["Result"],
+            "at": _iso(unit["ExecMainExitTimestamp"]),
+        }
+        for name, unit in show(services).items()
+    }
+
+
+def _iso(timestamp: str) -> str:
+    """Return systemd's "@<seconds>" as a moment; empty where there is none."""
+    return moment(int(timestamp[1:])) if timestamp[1:].isdigit() and timestamp != "@0" else ""
+
+
+def moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _backups(settings: Settings) -> dict[str, Any]:
+    """Return what berth-backup knows without asking a store; nothing on a host without it."""
+    with suppress(OSError, ValueError):
+        known = json.loads(run("berth-backup", "status").stdout or "{}")
+        if "targets" in known:
+            place = settings.root / "backup/settings.json"
+            most = json.loads(place.read_text())["max_age_hours"]
+            # A new host makes its first one in the night.
+            new = time.time() - place.stat().st_mtime < most * 3600
+            return {**known, "max_age_hours": most, "new": new}
+    return {}
 
 
 def _security_updates() -> int:
     done = run("apt-get", "--simulate", "--quiet", "upgrade")
     return sum(line.startswith("Inst") and "security" in line.lower() for line in done.stdout.splitlines())
+
+
+def _run(records: Records) -> dict[str, Any]:
+    """Return who is changing the site, or began to and did not end; nothing where nobody does."""
+    who = records.current()
+    if who is None:
+        return {}
+    return {
+        "what": f"{who.verb} {who.release} of {who.by}",
+        "since": who.since,
+        "phase": who.phase,
+        # Before its first step it is the controller's turn; from there on, the program's.
+        "running": records.is_guarded() or (who.phase == "begun" and is_alive(who)),
+        "alone": not is_alive(who),
+        "settle": f"sudo {'berth-backup' if who.verb == RESTORE else 'berth-release'} settle",
+    }
 
 
 def _lock(records: Records) -> str:

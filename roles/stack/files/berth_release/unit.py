@@ -25,9 +25,17 @@ def launch(run_id: str) -> None:
 
     Whatever ends the program before its work is done, another one takes over (berth-release-settle.service).
     """
-    unit = ("systemd-run", "--quiet", "--collect", "--unit=berth-release", "--service-type=notify")
-    properties = ("--property=TimeoutStartSec=infinity", "--property=OnFailure=berth-release-settle.service")
-    run(*unit, *properties, "berth-release", "run", run_id, seconds=LONGEST_SECONDS)
+    _launch("--service-type=notify", "--property=TimeoutStartSec=infinity", "berth-release", "run", run_id)
+
+
+def launch_to_end(*arguments: str) -> None:
+    """Have the program do something else in that unit. Return at its end."""
+    _launch("--wait", "berth-release", *arguments)
+
+
+def _launch(*arguments: str) -> None:
+    unit = ("systemd-run", "--quiet", "--collect", "--unit=berth-release")
+    run(*unit, "--property=OnFailure=berth-release-settle.service", *arguments, seconds=LONGEST_SECONDS)
 
 
 def ready() -> None:

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from berth_release import unit
 from berth_release.deploy import Deploy
 from berth_release.edge import Live
 from berth_release.engine import LAST_LINES, containers, health, last_lines, logs, run
 from berth_release.probe import Visit, Wrong
-from berth_release.records import now, write
+from berth_release.records import Run, now
 from berth_release.settings import Refused
 
 # A database that ended so often does not come up by itself.
 RESTARTS = 2
 # The worker ends the tasks that it holds, as at the end of a colour.
 STOP_SECONDS = 180
+UPGRADE = "upgrade"
 # So much more than is copied has to be free.
 ROOM = 1.2
 
@@ -35,6 +37,14 @@ class Database:
     old: str
     data: Path
 
+    @classmethod
+    def read(cls, record: dict[str, str]) -> Database:
+        return cls(**{**record, "data": Path(record["data"])})  # type: ignore[arg-type]
+
+    @property
+    def record(self) -> dict[str, str]:
+        return {**vars(self), "data": str(self.data)}
+
     @property
     def container(self) -> str:
         return f"berth-{self.service}-1"
@@ -45,6 +55,10 @@ class Database:
         return self.data.with_name("berth-before-upgrade")
 
 
+# Phases. Until the copies are whole no new image has touched the data; once they are being removed, all is decided.
+CLOSING, REPLACING, REMOVING = "closing", "replacing", "removing"
+
+
 @dataclass
 class Upgrade(Deploy):
     """The verb that closes the site. Everything else about a release is in Deploy."""
@@ -53,24 +67,55 @@ class Upgrade(Deploy):
     took: dict[str, float] = field(default_factory=dict)
 
     def upgrade(self, by: str, wanted: dict[str, str]) -> dict[str, Any]:
-        """Run these databases on these images. What an earlier attempt left half done is brought to its end."""
+        """Have these databases run on these images, in a unit of its own. Return how it ended."""
         with self.records.guarded():
-            if who := self.records.current():
-                raise Refused(f"{self.records.describe(who)}. Finish that first: run release.yml.")
-            databases = [self._look(service, image) for service, image in wanted.items()]
-            due = [database for database in databases if database.old != database.new]
-            if not due and not self._mark.exists():
+            self._free(break_lock=False)
+            due = self._due(wanted)
+            if not due:
                 return {"changed": False}
+            if backup := self._backup():
+                raise Refused(f"{backup}: a backup. Wait until it is done. Nothing was begun.")
             for database in due:
                 self._room_for(database)
-            return self._behind_the_page(by, due or databases)
+            live = self.edge.live()
+            detail = {
+                "due": [database.record for database in due],
+                "opens": bool(live and not self.edge.maintenance_key()),
+            }
+            who = self.records.begin(UPGRADE, names(due), by, vars(live) if live else {}, CLOSING, **detail)
+            unit.clear()
+        unit.launch_to_end("upgrade-run", who.id, "--seconds", str(self.healthy_seconds))
+        return self._outcome(who.id)
+
+    def run_upgrade(self, run_id: str) -> dict[str, Any]:
+        """All of it, behind the maintenance page. What fails is undone."""
+        with self.records.guarded():
+            who = self._mine(run_id)
+            began, due = time.monotonic(), [Database.read(one) for one in who.detail["due"]]
+            try:
+                self._replace(self.edge.live(), due, who)
+            except (Refused, OSError) as error:
+                no = error if isinstance(error, Refused) else Refused(f"It did not go on: {error}.")
+                raise self._undone(who, due, no) from error
+            self.took["closed"] = round(time.monotonic() - began, 1)
+            return self._over(self._mine(run_id), due, None)
+
+    def settle_other(self, who: Run) -> str:
+        """Bring an upgrade that was cut off to its end: the old images, unless the new ones had been seen to do."""
+        if who.verb != UPGRADE:
+            return super().settle_other(who)
+        due = [Database.read(one) for one in who.detail["due"]]
+        if who.phase == REMOVING:
+            self._over(who, due, None if who.detail["new"] else Refused(str(who.detail["reason"])))
+            return f"finished: {self.records.describe(who)}"
+        self._undone(who, due, Refused(f"It was interrupted (phase: {who.phase})."))
+        return f"undone: {self.records.describe(who)}"
 
     # --- what is there ---
 
-    @property
-    def _mark(self) -> Path:
-        """Says that an upgrade is under way, and whether it was the one that closed the site."""
-        return self.settings.releases / "upgrade.json"
+    def _due(self, wanted: dict[str, str]) -> list[Database]:
+        databases = [self._look(service, image) for service, image in wanted.items()]
+        return [database for database in databases if database.old != database.new]
 
     def _look(self, service: str, image: str) -> Database:
         data = run("docker", "volume", "inspect", "--format={{.Mountpoint}}", f"{service}_data").stdout.strip()
@@ -92,11 +137,17 @@ class Upgrade(Deploy):
     def _image_id(self, name: str) -> str:
         return run("docker", "image", "inspect", "--format={{.Id}}", name).stdout.strip()
 
+    def _backup(self) -> str:
+        """Return who is making a backup, which needs the databases."""
+        if not shutil.which("berth-backup"):
+            return ""
+        return str(json.loads(run("berth-backup", "status").stdout or "{}").get("running", ""))
+
     def _room_for(self, database: Database) -> None:
         """The way back is a copy of the data, made while nobody writes."""
         size = int(run("du", "--summarize", "--bytes", str(database.data)).stdout.split()[0])
         free = shutil.disk_usage(database.data).free
-        if not database.copy.exists() and free < size * ROOM:
+        if free < size * ROOM:
             raise Refused(
                 f"{database.service} has {size // 2**20} MiB of data and the disk {free // 2**20} MiB of room: "
                 "too little for the copy that is the way back. Nothing was begun."
@@ -104,68 +155,68 @@ class Upgrade(Deploy):
 
     # --- what is done ---
 
-    def _behind_the_page(self, by: str, due: list[Database]) -> dict[str, Any]:
-        began, live = time.monotonic(), self.edge.live()
-        opens = json.loads(self._mark.read_text())["opens"] if self._mark.exists() else not self.edge.maintenance_key()
-        write(self._mark, json.dumps({"opens": opens}) + "\n")
-        refused = None
+    def _replace(self, live: Live | None, due: list[Database], who: Run) -> None:
         if live:
-            try:
-                self._close(live, self.edge.maintenance_addresses())
-            except Refused:
-                self._mark.unlink()
-                raise
-        closed = time.monotonic()
-        try:
-            self._replace(live, due)
-        except (Refused, OSError) as no:
-            refused = self._put_back(live, due, no if isinstance(no, Refused) else Refused(f"It did not go on: {no}."))
-        for database in due:
-            shutil.rmtree(database.copy, ignore_errors=True)
-        if live and opens:
-            self.edge.open()
-            self._confirm(live)
-        self._mark.unlink()
-        self.took["closed"] = round(time.monotonic() - closed, 1)
-        self._note_it(by, due, time.monotonic() - began, refused)
-        if refused:
-            raise refused
-        return {"changed": True, "steps": self.took, "to": {database.service: database.new for database in due}}
-
-    def _replace(self, live: Live | None, due: list[Database]) -> None:
+            self._close(live, self.edge.maintenance_addresses(), who.by)
         self._stop_services(live)
         self._timed("databases stopped", "stop", [database.container for database in due])
         began = time.monotonic()
         for database in due:
-            if not database.copy.exists():
-                self._copy(database.data, database.copy)
+            # One that an earlier attempt left is of its own data.
+            shutil.rmtree(database.copy, ignore_errors=True)
+            self._copy(database.data, database.copy)
         self.took["copied"] = round(time.monotonic() - began, 1)
+        self._note(phase=REPLACING)
         self._start_databases({database: database.new for database in due})
         self._start_services(live)
+        self._note(phase=REMOVING, detail={**who.detail, "new": True})
 
-    def _put_back(self, live: Live | None, due: list[Database], no: Refused) -> Refused:
-        """Return what is to be said. Where not even the old one comes up, the site stays closed and the copy stays."""
+    def _undone(self, who: Run, due: list[Database], no: Refused) -> Refused:
+        """Put the old images back, with the data as it was; return what is to be said.
+
+        Where not even they come up, the site stays closed, the copies stay, and so does the record.
+        """
+        live = self.edge.live()
         self._stop_services(live)
-        run("docker", "rm", "--force", *(database.container for database in due))
         try:
-            for database in due:
-                if database.copy.exists():
-                    shutil.rmtree(database.data)
+            if self._mine(who.id).phase == REPLACING:
+                run("docker", "rm", "--force", *(database.container for database in due))
+                for database in due:
+                    shutil.rmtree(database.data, ignore_errors=True)
                     self._copy(database.copy, database.data)
             self._start_databases({database: database.old for database in due})
             self._start_services(live)
         except (Refused, OSError) as worse:
+            kept = [str(database.copy) for database in due if database.copy.exists()]
             raise Refused(
                 f"{no.reason} And the old image did not come back either ({worse}), so the site stays closed. "
-                f"The data as it was: {', '.join(str(database.copy) for database in due)}.",
+                f"Try again: sudo berth-release settle. The data as it was: {', '.join(kept) or 'in its volume'}.",
                 no.guilty,
                 no.lines,
             ) from worse
-        return Refused(f"{no.reason} The old image is back, with the data as it was.", no.guilty, no.lines)
+        refused = Refused(f"{no.reason} The old image is back, with the data as it was.", no.guilty, no.lines)
+        self._note(phase=REMOVING, detail={**who.detail, "new": False, "reason": refused.reason})
+        self._over(self._mine(who.id), due, refused)
+        return refused
+
+    def _over(self, who: Run, due: list[Database], refused: Refused | None) -> dict[str, Any]:
+        """All is decided: remove the copies, open the site, write it down."""
+        for database in due:
+            for left in (database.copy, _draft(database.copy)):
+                shutil.rmtree(left, ignore_errors=True)
+        live = self.edge.live()
+        if live and who.detail["opens"]:
+            self.edge.open()
+            self._confirm(live)
+        self._write_history(who, due, refused)
+        answer = {"changed": True, "steps": self.took, "to": {database.service: database.new for database in due}}
+        unit.tell_ended(who.id, refused or answer)
+        self.records.end()
+        return answer
 
     def _copy(self, source: Path, target: Path) -> None:
         """Under another name until it is whole, so that a copy that was cut off is never taken for one."""
-        part = target.with_name(f"{target.name}.part")
+        part = _draft(target)
         shutil.rmtree(part, ignore_errors=True)
         done = run("cp", "--archive", "--reflink=auto", str(source), str(part), seconds=3600)
         if done.returncode:
@@ -247,16 +298,24 @@ class Upgrade(Deploy):
                 raise Refused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
         self.took[what] = round(self.took.get(what, 0) + time.monotonic() - began, 1)
 
-    def _note_it(self, by: str, due: list[Database], seconds: float, refused: Refused | None) -> None:
+    def _write_history(self, who: Run, due: list[Database], refused: Refused | None) -> None:
         line = {
             "at": now(),
-            "by": by,
-            "verb": "upgrade",
+            "by": who.by,
+            "verb": UPGRADE,
             "databases": {database.service: f"{database.old} -> {database.new}" for database in due},
             "result": "failed" if refused else "live",
-            "seconds": round(seconds, 1),
+            "seconds": round(time.time() - who.began, 1),
             "reason": refused.reason if refused else "",
             "steps": self.took,
         }
         with suppress(OSError), self.settings.history.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _draft(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.part")
+
+
+def names(due: list[Database]) -> str:
+    return " and ".join(database.service for database in due)

@@ -1,38 +1,61 @@
-"""What the edge counted: how many requests a colour answered, how many of them badly, and how fast."""
+"""What the services of a colour count of themselves: how much they did, how much of it badly, and how fast.
+
+Not what the edge counts: that calls it a failure of the service, too, when a client resets its connection or sends no
+body. What is judged here is nothing that a client can cause alone.
+"""
 
 from __future__ import annotations
 
+import http.client
 import re
-import urllib.request
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from berth_release.engine import Place
 from berth_release.settings import Settings
 
-# The edge's own port for health and figures; not published.
-PORT = 8082
-_LINE = re.compile(r"traefik_service_(requests_total|request_duration_seconds_bucket)\{([^}]*)\} (\S+)")
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+SECONDS = 3
+# So long a service may be silent, or answer badly, until that is held against its release. A flood may delay an answer.
+SILENT_SECONDS = 10
+# Beyond so many times the work of before, that requests take longer is no sign of a worse release. Of the edge's work,
+# so much of a processor besides: one that has little to do doubles it easily.
+COMPARABLE = 1.5
+SPARE_PROCESSORS = 0.1
+# The edge's own port for metrics; not published.
+EDGE_PORT = 8082
+# What machines ask, and what this program itself asks to see who answers.
+UNJUDGED = re.compile(r"/(healthz|readyz|metrics)|.*/openapi\.json")
+# Refused because others ask too much: told 503, counted by itself.
+OVERLOAD = "overload"
+_SAMPLE = re.compile(r"^(\w+?)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+COUNTER = "http_requests_total"
 
 
 @dataclass
 class Counted:
-    """Sums since the edge started."""
+    """Requests of one kind, or of several."""
 
     requests: float = 0
     failed: float = 0
+    refused: float = 0
+    # Spent on them, without the time that their clients kept the service waiting.
+    seconds: float = 0
     # Upper end in seconds -> requests at most that slow.
     buckets: dict[float, float] = field(default_factory=dict)
 
-    def since(self, before: Counted) -> Counted:
-        buckets = {end: count - before.buckets.get(end, 0) for end, count in self.buckets.items()}
-        return Counted(self.requests - before.requests, self.failed - before.failed, buckets)
-
-    @classmethod
-    def read(cls, values: dict[str, Any]) -> Counted:
-        """Take up what was written as JSON, which knows only text as keys."""
-        buckets = {float(end): count for end, count in values.get("buckets", {}).items()}
-        return cls(values.get("requests", 0), values.get("failed", 0), buckets)
+    def plus(self, more: Counted, sign: int = 1) -> Counted:
+        ends = {*self.buckets, *more.buckets}
+        return Counted(
+            self.requests + sign * more.requests,
+            self.failed + sign * more.failed,
+            self.refused + sign * more.refused,
+            self.seconds + sign * more.seconds,
+            {end: self.buckets.get(end, 0) + sign * more.buckets.get(end, 0) for end in ends},
+        )
 
     @property
     def failed_percent(self) -> float:
@@ -51,56 +74,207 @@ class Counted:
         return 0.0
 
 
-def parse(text: str, colour: str) -> Counted:
-    """Read what one edge says about the services of one colour."""
-    found = Counted()
-    for kind, labels, value in _LINE.findall(text):
-        names = dict(_LABEL.findall(labels))
-        # The edge forgets a trial's services, and what was counted of them, while their release is watched.
-        if not names["service"].endswith(f"-{colour}@file") or "-trial-" in names["service"]:
-            continue
-        if kind == "requests_total":
-            found.requests += float(value)
-            found.failed += float(value) if names["code"].startswith("5") else 0
-        else:
-            end = float(names["le"].replace("+Inf", "inf"))
-            found.buckets[end] = found.buckets.get(end, 0) + float(value)
-    return found
+@dataclass
+class Service:
+    """What one service counted."""
+
+    # Method and route -> requests.
+    routes: dict[str, Counted] = field(default_factory=dict)
+    # Processes that crashed. Nobody else counts the requests that they held.
+    lost: float = 0
+
+    @property
+    def total(self) -> Counted:
+        return summed(self.routes.values())
+
+    def since(self, before: Service) -> Service:
+        # One that counts less than before counts from zero again: it is another process.
+        if self.total.requests < before.total.requests:
+            return self
+        none = Counted()
+        routes = {name: found.plus(before.routes.get(name, none), -1) for name, found in self.routes.items()}
+        return Service(routes, self.lost - before.lost)
 
 
-def count(addresses: list[str], colour: str) -> Counted:
-    """Ask every edge and add up. An edge that does not answer counts nothing; the watch then sees no traffic."""
+@dataclass
+class Seen:
+    """One look at a colour, or what happened between two looks."""
+
+    # When it was, or how long in between.
+    at: float = 0
+    # The services that count.
+    services: dict[str, Service] = field(default_factory=dict)
+    # Container -> when it was started, and how often again.
+    began: dict[str, str] = field(default_factory=dict)
+    # What does not answer, and how: certain where nobody listens.
+    silent: dict[str, str] = field(default_factory=dict)
+    dead: dict[str, str] = field(default_factory=dict)
+    # Seconds that the edge has used of a processor.
+    edge: float = 0
+
+    def since(self, before: Seen) -> Seen:
+        none = Service()
+        services = {name: found.since(before.services.get(name, none)) for name, found in self.services.items()}
+        at = self.at - before.at if before.at else 0
+        # Another edge counts from zero.
+        edge = self.edge - before.edge if self.edge >= before.edge else self.edge
+        return Seen(at, services, self.began, self.silent, self.dead, edge)
+
+    def plain(self) -> dict[str, Any]:
+        """Return what is written down as JSON. Other programs than this one find nothing under the names they know."""
+        services = {
+            name: {"lost": service.lost, "routes": {route: vars(found) for route, found in service.routes.items()}}
+            for name, service in self.services.items()
+        }
+        return {"at": self.at, "services": services, "began": self.began, "edge": self.edge}
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> Seen:
+        """Take up what was written as JSON, which knows only text as keys; nothing of what the edge counted."""
+        services = {}
+        for name, service in values.get("services", {}).items():
+            routes = {}
+            for route, found in service["routes"].items():
+                buckets = {float(end): count for end, count in found["buckets"].items()}
+                routes[route] = Counted(**{**found, "buckets": buckets})
+            services[name] = Service(routes, service["lost"])
+        return cls(values.get("at", 0), services, values.get("began", {}), edge=values.get("edge", 0))
+
+
+def summed(parts: Iterable[Counted]) -> Counted:
     total = Counted()
-    for address in addresses:
-        try:
-            with urllib.request.urlopen(f"http://{address}:{PORT}/metrics", timeout=3) as answer:
-                part = parse(answer.read().decode(), colour)
-        except OSError:
-            continue
-        total.requests += part.requests
-        total.failed += part.failed
-        for end, value in part.buckets.items():
-            total.buckets[end] = total.buckets.get(end, 0) + value
+    for part in parts:
+        total = total.plus(part)
     return total
 
 
-def verdict(before: Counted, after: Counted, settings: Settings) -> str:
+def parse(text: str) -> Service:
+    """Read what a service says of itself."""
+    found = Service()
+    for name, labels, value in _SAMPLE.findall(text):
+        if name == "worker_processes_lost_total":
+            found.lost += float(value)
+            continue
+        known = dict(_LABEL.findall(labels))
+        route = known.get("route", "")
+        if not name.startswith("http_request") or not route or UNJUDGED.fullmatch(route):
+            continue
+        counted = found.routes.setdefault(f"{known.get('method', '')} {route}", Counted())
+        if name == COUNTER:
+            counted.requests += float(value)
+            counted.failed += float(value) if re.fullmatch(r"5\d\d", known["status"]) else 0
+            counted.refused += float(value) if known["status"] == OVERLOAD else 0
+        elif name == "http_request_duration_seconds_sum":
+            counted.seconds += float(value)
+        elif name == "http_request_duration_seconds_bucket":
+            end = float(known["le"].replace("+Inf", "inf"))
+            counted.buckets[end] = counted.buckets.get(end, 0) + float(value)
+    return found
+
+
+def look(places: list[Place], ports: dict[str, int], edges: list[Place]) -> Seen:
+    """Ask every service of the routes what it counted, past the edge; one that does not count, for anything."""
+    seen = Seen(time.time(), began={place.name: place.began for place in places})
+    for edge in edges:
+        # One that does not answer just now is no reason to judge anything.
+        with suppress(OSError, http.client.HTTPException):
+            _, text = _get(edge.address, EDGE_PORT, "/metrics")
+            seen.edge += sum(map(float, re.findall(r"^process_cpu_seconds_total (\S+)", text, re.MULTILINE)))
+    for place in places:
+        port = ports.get(place.service)
+        if port is None:
+            continue
+        try:
+            status, text = _get(place.address, port, "/metrics")
+            if status == 200 and COUNTER in text:
+                seen.services[place.service] = parse(text)
+                continue
+            status, _ = _get(place.address, port, "/")
+            if status >= 500:
+                seen.silent[place.service] = f"answers / with {status}"
+        except ConnectionRefusedError:
+            seen.dead[place.service] = f"does not listen on port {port}"
+        except (OSError, http.client.HTTPException) as error:
+            seen.silent[place.service] = f"does not answer: {type(error).__name__}"
+    return seen
+
+
+def _get(address: str, port: int, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(address, port, timeout=SECONDS)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+@dataclass
+class Silence:
+    """Who has not answered, and since when."""
+
+    since: dict[str, float] = field(default_factory=dict)
+
+    def heard(self, counting: Iterable[str], seen: Seen) -> str:
+        """Say who has been silent for too long. Who counted once and does not any more is silent, too."""
+        silent = {name: "serves no metrics" for name in counting if name not in seen.services} | seen.silent
+        self.since = {name: self.since.get(name, seen.at) for name in silent}
+        for name, how in seen.dead.items():
+            return f"{name} {how}."
+        for name, how in silent.items():
+            if seen.at - self.since[name] >= SILENT_SECONDS:
+                return f"{name} {how}, for {seen.at - self.since[name]:.0f} s."
+        return ""
+
+
+def verdict(before: Seen, after: Seen, settings: Settings) -> str:
     """Return what got worse, as a sentence; empty where nothing did, or too little was seen to say."""
-    if after.requests < settings.watch_requests:
+    none = Service()
+    for name, new in after.services.items():
+        if new.lost > before.services.get(name, none).lost:
+            return f"{name} has lost {new.lost:.0f} worker processes since the switch."
+    pairs = [(f" to {name}", before.services.get(name, none).total, new.total) for name, new in after.services.items()]
+    pairs.append(("", summed(old for _, old, _ in pairs), summed(new for _, _, new in pairs)))
+    for to, past, now in pairs:
+        allowed = past.failed_percent + settings.watch_errors_percent
+        if now.requests >= settings.watch_requests and now.failed_percent > allowed:
+            return (
+                f"{now.failed:.0f} of {now.requests:.0f} requests{to} failed since the switch "
+                f"({now.failed_percent:.1f} %, before {past.failed_percent:.1f} %)."
+            )
+    if not is_comparable(before, after):
         return ""
-    allowed = before.failed_percent + settings.watch_errors_percent
-    if after.failed_percent > allowed:
-        return (
-            f"{after.failed:.0f} of {after.requests:.0f} requests failed since the switch "
-            f"({after.failed_percent:.1f} %, before {before.failed_percent:.1f} %)."
-        )
-    if before.requests < settings.watch_requests:
-        return ""
-    for part in (0.5, 0.9):
-        old, new = before.quantile_ms(part), after.quantile_ms(part)
-        if is_slower(old, new, settings):
-            return f"{part:.0%} of the requests take up to {new:.0f} ms since the switch, before {old:.0f} ms."
+    for to, past, now in pairs[:-1]:
+        if min(past.requests, now.requests) < settings.watch_requests:
+            continue
+        for part in (0.5, 0.9):
+            slow, usual = now.quantile_ms(part), past.quantile_ms(part)
+            if is_slower(usual, slow, settings):
+                share = f"{part:.0%} of the requests{to}"
+                return f"{share} take up to {slow:.0f} ms since the switch, before {usual:.0f} ms."
     return ""
+
+
+def is_comparable(before: Seen, after: Seen) -> bool:
+    """Tell whether the site has no more to do than before: where a flood makes it slow, the release does not.
+
+    All of it, since services and edge share the host's processor. What there is to do is weighed by how long the
+    release before took for each kind of request, so that being slow is not taken for being asked more. For the edge,
+    which also has what never becomes a request, it is the time of its processor.
+    """
+    if not before.at or not after.at or any(service.total.refused for service in after.services.values()):
+        return False
+    if after.edge / after.at > COMPARABLE * before.edge / before.at + SPARE_PROCESSORS:
+        return False
+    past = work = 0.0
+    for name, service in after.services.items():
+        known = before.services.get(name, Service())
+        past += known.total.seconds
+        for route, found in service.routes.items():
+            pace = known.routes.get(route, found)
+            pace = pace if pace.requests else found
+            work += found.requests * pace.seconds / max(pace.requests, 1)
+    return work / after.at <= COMPARABLE * past / before.at
 
 
 def is_slower(old: float, new: float, settings: Settings) -> bool:

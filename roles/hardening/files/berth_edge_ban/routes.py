@@ -1,0 +1,48 @@
+"""Bans by the edge: a route of its own for each network. The packet filter sees the proxy, this one the visitor."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from berth_edge_ban.networks import Network, pattern, text
+
+
+def add(folder: Path, banned: Network) -> None:
+    """Shut out a network."""
+    name = _name(banned)
+    # Anywhere in the header: who names others before himself shuts out nobody else.
+    header = f"(?:^|[ ,])(?:{pattern(banned)})(?:[ ,]|$)"
+    router = {
+        "rule": f"ClientIP(`{text(banned)}`) || HeaderRegexp(`X-Forwarded-For`, `{header}`)",
+        "priority": 100000,
+        "middlewares": [f"{name}-answer", name],
+        "service": "noop@internal",
+    }
+    middlewares = {
+        # No cache of a proxy may keep the answer.
+        f"{name}-answer": {"headers": {"customResponseHeaders": {"Cache-Control": "no-store"}}},
+        # Nobody's address, so this answers 403.
+        name: {"ipAllowList": {"sourceRange": ["255.255.255.255/32"]}},
+    }
+    draft = folder / f"{name}.new"
+    # JSON is YAML.
+    draft.write_text(json.dumps({"http": {"routers": {name: router}, "middlewares": middlewares}}, indent=1) + "\n")
+    draft.chmod(0o644)
+    draft.rename(folder / f"{name}.yml")
+
+
+def remove(folder: Path, banned: Network) -> None:
+    """Let a network in again."""
+    (folder / f"{_name(banned)}.yml").unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Let everybody in, and remove what a crash has left behind."""
+    for place in [*folder.glob("ban-*.yml"), *folder.glob("ban-*.new")]:
+        place.unlink(missing_ok=True)
+
+
+def _name(banned: Network) -> str:
+    return "ban-" + re.sub("[.:/]", "-", text(banned))
