@@ -1,0 +1,43 @@
+"""The next command of an operator, complete: with the inventory that this run was given."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def inventory_named(sources: Iterable[str]) -> str:
+    """Return the inventories as they are typed at the root of the project.
+
+    Args:
+        sources: ansible_inventory_sources: absolute paths, or lists of hosts with a comma.
+    """
+    return " ".join(f"-i {shlex.quote(_from_root(str(one)))}" for one in sources)
+
+
+def next_command(playbook: str, sources: Iterable[str], *words: str) -> str:
+    """Return the command that runs a playbook, such as ansible/rollback.yml, with the inventory of this run.
+
+    Args:
+        playbook: Its path from the root of the project.
+        sources: ansible_inventory_sources.
+        words: What follows, such as -e to=1.3.9, each quoted where it has to be.
+    """
+    return " ".join(["ansible-playbook", playbook, inventory_named(sources), *map(shlex.quote, words)]).strip()
+
+
+def _from_root(source: str) -> str:
+    place = Path(source)
+    return str(place.relative_to(ROOT)) if "," not in source and place.is_relative_to(ROOT) else source
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by their names."""
+        return {"inventory_named": inventory_named, "next_command": next_command}

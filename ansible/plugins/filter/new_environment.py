@@ -1,0 +1,170 @@
+"""What ansible/new_environment.yml does with the answers it gets: judge them, and write them into the example."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+# sshd_config(5), PubkeyAcceptedAlgorithms; what an RSA key of less than 2048 bits is, sshd refuses by itself.
+KEY = re.compile(
+    r"(?P<type>ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) (?P<body>[A-Za-z0-9+/]+=*)( (?P<comment>[^\"\\]*))?"
+)
+
+
+def _shared(name: str) -> ModuleType:
+    """Load rules that preflight and the services ask, so that an answer that is taken here is taken there."""
+    spec = util.spec_from_file_location(
+        f"berth_{name}", Path(__file__).resolve().parents[3] / "services" / "shared" / f"{name}.py"
+    )
+    assert spec  # noqa: S101  # a file that is there has one
+    assert spec.loader  # noqa: S101
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+RULES = _shared("rules")
+KEYS = _shared("keys")
+
+
+def public_key(given: str) -> str:
+    """Return an SSH public key from its file or its text.
+
+    Args:
+        given: the key itself, or the path of its file.
+
+    Raises:
+        AnsibleFilterError: there is no such file, or what is given is no public key; the message says what to give.
+    """
+    text = given.strip()
+    if not KEY.fullmatch(text):
+        path = Path(text).expanduser()
+        try:
+            text = path.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise AnsibleFilterError(
+                f"key is {text!r}, which is neither a public key nor a file that can be read. Give the path of yours "
+                "(ls ~/.ssh/*.pub), or make one: ssh-keygen -t ed25519"
+            ) from None
+        if "PRIVATE KEY" in text:
+            raise AnsibleFilterError(f"{path} is a private key, which must not leave this machine: give {path}.pub")
+    found = KEY.fullmatch(text)
+    try:
+        # RFC 4253, 6.6: the body begins with the length and name of the type.
+        named = base64.b64decode(found["body"], validate=True)[4:].decode("latin-1") if found else ""
+    except binascii.Error:
+        named = ""
+    if not found or not named.startswith(found["type"]):
+        raise AnsibleFilterError("key is no SSH public key: one line such as `ssh-ed25519 AAAA... ada@laptop`")
+    return text
+
+
+def own_key(home: str) -> str:
+    """Return the path of a public key that ssh offers by itself (ssh(1), -i), Ed25519 first; empty without one."""
+    names = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")
+    found = [Path(home, ".ssh", f"{name}.pub") for name in reversed(names)]
+    return next((str(path) for path in found if path.is_file()), "")
+
+
+def account_of(key: str) -> str:
+    """Return the name of the admin's account: who the key's comment says it belongs to, or admin."""
+    found = KEY.fullmatch(key)
+    name = ((found["comment"] if found else None) or "").partition("@")[0].lower()
+    return name if ACCOUNT.fullmatch(name) and name != "root" else "admin"
+
+
+def problems(answers: dict[str, str]) -> list[str]:
+    """Return a sentence for each answer that cannot be right; an empty answer is none.
+
+    Args:
+        answers: env, host, domain, mail, smtp and admin, each as text.
+    """
+    found = []
+    host, domain, mail, smtp, admin = (answers.get(name, "") for name in ("host", "domain", "mail", "smtp", "admin"))
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", answers.get("env", "")):
+        found.append(f"env is {answers.get('env')!r}: a name in lower case, such as production or staging.")
+    elif answers["env"] in ("common", "demo"):
+        found.append(f"env is {answers['env']}, which this project uses itself: take another name.")
+    several = "holds more than one address: write one" if "," in mail else ""
+    for name, value, problem in (
+        ("host", host, RULES.host_problem(host)),
+        ("domain", domain, RULES.domain_problem(domain)),
+        ("mail", mail, several or RULES.recipients_problem(mail)),
+        ("smtp", smtp, RULES.host_problem(smtp)),
+    ):
+        if problem:
+            found.append(f"{name} is {value!r}, which {problem}.")
+    if admin and (admin == "root" or not ACCOUNT.fullmatch(admin)):
+        found.append(f"admin is {admin!r}: an account's name in lower case, and not root.")
+    return found
+
+
+def filled(text: str, answers: dict[str, str]) -> str:
+    """Return a file of an inventory with the answers in place of what stands between < and >.
+
+    Args:
+        text: hosts.yml or main.yml; what an owner has filled in stays.
+        answers: env, host, domain, mail, smtp, admin and key; an empty one leaves its place open.
+    """
+    key = answers.get("key", "")
+    places = {
+        r"^( *ansible_host: )<[^<>]*>": answers.get("host", ""),
+        r"^(berth_domain: )<[^<>]*>": answers.get("domain", ""),
+        r"^(berth_smtp_host: )<[^<>]*>": answers.get("smtp", ""),
+        r"^(berth_operator_mail: )<[^<>]*>": answers.get("mail", ""),
+        r'^(berth_mail_from: )"<[^<>]*>"': f"no-reply@{answers['domain']}" if answers.get("domain") else "",
+        r'^( *- \{name: )<[^<>]*>, ssh_keys: \["<[^<>]*>"\]': f'{answers["admin"]}, ssh_keys: ["{key}"]' if key else "",
+    }
+    for place, value in places.items():
+        if value:
+            text = re.sub(place, lambda found, value=value: found[1] + value, text, flags=re.MULTILINE)  # type: ignore[misc]
+    return text
+
+
+def named(text: str, env: str) -> str:
+    """Return the example's text for an environment of another name."""
+    text = re.sub(r"^    production:", f"    {env}:", text, flags=re.MULTILINE)
+    return text.replace("inventories/production", f"inventories/{env}")
+
+
+def open_places(text: str) -> list[str]:
+    """Return the names of what is still to be filled in."""
+    found = re.findall(r"^ *(?:- \{)?(\w+): \"?<[^<>]*>", text, re.MULTILINE)
+    return ["berth_admins" if name == "name" else name for name in found]
+
+
+def private_key(curve: str) -> str:
+    """Make a key that signs access tokens.
+
+    Args:
+        curve: P-256, the one there is.
+    """
+    if curve != "P-256":
+        raise AnsibleFilterError(f"{curve} is no curve that access tokens are signed on: P-256")
+    return str(KEYS.new_private_key())
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by their names."""
+        return {
+            "environment_account": account_of,
+            "environment_filled": filled,
+            "environment_key": public_key,
+            "environment_named": named,
+            "environment_open": open_places,
+            "environment_own_key": own_key,
+            "environment_private_key": private_key,
+            # Role environment has a filter environment_problems.
+            "answers_problems": problems,
+        }

@@ -1,0 +1,428 @@
+"""Say what is wrong with the names and kinds of the variables in inventory and command line.
+
+Declared are the options of the roles (roles/*/meta/argument_specs.yml) and what ansible/variables.yml names. Ansible's
+own check of argument specs converts in silence ("a,b" becomes a list, a mapping text), so the kinds are compared here.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import functools
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ansible.context as ansible_context
+import yaml
+from ansible.errors import AnsibleUndefinedVariable
+from ansible.utils.vars import load_extra_vars
+
+from ansible.plugins.lookup import LookupBase  # type: ignore[attr-defined]  # not the folder here
+
+try:
+    from ansible._internal._datatag._tags import Origin
+except ImportError:  # another core: sentences then do without file and line
+    Origin = None
+
+DOCUMENTATION = """
+name: variable_problems
+short_description: Say what is wrong with the variables of the current host, one sentence each
+description: Takes no terms. Names that look like ours and are none, and values of another kind than declared.
+options: {}
+"""
+
+ROOT = Path(__file__).resolve().parents[3]
+COMMON = ROOT / "inventories/common/all.yml"
+
+# Besides those of the roles: a name that begins like this is ours, or a mistake.
+PREFIXES = ("berth_", "maintenance_", "release_", "restore_")
+SECRET = re.compile(r"^vault_|passw|secret|token|key|credential|headers|_uri$|webhook|deadman|ping_url", re.IGNORECASE)
+# What only a role, or a look at the host, can know.
+KNOWN_LATER = re.compile(r"^(ansible_\w+|hostvars|role_path|role_name)$")
+# What Ansible itself, or ansible/preflight.yml, adds.
+NOT_OURS = re.compile(
+    r"^(_|ansible_|mitogen_|preflight_|inventory_|role_|playbook_dir$|play_hosts$|group_names$|groups$|hostvars$|omit$|vars$|environment$)"
+)
+WORD = re.compile(r"[A-Za-z_]\w*")
+DECRYPTION = re.compile("decryption failed|no vault secrets", re.IGNORECASE)
+UNDEFINED = re.compile(r"'([A-Za-z_]\w*)' is undefined")
+# What the filter `bool` knows; it takes any other text, "y" too, for false.
+TRUTH = {"yes", "no", "true", "false", "on", "off", "1", "0"}
+MEANT = {
+    "str": "text",
+    "path": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping",
+}
+NONE = {"str": '""', "path": '""', "list": "[]", "dict": "{}"}
+
+Spec = Mapping[str, Any]
+
+
+@functools.cache
+def declared() -> dict[str, Spec]:
+    """Return every variable that has a meaning here, with its spec.
+
+    Returns:
+        Name and spec of each, as in an argument spec; `like` is resolved.
+    """
+    found: dict[str, Spec] = {}
+    for file in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
+        for entry in yaml.load(file.read_text(), yaml.CSafeLoader)["argument_specs"].values():
+            found |= entry.get("options") or {}
+    own = yaml.load((ROOT / "ansible/variables.yml").read_text(), yaml.CSafeLoader)["options"]
+    for name, spec in own.items():
+        found[name] = {**found[spec["like"]], **spec} if "like" in spec else spec
+    return found
+
+
+@functools.cache
+def prefixes() -> tuple[str, ...]:
+    """Return how a name of ours begins: the name of a role, or one of ours for owners and operators."""
+    return (*PREFIXES, *(f"{role.name}_" for role in sorted((ROOT / "roles").iterdir()) if role.is_dir()))
+
+
+def distance(one: str, other: str) -> int:
+    """Return by how many letters two names differ: missing, added, replaced, or two swapped."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Return the name that this one is a slip of the keyboard away from; empty for none."""
+    if len(name) < 5:
+        return ""
+    allowed = 1 if len(name) < 9 else 2
+    found = [(distance(name, one), one) for one in names if len(one) >= 5 and abs(len(one) - len(name)) <= allowed]
+    return min(found)[1] if found and min(found)[0] <= allowed else ""
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """Return "Did you mean ...?" with the nearest name, or nothing where none is near."""
+    close = near(name, names) or next(iter(difflib.get_close_matches(name, list(names), 1, 0.75)), "")
+    return f" Did you mean {close}?" if close else ""
+
+
+def words(value: object) -> set[str]:
+    """Return the words of all templates in a value, names of other variables among them."""
+    if isinstance(value, str):
+        return set(WORD.findall(value)) if "{{" in value or "{%" in value else set()
+    if isinstance(value, Mapping):
+        return set().union(*map(words, value.values()))
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return set().union(*map(words, value))
+    return set()
+
+
+def reach(name: str, variables: Mapping[str, Any]) -> set[str]:
+    """Return the variable and all words that its value depends on."""
+    seen: set[str] = set()
+    left = {name}
+    while left:
+        one = left.pop()
+        seen.add(one)
+        if one in variables:
+            left |= words(variables[one]) - seen
+    return seen
+
+
+def given(value: object, secret: bool) -> str:
+    """Say what a value is; of a secret only its kind."""
+    if value is None:
+        return "empty (null)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return "a number" if secret else f"the number {value}"
+    if isinstance(value, str):
+        return "text" if secret else f"the text {str(value)[:60]!r}"
+    if isinstance(value, datetime.date):
+        return "a date"
+    return "a mapping" if isinstance(value, Mapping) else "a list" if isinstance(value, Sequence) else "something else"
+
+
+def is_kind(kind: str, value: object) -> bool:
+    """Return whether a value is of a kind, without converting it; text stands for numbers and truth (-e name=value)."""
+    text = str(value).strip().lower() if isinstance(value, str) else None
+    match kind:
+        case "str" | "path":
+            return text is not None
+        case "int":
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            return whole or bool(re.fullmatch(r"[+-]?\d+", text or ""))
+        case "float":
+            if isinstance(value, bool) or not isinstance(value, int | float | str):
+                return False
+            try:
+                return math.isfinite(float(value))
+            except ValueError:
+                return False
+        case "bool":
+            return isinstance(value, bool) or str(value).lower() in TRUTH
+        case "list":
+            return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        case "dict":
+            return isinstance(value, Mapping)
+        case _:
+            return True
+
+
+def hint(kind: str, value: object, path: str, typed: bool) -> str:
+    """Say how to write what is meant."""
+    if value is None:
+        return f"Write {NONE[kind]} for none." if kind in NONE else "Give it one, or leave the line out."
+    if kind in ("str", "path") and isinstance(value, bool | int | float | datetime.date):
+        return "Put it in quotes, as it is meant: YAML reads it as something else."
+    if kind == "list" and isinstance(value, str):
+        if not value:
+            return "Write [] for none."
+        return (
+            f"""Write -e '{{"{path}": ["...", "..."]}}'."""
+            if typed
+            else 'Write ["...", "..."], or one a line after a dash.'
+        )
+    if kind == "dict" and isinstance(value, str):
+        return f"""Write -e '{{"{path}": {{"...": "..."}}}}'.""" if typed else "Write one key: value a line."
+    return "Write true or false." if kind == "bool" else ""
+
+
+def kind_problems(path: str, spec: Spec, value: object, typed: bool = False, secret: bool = False) -> list[str]:
+    """Compare a value with its spec.
+
+    Args:
+        path: Name of the variable, with the way to a part of it.
+        spec: What an argument spec says about it.
+        value: The value, without templates.
+        typed: Whether it comes from the command line.
+        secret: Whether values must not be shown, whatever the path says.
+
+    Returns:
+        A sentence for each difference.
+    """
+    kind = spec.get("type", "str")
+    secret = secret or bool(SECRET.search(path)) or bool(spec.get("no_log"))
+    if not is_kind(kind, value):
+        told = f"{path} is {given(value, secret)}, where {MEANT[kind]} is meant. {hint(kind, value, path, typed)}"
+        return [told.rstrip()]
+    if (choices := spec.get("choices")) and str(value) not in map(str, choices):
+        return [f"{path} is {given(value, secret)}, where one of these is meant: {', '.join(map(str, choices))}."]
+    if isinstance(value, str):
+        return []
+    if isinstance(value, Sequence) and "elements" in spec:
+        element = {**spec, "type": spec["elements"], "elements": None, "choices": None}
+        element = {key: said for key, said in element.items() if said is not None}
+        return [
+            problem
+            for place, one in enumerate(value)
+            for problem in kind_problems(f"{path}[{place}]", element, one, typed, secret)
+        ]
+    if isinstance(value, Mapping) and spec.get("options"):
+        return _part_problems(path, spec["options"], value, typed, secret)
+    return []
+
+
+def _part_problems(
+    path: str, options: Mapping[str, Spec], value: Mapping[Any, Any], typed: bool, secret: bool
+) -> list[str]:
+    problems = [
+        f"{path} has a key {key}, which means nothing there.{suggestion(str(key), options)}"
+        f" It may have: {', '.join(options)}."
+        for key in value
+        if key not in options
+    ]
+    problems += [
+        f"{path} lacks {key}: {spec.get('description', '')}"
+        for key, spec in options.items()
+        if spec.get("required") and key not in value
+    ]
+    for key, spec in options.items():
+        if key in value:
+            problems += kind_problems(f"{path}.{key}", spec, value[key], typed, secret)
+    return problems
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run was given: the variables of a host, and which of them were typed (-e) for which playbooks."""
+
+    variables: Mapping[str, Any]
+    typed: frozenset[str] = frozenset()
+    playbooks: tuple[str, ...] = ()
+    own: frozenset[str] = frozenset()
+    specs: Mapping[str, Spec] = field(default_factory=declared)
+
+    def where(self, name: str) -> str:
+        """Say where a variable comes from, as far as that is known."""
+        if name in self.typed:
+            return f"{name} (-e)"
+        origin = Origin.get_tag(self.variables[name]) if Origin else None
+        if origin is None or not origin.path:
+            return name
+        path = Path(origin.path)
+        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        return f"{name} ({shown}:{origin.line_num})" if origin.line_num else f"{name} ({shown})"
+
+    def name_problems(self) -> list[str]:
+        """Return a sentence for each name that is nearly ours, an old one, or meant for another playbook."""
+        written = {name: value for name, value in self.variables.items() if not NOT_OURS.match(name)}
+        used = set().union(*map(words, written.values()))
+        problems = []
+        if "_raw_params" in self.typed:
+            problems.append(
+                f"The command line (-e) has {given(self.variables.get('_raw_params'), False)} behind a blank, which"
+                " belongs to no variable. A value with a blank in it needs quotes of its own: -e 'name=\"two words\"'."
+            )
+        for name in sorted(set(written) - self.own):
+            if name in self.specs:
+                problems += self._misplaced(name, self.specs[name])
+            elif name.startswith(prefixes()):
+                begin = next(one for one in prefixes() if name.startswith(one))
+                problems.append(
+                    f"{self.where(name)} is no variable of Berth.{suggestion(name, self.specs)} One of your own gets a"
+                    f" name that does not begin with {begin}, or is listed in berth_own_variables."
+                )
+            # Whatever another value reads is no slip.
+            elif (name in self.typed or name not in used) and (close := near(name, self.specs)):
+                problems.append(
+                    f"{self.where(name)} is no variable of Berth. Did you mean {close}?"
+                    " If it is one of your own, list it in berth_own_variables."
+                )
+        return problems
+
+    def _misplaced(self, name: str, spec: Spec) -> list[str]:
+        if "renamed_to" in spec:
+            return [f"{self.where(name)} is now called {spec['renamed_to']}: rename it."]
+        if spec.get("typed") and name not in self.typed:
+            return [f"{self.where(name)} belongs on the command line (-e) and not into an inventory."]
+        takers = spec.get("playbooks")
+        if takers is None or name not in self.typed or not self.playbooks or set(self.playbooks) & set(takers):
+            return []
+        named = " and ".join(f"{one}.yml" for one in self.playbooks)
+        return [f"{self.where(name)} means nothing to {named}: it is for {', '.join(f'{one}.yml' for one in takers)}."]
+
+
+def is_glue(value: object) -> bool:
+    """Return whether a value is one of the common file, which owners do not write."""
+    origin = Origin.get_tag(value) if Origin else None
+    return bool(origin and origin.path and _real(origin.path) == COMMON)
+
+
+@functools.cache
+def _real(path: str) -> Path:
+    return Path(path).resolve()
+
+
+def template_problem(error: BaseException, reached: set[str], specs: Mapping[str, Spec]) -> str:
+    """Say why a value cannot be made out, without showing a secret that it reads.
+
+    Args:
+        error: What templating said.
+        reached: All words that the value depends on.
+        specs: The declared variables.
+
+    Returns:
+        The end of a sentence; empty where only a role or the host can know the value.
+    """
+    said = str(error)
+    missing = UNDEFINED.search(said)
+    later = isinstance(error, AnsibleUndefinedVariable) and any(map(KNOWN_LATER.match, reached))
+    if later or (missing and missing[1] in specs):
+        return ""
+    if missing:
+        return f"{missing[1]} is not defined."
+    if DECRYPTION.search(said):
+        return "Decryption failed. Is it the right vault password (.vault-password)?"
+    if any(map(SECRET.search, reached)):
+        return (
+            f"{type(error).__name__}, and what it said may show a secret."
+            " Where {{ or {% is part of a value, write !unsafe before it."
+        )
+    return " ".join(said.split())[:300]
+
+
+_said: dict[str, list[str]] = {}
+
+
+class LookupModule(LookupBase):  # type: ignore[misc]
+    """Ask from a play with lookup('variable_problems')."""
+
+    def run(self, _terms: list[str], variables: Mapping[str, Any] | None = None, **_kwargs: Any) -> list[str]:
+        """Return a sentence for each problem of the current host's variables.
+
+        Args:
+            variables: What Ansible knows for the host, templates and all.
+        """
+        known = variables or {}
+        # A task asks twice, for its condition and for its message.
+        host = str(known.get("inventory_hostname"))
+        if host not in _said:
+            _said[host] = self._problems(known)
+        return _said[host]
+
+    def _problems(self, known: Mapping[str, Any]) -> list[str]:
+        specs = declared()
+        typed = frozenset(load_extra_vars(self._loader))
+        if "_berth_common" not in known:
+            return [self._no_common(known)]
+        problems: list[str] = []
+        unknown: dict[str, list[str]] = {}
+        own: frozenset[str] = frozenset()
+        for name in (one for one in known if one in specs and "renamed_to" not in specs[one]):
+            raw = known[name]
+            if is_glue(raw):
+                continue
+            run = Given(known, typed)
+            try:
+                value = self._templar.template(raw)
+            # Whatever a template, a look-up or the vault says becomes a sentence about the variable.
+            except Exception as error:
+                if why := template_problem(error, reach(name, known), specs):
+                    unknown.setdefault(why, []).append(run.where(name))
+                continue
+            found = kind_problems(name, specs[name], value, name in typed)
+            problems += [
+                run.where(name) + one.removeprefix(name) if one.startswith(f"{name} ") else one for one in found
+            ]
+            if name == "berth_own_variables" and not found:
+                own = frozenset(value)
+        names = Given(known, typed, self._playbooks(), own).name_problems()
+        untold = [f"{', '.join(each)} cannot be made out: {why}" for why, each in unknown.items()]
+        return [*names, *untold, *problems]
+
+    @staticmethod
+    def _playbooks() -> tuple[str, ...]:
+        """Return which of ours were asked for; none where one of somebody else leads here."""
+        asked = [Path(one).resolve() for one in ansible_context.CLIARGS.get("args", ())]
+        ours = all(one.parent in (ROOT, ROOT / "ansible") and one.stem != "preflight" for one in asked)
+        return tuple(one.stem for one in asked) if ours else ()
+
+    @staticmethod
+    def _no_common(known: Mapping[str, Any]) -> str:
+        folder = Path(str(known.get("inventory_dir") or "."))
+        shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+        if (folder / "00-common.yml").exists():
+            return f"Name the folder, -i {shown}, and not a file in it: 00-common.yml beside it joins the roles."
+        link = f"ln -s ../common/all.yml {shown}/00-common.yml"
+        old = folder / "group_vars/all/common.yml"
+        if old.is_symlink() or "all" in known:
+            return (
+                "What joins the roles has moved, so that values of yours win over it:"
+                f" rm {shown}/group_vars/all/common.yml && {link}"
+            )
+        return f"{shown} lacks what joins the roles: {link}"
