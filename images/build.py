@@ -7,8 +7,9 @@ packages, for machines that reach no image registry. `auto` looks which of the
 two this machine can do and says so.
 
 Our own images (`app`) and the test bed (`testbed`) are built either way, on the
-bases of the chosen mode. Exit status 0: every image asked for is there.
-1: one is not, and the last line says why.
+bases of the chosen mode. `--push` sends our own to the registry that `--prefix`
+names. Exit status 0: every image asked for is there. 1: one is not, and the last
+line says why.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,9 +32,16 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
+# A host that builds a release itself is sent the same files in the same form.
+sys.path.insert(0, str(PROJECT / "roles" / "stack" / "files"))
+
+import source_archive  # noqa: E402  # found there
+
 DEFAULT_PREFIX = "localhost/berth"
 MODES = ("auto", "registry", "packages")
 GROUPS = ("bases", "platform", "app", "testbed")
+# What docker-compose.dev.yml runs, or builds the application on.
+DEV = ("python", "node", "redis", "mongo-standin", "maildev")
 
 # Small, and pulled by the engine itself: so the engine's own proxy and mirror settings are what is probed.
 PROBE_IMAGE = "hello-world"
@@ -43,6 +52,8 @@ OLDEST_BASE = timedelta(days=30)
 EXTRA_CAS = Path("/usr/local/share/ca-certificates")
 SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
 LOG_TAIL_LINES = 40
+# Of `git ls-files`: tracked or not, but not what is ignored.
+AS_THEY_ARE = ("--cached", "--others", "--exclude-standard")
 
 
 class BuildError(Exception):
@@ -101,6 +112,23 @@ APP = {
 BY_NAME = {image.name: image for image in THIRD_PARTY}
 
 
+@dataclass(frozen=True)
+class Order:
+    """How the images asked for are to be had."""
+
+    mode: str
+    prefix: str
+    # What they are for, such as linux/amd64, and whether this machine's engine runs on something else.
+    platform: str
+    foreign: bool = False
+    fresh: bool = False
+
+    @property
+    def platform_options(self) -> list[str]:
+        """What docker is told where its own platform is not the one that is meant."""
+        return [f"--platform={self.platform}"] if self.foreign else []
+
+
 # --- what is to be done -------------------------------------------------------
 
 
@@ -135,6 +163,9 @@ def wanted(targets: Iterable[str], mode: str) -> list[Image]:
         # Registry mode pulls a base when something stands on it; debian:slim alone is of no use.
         if image.group in groups and not (mode == "registry" and image.name == "debian"):
             add(image.name)
+    if "dev" in groups:
+        for name in DEV:
+            add(name)
     if "app" in groups:
         for _, bases in APP.values():
             for base in bases:
@@ -149,6 +180,29 @@ def release_of(files: Iterable[tuple[str, bytes]]) -> str:
         digest.update(f"{path}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:12]
+
+
+def registry_of(prefix: str) -> str:
+    """Return the registry that docker takes a prefix of image names to mean."""
+    first = prefix.partition("/")[0]
+    return first if first == "localhost" or re.search("[.:]", first) else "docker.io"
+
+
+def order_for(images: str, why: str, prefix: str, asked: str, own: str, fresh: bool) -> Order:
+    """Return how to get the images, for the platform that was asked for or else for the engine's own.
+
+    Raises:
+        BuildError: packages of another architecture cannot be installed here.
+    """
+    platform = asked or own
+    # linux/arm64/v8 is what an engine calls linux/arm64.
+    foreign = platform.split("/")[:2] != own.split("/")[:2]
+    if foreign and images == "packages":
+        raise BuildError(
+            f"Images for {platform} stand on official images (IMAGES=registry), and this machine ({own}) builds from "
+            f"packages, since {why}. Build where a registry is in reach, or on a machine of that architecture."
+        )
+    return Order(images, prefix, platform, foreign, fresh)
 
 
 def environment_lines(mode: str, prefix: str, release: str) -> str:
@@ -234,15 +288,36 @@ def timed(text: str) -> Iterator[None]:
     say(f"{text:<58} {time.monotonic() - began:6.1f} s")
 
 
-def present(name: str) -> bool:
-    return run("docker", "image", "inspect", "--format", "{{.Id}}", name).returncode == 0
+def platform_of_engine() -> str:
+    """Return what this machine's engine runs on, such as linux/amd64.
+
+    Raises:
+        BuildError: there is no docker, or its engine does not answer this user.
+    """
+    helps = "As root on Debian, `python3 images/engine.py` installs and starts one."
+    if not shutil.which("docker"):
+        raise BuildError(f"There is no docker on this machine: install Docker 25 or newer with buildx. {helps}")
+    done = run("docker", "version", "--format", "{{.Server.Os}}/{{.Server.Arch}}")
+    if done.returncode:
+        raise BuildError(f"The Docker engine does not answer: {last_line(done.stdout)} {helps}")
+    return last_line(done.stdout)
 
 
-def choose(mode: str) -> tuple[str, str]:
+def last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
+
+
+def present(name: str, platform: str) -> bool:
+    """Whether an image is here, and for this platform."""
+    done = run("docker", "image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", name)
+    return done.returncode == 0 and done.stdout.strip().split("/") == platform.split("/")[:2]
+
+
+def choose(mode: str, platform: str) -> tuple[str, str]:
     """Return (mode, why), deciding `auto` within ten seconds."""
     if mode != "auto":
-        return mode, "asked for"
-    if all(present(image.official) for image in THIRD_PARTY if image.official):
+        return mode, "it was asked for"
+    if all(present(image.official, platform) for image in THIRD_PARTY if image.official):
         return "registry", "the official images are already here"
     try:
         done = run("docker", "pull", "--quiet", PROBE_IMAGE, timeout=PROBE_SECONDS)
@@ -315,7 +390,7 @@ def bootstrap(name: str) -> None:
             "--include=ca-certificates",
             f"--dpkgopt={HERE / 'debian' / 'dpkg.cfg'}",
             # Only now: apt's settings of the base would disturb the bootstrap itself.
-            f"--customize-hook=upload {HERE / 'debian' / 'apt.conf'} /etc/apt/apt.conf.d/99berth",
+            f"--customize-hook=upload {shlex.quote(str(HERE / 'debian' / 'apt.conf'))} /etc/apt/apt.conf.d/99berth",
             f"--customize-hook=copy-in {root}/etc/pip.conf {root}/etc/npmrc /etc",
             f"--customize-hook=sync-in {root}{EXTRA_CAS} {EXTRA_CAS}",
             '--customize-hook=chroot "$1" update-ca-certificates',
@@ -327,70 +402,156 @@ def bootstrap(name: str) -> None:
         must("docker import", "docker", "import", "--change", 'CMD ["bash"]', "-", name, stdin=tarball)
 
 
-def provide(image: Image, mode: str, prefix: str, fresh: bool) -> None:
+def provide(image: Image, order: Order) -> None:
     """Make sure that one third-party image is there."""
-    name = reference(image, mode, prefix)
+    name = reference(image, order.mode, order.prefix)
     if name == image.official:
-        if present(name):
+        if present(name, order.platform):
             say(f"{name} is here")
             return
         with timed(f"{name} pulled"):
-            must(f"Pulling {name}", "docker", "pull", "--quiet", name)
+            must(f"Pulling {name}", "docker", "pull", "--quiet", *order.platform_options, name)
     elif image.name == "debian":
-        if not fresh and fresh_enough(name):
+        if not order.fresh and fresh_enough(name):
             say(f"{name} is here")
             return
         with timed(f"{name} bootstrapped"):
             bootstrap(name)
     else:
+        folder = f"images/{image.folder or image.name}"
         with timed(f"{name} built"):
-            build(
-                name, HERE / (image.folder or image.name), image.needs, mode, prefix, target=image.folder and image.name
-            )
+            build(name, folder, "Dockerfile", image.needs, order, target=image.name if image.folder else "")
+
+
+@contextlib.contextmanager
+def context_of(folder: str) -> Iterator[Path]:
+    """Have a copy of what git lists of a folder: no umask, line end or leaving of this clone gets into an image."""
+    with tempfile.TemporaryDirectory(prefix="berth-context-") as scratch:
+        copied = Path(scratch, "context")
+        directory = PROJECT / folder
+        source_archive.copy(directory, source_archive.listed(directory, ["."], *AS_THEY_ARE), copied)
+        yield copied
 
 
 def build(
     name: str,
-    context: Path,
+    folder: str,
+    dockerfile: str,
     needs: Iterable[str],
-    mode: str,
-    prefix: str,
-    dockerfile: Path | None = None,
+    order: Order,
     arguments: Iterable[str] = (),
     target: str = "",
 ) -> None:
-    """Build an image on the bases of the mode; nothing is done where nothing changed."""
-    dockerfile = dockerfile or context / "Dockerfile"
-    if not dockerfile.is_file():
-        raise BuildError(f"{dockerfile.relative_to(PROJECT)} does not exist, so {name} cannot be built.")
-    bases = [f"{BY_NAME[need].variable}={reference(BY_NAME[need], mode, prefix)}" for need in needs]
-    must(
-        f"Building {name}",
-        *("docker", "buildx", "build", "--progress=plain"),
-        # Attestations carry the time, which would give an unchanged image a new id.
-        "--provenance=false",
-        "--load",
-        *(f"--build-arg={argument}" for argument in (*bases, *arguments)),
-        # Package-built bases carry this machine's authorities and a stand-in: role stack refuses them for production.
-        f"--label=berth.images={mode}",
-        f"--file={dockerfile}",
-        *([f"--target={target}"] if target else []),
-        f"--tag={name}",
-        str(context),
-    )
+    """Build an image from a folder on the bases of the mode; nothing is done where nothing changed."""
+    bases = [f"{BY_NAME[need].variable}={reference(BY_NAME[need], order.mode, order.prefix)}" for need in needs]
+    with context_of(folder) as context:
+        if not (context / dockerfile).is_file():
+            raise BuildError(f"{folder}/{dockerfile} does not exist, so {name} cannot be built.")
+        must(
+            f"Building {name}",
+            *("docker", "buildx", "build", "--progress=plain"),
+            # Attestations carry the time, which would give an unchanged image a new id.
+            "--provenance=false",
+            "--load",
+            *order.platform_options,
+            *(f"--build-arg={argument}" for argument in (*bases, *arguments)),
+            # Package-built bases carry this machine's authorities: role stack refuses them for production.
+            f"--label=berth.images={order.mode}",
+            f"--file={context / dockerfile}",
+            *([f"--target={target}"] if target else []),
+            f"--tag={name}",
+            str(context),
+        )
+
+
+def build_app(release: str, order: Order) -> list[str]:
+    """Build our own images; return their names."""
+    names = []
+    for name, (folder, bases) in APP.items():
+        tagged = f"{order.prefix}/{name}:{release}"
+        # The three services share one context, so each has its Dockerfile in a folder of it.
+        dockerfile = "Dockerfile" if folder == name else f"{name}/Dockerfile"
+        # Only the front end shows its release; in the others an unread argument would change nothing.
+        shown = [f"RELEASE={release}"] if name == "frontend" else []
+        with timed(f"{tagged} built"):
+            build(tagged, folder, dockerfile, bases, order, shown)
+        names.append(tagged)
+    return names
+
+
+@contextlib.contextmanager
+def registry_login(registry: str) -> Iterator[list[str]]:
+    """Return options with which docker is logged in: by REGISTRY_USERNAME and REGISTRY_PASSWORD, else as its user is.
+
+    Raises:
+        BuildError: the registry refuses the login.
+    """
+    user, password = os.environ.get("REGISTRY_USERNAME", ""), os.environ.get("REGISTRY_PASSWORD", "")
+    if not user and not password:
+        yield []
+        return
+    if not (user and password):
+        raise BuildError("REGISTRY_USERNAME and REGISTRY_PASSWORD are needed together, and one of them is not set.")
+    with tempfile.TemporaryDirectory(prefix="berth-registry-") as folder:
+        options = ["--config", folder]
+        if not os.environ.get("DOCKER_HOST"):
+            # A folder of its own knows nothing of the context that says where the engine is.
+            where = run("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+            options += ["--host", where.stdout.strip()] if where.returncode == 0 else []
+        done = subprocess.run(
+            ["docker", *options, "login", "--username", user, "--password-stdin", registry],
+            input=password,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            words = last_line(done.stderr).replace(password, "***")
+            raise BuildError(f"{registry} refuses the login of REGISTRY_USERNAME and REGISTRY_PASSWORD: {words}")
+        yield options
+
+
+def push(names: Iterable[str], options: list[str]) -> None:
+    """Send images to the registry that their names begin with."""
+    for name in names:
+        with timed(f"{name} pushed"):
+            done = run("docker", *options, "push", "--quiet", name)
+            if done.returncode:
+                raise BuildError(
+                    f"{name} was not pushed: {last_line(done.stdout)}. Log in with `docker login {registry_of(name)}`, "
+                    "or by REGISTRY_USERNAME and REGISTRY_PASSWORD in the environment."
+                )
+
+
+def check_push(arguments: argparse.Namespace, order: Order) -> None:
+    """Refuse to push what nobody could or should have.
+
+    Raises:
+        BuildError: always with what to change.
+    """
+    if not {"app", "all"} & set(arguments.targets):
+        raise BuildError("--push sends our own images: ask for app.")
+    if order.prefix == DEFAULT_PREFIX:
+        raise BuildError(
+            "--push needs the registry: --prefix <registry>/<name>, as berth_image_prefix in the inventory."
+        )
+    if order.mode == "packages":
+        raise BuildError(
+            "Images built from packages hold this machine's certificate authorities and are not for others: "
+            "--push needs IMAGES=registry."
+        )
 
 
 def current_release() -> str:
     """Return the release name of the application's sources as they are now, committed or not."""
-    listed = run(
-        *("git", "-C", str(PROJECT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
-        *("services", "frontend"),
-    )
-    if listed.returncode:
-        raise BuildError("The release is named after the sources that git lists: run this in a git clone of Berth.")
-    paths = sorted(set(filter(None, listed.stdout.split("\0"))))
     # A listed file that was deleted is part of the change, by its absence.
-    return release_of((path, (PROJECT / path).read_bytes()) for path in paths if (PROJECT / path).is_file())
+    paths = source_archive.listed(PROJECT, source_archive.FOLDERS, *AS_THEY_ARE)
+    if not paths:
+        raise BuildError(
+            f"git lists no sources in services/ and frontend/ of {PROJECT}, though the release is named after them: "
+            "run this in a git clone of Berth."
+        )
+    return release_of((path, source_archive.content(PROJECT / path)) for path in paths)
 
 
 def arguments_of(argv: list[str]) -> argparse.Namespace:
@@ -398,7 +559,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "targets",
         nargs="+",
-        choices=[*GROUPS, "all", "release"],
+        choices=[*GROUPS, "dev", "all", "release"],
         help="what to provide; `release` only prints the release's name",
     )
     parser.add_argument(
@@ -407,12 +568,26 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
         default=os.environ.get("IMAGES") or "auto",
         help="where third-party images come from (default: $IMAGES, else auto)",
     )
+    parser.add_argument(
+        "--platform",
+        default=os.environ.get("PLATFORM") or "",
+        metavar="linux/ARCH",
+        help="what the images are for, such as linux/amd64 (default: $PLATFORM, else what the engine here runs on)",
+    )
     parser.add_argument("--prefix", default=DEFAULT_PREFIX, help=f"prefix of local names (default: {DEFAULT_PREFIX})")
     parser.add_argument("--fresh", action="store_true", help="make the Debian base anew, and so all that stands on it")
+    parser.add_argument(
+        "--push",
+        action="store_true",
+        help="send our own images to the registry of --prefix; the login is docker's own, or $REGISTRY_USERNAME "
+        "and $REGISTRY_PASSWORD",
+    )
     parser.add_argument("--env-out", type=Path, metavar="FILE", help="write the chosen names there as KEY=VALUE")
     parsed = parser.parse_args(argv)
     if parsed.images not in MODES:
         parser.error(f"IMAGES is {parsed.images!r}: choose from {', '.join(MODES)}")
+    if parsed.platform and not re.fullmatch(r"linux/[a-z0-9]+(/v[0-9]+)?", parsed.platform):
+        parser.error(f"PLATFORM is {parsed.platform!r}: write it as docker does, such as linux/amd64 or linux/arm64")
     return parsed
 
 
@@ -422,23 +597,27 @@ def main(argv: list[str]) -> None:
         print(current_release())
         return
     release = current_release()
-    mode, why = choose(arguments.images)
+    own = platform_of_engine()
+    mode, why = choose(arguments.images, arguments.platform or own)
     say(f"Images: {mode}, since {why}" if arguments.images == "auto" else f"Images: {mode}")
+    order = order_for(mode, why, arguments.prefix, arguments.platform, own, arguments.fresh)
     images = wanted(arguments.targets, mode)
+    if order.foreign:
+        say(f"For {order.platform}, so without the test bed, which runs on this machine ({own})")
+        images = [image for image in images if image.group != "testbed"]
     if mode == "packages" and BY_NAME["mongo-standin"] in images:
         say("MongoDB: SecantusDB stand-in (test and demo only)")
-    for image in images:
-        provide(image, mode, arguments.prefix, arguments.fresh)
-    if {"app", "all"} & set(arguments.targets):
-        for name, (context, bases) in APP.items():
-            directory = PROJECT / context
-            # The three services share one context, so each has its Dockerfile in a folder of it.
-            own = directory if context == name else directory / name
-            tagged = f"{arguments.prefix}/{name}:{release}"
-            with timed(f"{tagged} built"):
-                # Only the front end shows its release; in the others an unread argument would change nothing.
-                shown = [f"RELEASE={release}"] if name == "frontend" else []
-                build(tagged, directory, bases, mode, arguments.prefix, own / "Dockerfile", shown)
+    with contextlib.ExitStack() as stack:
+        if arguments.push:
+            check_push(arguments, order)
+            # Before the builds, which take minutes.
+            options = stack.enter_context(registry_login(registry_of(order.prefix)))
+        for image in images:
+            provide(image, order)
+        if {"app", "all"} & set(arguments.targets):
+            names = build_app(release, order)
+            if arguments.push:
+                push(names, options)
     if arguments.env_out:
         arguments.env_out.parent.mkdir(parents=True, exist_ok=True)
         arguments.env_out.write_text(environment_lines(mode, arguments.prefix, release))
@@ -446,6 +625,8 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
+        # What is made for images is read by others than who builds them.
+        os.umask(0o022)
         main(sys.argv[1:])
-    except BuildError as error:
+    except (BuildError, source_archive.SourcesError) as error:
         sys.exit(f"images: {error}")

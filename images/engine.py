@@ -53,6 +53,16 @@ def engine_version() -> tuple[int, int]:
     return version_of(ask("docker", "version", "--format", "{{.Server.Version}}"))
 
 
+def words_of_docker() -> str:
+    """Return why docker says that no engine answers this user; empty where there is no docker, or an engine answers."""
+    if not shutil.which("docker"):
+        return ""
+    done = subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=False
+    )
+    return f" Docker says: {done.stderr.strip()}" if done.returncode else ""
+
+
 def plugins_present() -> bool:
     compose = version_of(ask("docker", "compose", "version", "--short"))
     return compose >= OLDEST_COMPOSE and ask("docker", "buildx", "version") is not None
@@ -155,10 +165,13 @@ def ensure() -> str:
     if engine_version() >= OLDEST_ENGINE and plugins_present():
         return f"{ask('docker', 'version', '--format', '{{.Server.Version}}')}"
     release = debian_release()
+    # apt's user reads what is written for it.
+    os.umask(0o022)
     if os.geteuid() != 0 or release not in {"12", "13"}:
         raise EngineError(
             "No usable Docker engine (25 or newer, with compose v2.20 or newer and buildx) answers for this user. "
             "Install Docker and start it, or run this as root on Debian 12 or 13, where it installs Debian's own."
+            + words_of_docker()
         )
     if not (shutil.which("dockerd") and plugins_present()):
         print("  installing the Docker engine, compose and buildx from Debian's packages", flush=True)

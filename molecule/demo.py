@@ -53,13 +53,9 @@ def run(*command: str | Path) -> None:
         raise DemoError(f"`{' '.join(str(part) for part in command)}` ended with {done.returncode}; see above.")
 
 
-def quiet_playbook(*arguments: str | Path) -> None:
-    """Run a playbook that only prepares the stage: show what changed and what failed."""
-    os.environ["ANSIBLE_DISPLAY_OK_HOSTS"] = os.environ["ANSIBLE_DISPLAY_SKIPPED_HOSTS"] = "false"
-    try:
-        run("ansible-playbook", *arguments)
-    finally:
-        del os.environ["ANSIBLE_DISPLAY_OK_HOSTS"], os.environ["ANSIBLE_DISPLAY_SKIPPED_HOSTS"]
+def playbook(*arguments: str | Path) -> None:
+    # The demo's own inventory, so that no other one's secrets have to be opened.
+    run("ansible-playbook", "-i", "inventories/demo", *arguments)
 
 
 def is_free(port: int) -> bool:
@@ -75,10 +71,27 @@ def is_free(port: int) -> bool:
     return True
 
 
+def demo_containers(column: str, *options: str) -> list[str]:
+    """Return what the engine says about the demo's containers; nothing where there is no engine yet."""
+    listed = ["docker", "ps", *options, "--filter", "label=com.docker.compose.project=berth-demo", "--format", column]
+    try:
+        return subprocess.run(listed, capture_output=True, text=True, check=False).stdout.splitlines()
+    except FileNotFoundError:
+        return []
+
+
 def is_running() -> bool:
     """Return whether both containers, the VPS and the outside host, run and so hold their ports."""
-    listed = ["docker", "ps", "--quiet", "--filter", "label=com.docker.compose.project=berth-demo"]
-    return len(subprocess.run(listed, capture_output=True, text=True, check=False).stdout.split()) == 2
+    return len(demo_containers("{{.ID}}")) == 2
+
+
+def stop_for_another_checkout() -> None:
+    """There is one demo on a machine: its name and its ports are the same for every checkout."""
+    for owner in demo_containers('{{.Label "com.docker.compose.project.working_dir"}}', "--all"):
+        if owner != str(STATE):
+            raise DemoError(
+                f"A demo of another checkout is on this machine: {owner}. Run `make demo-down` there first."
+            )
 
 
 def choose_port(variable: str, usual: int, other: int) -> int:
@@ -172,9 +185,10 @@ def demo_account(site: Site, mailbox: str) -> tuple[str, str]:
     else:
         account = {"email": "demo@example.com", "password": secrets.token_urlsafe(12)}
         status, answer = site.post("/api/auth/register", {**account, "name": "Demo Skipper"})
-        if status != 201:
+        if status != 202:
             raise DemoError(f"Signing up {account['email']} was answered with {status}: {answer}")
-        status, answer = site.post("/api/auth/verify", {"token": verification_token(mailbox, account["email"])})
+        link = {"token": verification_token(mailbox, account["email"]), "password": account["password"]}
+        status, answer = site.post("/api/auth/verify", link)
         if status != 200:
             raise DemoError(f"The verification link was answered with {status}: {answer}")
         kept.touch(mode=0o600)
@@ -187,6 +201,7 @@ def demo_account(site: Site, mailbox: str) -> tuple[str, str]:
 
 def up() -> None:
     began = time.monotonic()
+    stop_for_another_checkout()
     redirect = choose_port("DEMO_HTTP_PORT", 80, 8080)
     https = choose_port("DEMO_HTTPS_PORT", 443, 8443)
     mailbox_port = choose_port("DEMO_MAIL_PORT", 8025, 18025)
@@ -199,10 +214,10 @@ def up() -> None:
         run(sys.executable, "images/build.py", "--env-out", IMAGES_ENV, "all")
     with step("Disposable VPS and outside host"):
         stage = {"testbed_publish": published, "testbed_publish_mailbox": f"127.0.0.1:{mailbox_port}"}
-        quiet_playbook("molecule/shared/create.yml", "-e", json.dumps({**stage, "testbed_public_url": url}))
+        playbook("molecule/shared/create.yml", "-e", json.dumps({**stage, "testbed_public_url": url}))
     with step("Secrets of this environment"):
         vault = {"env": "demo", "vault_file": f"{STATE}/vault.yml", "vault_password_file": f"{STATE}/vault-password"}
-        quiet_playbook("ansible/new_environment.yml", "-e", json.dumps(vault))
+        playbook("ansible/new_environment.yml", "-e", json.dumps(vault))
     with step("ansible-playbook site.yml -i inventories/demo"):
         run("ansible-playbook", "site.yml", "-i", "inventories/demo")
     with step("A first visitor signs up, and follows the link in the mail"):
@@ -231,6 +246,7 @@ The site is up, {time.monotonic() - began:.0f} s after you asked.
   Traces     docker exec {reached["outside_container"]} spans (of one request in ten)
   Figures    http://127.0.0.1:9090/consoles/site.html, through this tunnel:
              ssh -N -i {tunnel}
+             user operator, password: make demo-ssh, then sudo cat /opt/berth/monitoring/login/password
   VPS        make demo-ssh
   Images     {chosen["IMAGES_MODE"]}{stand_in}
   Remove     make demo-down
@@ -242,7 +258,7 @@ warning, or import {authority.relative_to(ROOT)}. With curl:
 
 
 def down() -> None:
-    quiet_playbook("molecule/shared/destroy.yml")
+    playbook("molecule/shared/destroy.yml")
     print("The demo is gone: containers, volumes, network, secrets. The images and the engine stay.")
 
 
@@ -250,7 +266,7 @@ def ssh() -> None:
     if not (STATE / "connection.yml").exists():
         raise DemoError("There is no demo: start it with make demo.")
     reached = connection()
-    options = ["-i", str(STATE / "id_ed25519"), "-o", f"UserKnownHostsFile={STATE}/known_hosts"]
+    options = ["-i", str(STATE / "id_ed25519"), "-o", f'UserKnownHostsFile="{STATE}/known_hosts"']
     os.execvp("ssh", ["ssh", *options, f"admin@{reached['ansible_host']}"])  # noqa: S606
 
 

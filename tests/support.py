@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,6 +17,9 @@ from typing import Any, TypeVar
 import httpx2 as httpx
 import pytest
 import testinfra
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader
+from ansible.template import Templar, trust_as_template
 from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,13 +64,38 @@ def operate(command: list[str]) -> tuple[int, str]:
     return done.returncode, re.sub(r"\s+", " ", done.stdout + done.stderr)
 
 
+def begin(command: list[str]) -> subprocess.Popen[str]:
+    """Start a playbook in a session of its own, so that it can be ended alone."""
+    out, err = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.Popen(command, cwd=ROOT, env=PLAIN, stdout=out, stderr=err, text=True, start_new_session=True)
+
+
+@functools.cache
+def ansible_loader() -> DataLoader:
+    """Return what loads files as Ansible does, with its own plugins and every filter of this project at hand."""
+    init_plugin_loader()
+    for filters in (*ROOT.glob("roles/*/filter_plugins"), ROOT / "ansible/plugins/filter"):
+        filter_loader.add_directory(str(filters))
+    return DataLoader()
+
+
+def rendered(role: str, template: str, **values: object) -> str:
+    """Return what a role's template becomes with its defaults and these values, by Ansible's own means."""
+    folder, loader = ROOT / "roles" / role, ansible_loader()
+    variables: dict[str, object] = {"ansible_managed": "Written by a test", "ansible_search_path": [str(folder)]}
+    for kind in ("defaults", "vars"):
+        variables |= loader.load_from_file(str(folder / kind / "main.yml"), trusted_as_template=True)
+    text = trust_as_template((folder / "templates" / template).read_text())
+    return str(Templar(loader=loader, variables={**variables, **values}).template(text))
+
+
 def ssh_config(folder: Path, address: str, key: Path, known_hosts: Path) -> Path:
     """Return settings by which `ssh -F … server` is its administrator, over one connection kept in the folder."""
     config = folder / "config"
     config.write_text(
-        f"Host server\n  HostName {address}\n  User admin\n  IdentityFile {key}\n  IdentitiesOnly yes\n"
-        f"  UserKnownHostsFile {known_hosts}\n  ConnectTimeout 20\n"
-        f"  ControlMaster auto\n  ControlPersist 300s\n  ControlPath {folder}/control\n"
+        f'Host server\n  HostName {address}\n  User admin\n  IdentityFile "{key}"\n  IdentitiesOnly yes\n'
+        f'  UserKnownHostsFile "{known_hosts}"\n  ConnectTimeout 20\n'
+        f'  ControlMaster auto\n  ControlPersist 300s\n  ControlPath "{folder}/control"\n'
     )
     return config
 
@@ -84,18 +113,16 @@ class Mailbox:
     def mails(self) -> list[dict[str, Any]]:
         return list(httpx.get(f"{self.url}/api/email").raise_for_status().json())
 
-    def link_for(self, email: str) -> str:
-        """Wait for the verification mail and return the link in it."""
+    def links_for(self, email: str, page: str = "verify") -> list[str]:
+        """Return the links to a page in the mails for somebody, the newest first."""
+        newest = sorted(self.mails(), key=lambda mail: str(mail["time"]), reverse=True)
+        texts = [mail["text"] for mail in newest if any(to["address"] == email for to in mail["to"])]
+        return [link for text in texts for link in re.findall(rf"https?://\S+/{page}#token=[\w.~-]+", text)]
 
-        def look() -> str | None:
-            for mail in self.mails():
-                if any(to["address"] == email for to in mail["to"]):
-                    found = re.search(r"https?://\S+/verify#token=[\w.~-]+", mail["text"])
-                    if found:
-                        return found[0]
-            return None
-
-        return poll(look, MAIL_SECONDS, f"verification mail for {email}")
+    def link_for(self, email: str, page: str = "verify") -> str:
+        """Wait for a mail with a link to a page, and return that of the newest."""
+        look = lambda: next(iter(self.links_for(email, page)), None)  # noqa: E731
+        return poll(look, MAIL_SECONDS, f"a mail for {email} with a link to /{page}")
 
     def about(self, subject: str) -> list[str]:
         """Return the mails whose subject begins like this, the oldest first, without their line breaks."""
@@ -126,9 +153,9 @@ def join(http: httpx.Client, mailbox: Mailbox) -> Visitor:
     """Sign up, and follow the link in the mail."""
     account = new_account()
     answer = http.post("/api/auth/register", json=account)
-    assert answer.status_code == 201, answer.text
-    token = mailbox.link_for(account["email"]).split("token=")[1]
-    assert http.post("/api/auth/verify", json={"token": token}).status_code == 200
+    assert answer.status_code == 202, answer.text
+    link = {"token": mailbox.link_for(account["email"]).split("token=")[1], "password": account["password"]}
+    assert http.post("/api/auth/verify", json=link).status_code == 200
     return Visitor(http, **account)
 
 

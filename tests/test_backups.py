@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import bson
 import pytest
+import yaml
+from ansible.template import Templar, trust_as_template
 from bson import Timestamp as Moment
 from mongo_standin.archive import Writer
 
@@ -20,10 +23,12 @@ from berth_backup import metrics, oplog, parts
 from berth_backup.__main__ import was_told
 from berth_backup.archive import Tally, differences, tally
 from berth_backup.bson import Malformed, Splitter, Timestamp
-from berth_backup.check import expired, policy
+from berth_backup.check import expired, kept, policy
+from berth_backup.rebuild import rebuild
 from berth_backup.records import Busy, Records
+from berth_backup.run import Run
 from berth_backup.settings import Refused, Settings
-from tests.support import ROOT
+from tests.support import ROOT, ansible_loader, rendered
 
 SPEC = util.spec_from_file_location("backup_filters", ROOT / "roles/backup/filter_plugins/backup.py")
 assert SPEC
@@ -220,6 +225,63 @@ def test_with_its_manifest_a_run_goes_whole_and_what_was_never_finished_goes_aft
     assert leaving == ["1-mongo-1", "1-oplog-1", "1-manifest-1", "2-oplog-2", "broken-mongo-3"]
 
 
+class Shelf:
+    """A store that keeps what is said of the snapshots, in memory."""
+
+    name = "store"
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+
+    def back_up_text(self, _text: str, _file: str, tags: list[str]) -> str:
+        # Restic ends a tag at a comma.
+        split = [part for one in tags for part in one.split(",")]
+        self.kept.append({"id": "a", "time": "2026-11-29T02:30:00Z", "tags": ["berth", *split]})
+        return "a"
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        return self.kept
+
+
+@pytest.mark.parametrize("reason", ["scheduled", "manual by ada@laptop"])
+def test_why_and_for_whom_a_run_was_made_is_seen_in_the_list_of_runs(settings: Settings, reason: str) -> None:
+    shelf = Shelf()
+    made = Run(settings, Records(settings), reason, "before-release:1.4.0")
+    made.parts["store"] = {}
+    made._commit(shelf)  # type: ignore[arg-type]
+    [run] = kept(shelf)  # type: ignore[arg-type]
+    assert (run.id, run.reason, run.tags) == (made.id, reason, ["before-release:1.4.0"])
+
+
+def role_values(role: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / f"roles/{role}/vars/main.yml").read_text()))
+
+
+def test_the_timer_says_scheduled_and_an_operator_is_named() -> None:
+    values, unit = role_values("backup"), "etc/systemd/system/berth-backup.service.j2"
+    scheduled = rendered("backup", unit, _backup_unit=values["_backup_units"]["berth-backup"])
+    assert "ExecStart=/usr/local/sbin/berth-backup run --reason scheduled\n" in scheduled
+    manual = rendered("backup", unit, _backup_unit=values["_backup_manual"])
+    assert 'ExecStart=/usr/local/sbin/berth-backup run "--reason=manual by %i"\n' in manual
+    # Who asked may be told that it was refused; a timer is not.
+    assert "SuccessExitStatus=3\n" in scheduled
+    assert "SuccessExitStatus=3\n" not in manual
+    assert "CollectMode=inactive-or-failed\n" in manual
+
+
+@pytest.mark.parametrize(
+    ("who", "unit"),
+    [
+        ("ada@laptop.home", "berth-backup@ada@laptop.home.service"),
+        ("Ada O'Neil@böx", "berth-backup@Ada_O_Neil@b_x.service"),
+    ],
+)
+def test_the_unit_of_a_manual_backup_is_named_after_who_asked(who: str, unit: str) -> None:
+    variables = {"backup_verb": "now", "_backup_by": who}
+    template = trust_as_template(role_values("backup")["_backup_asked_unit"])
+    assert Templar(loader=ansible_loader(), variables=variables).template(template) == unit
+
+
 def test_the_newest_run_stays_whatever_is_kept(settings: Settings) -> None:
     assert policy(settings) == ["--keep-last=1", "--keep-daily=7", "--keep-weekly=4"]
 
@@ -285,3 +347,13 @@ def test_no_backup_is_made_without_a_password() -> None:
     [said] = targets.problems([{"name": "store", "repository": "/x"}], "", [])
     assert "vault_backup_password" in said
     assert targets.problems([], "", []) == []
+
+
+def test_a_host_that_was_rebuilt_is_not_rebuilt_from_another_run(settings: Settings) -> None:
+    """Its services may be stopped just now: that makes no bare host of it."""
+    settings.state.mkdir(parents=True, exist_ok=True)
+    (settings.state / "rebuilt.json").write_text('{"run": "one", "target": "store", "files": "then", "data": "then"}')
+    for what in ("files", "data"):
+        assert rebuild(settings, Records(settings), Namespace(what=what, run="latest", target=""))["changed"] is False
+        with pytest.raises(Refused, match="built from run one already"):
+            rebuild(settings, Records(settings), Namespace(what=what, run="two", target=""))

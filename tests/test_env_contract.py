@@ -1,5 +1,6 @@
 """Every variable is documented, written to the host, and read there: nothing missing, nothing left over."""
 
+import base64
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -10,10 +11,14 @@ from types import ModuleType
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from auth_service.settings import AuthSettings
+from berth_backup.restore_scratch import _with_other_secrets
 from celery_worker.settings import WorkerSettings
-from shared.settings import CommonSettings
+from shared import keys, settings
+from shared.settings import CommonSettings, load_settings
 from user_service.settings import UserSettings
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +42,19 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+PRIVATE_KEY = keys.new_private_key()
+PUBLIC_KEY = keys.public_key(PRIVATE_KEY)
+
+
+def other(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> str:
+    der, pkcs8 = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8
+    return base64.b64encode(key.private_bytes(der, pkcs8, serialization.NoEncryption())).decode()
+
+
+OTHERS = {
+    "P-384": other(ec.generate_private_key(ec.SECP384R1())),
+    "Ed25519": other(ed25519.Ed25519PrivateKey.generate()),
+}
 berth_secrets = load(ROLE / "files/berth-secrets")
 environment = load(ROLE / "filter_plugins/environment.py")
 
@@ -47,9 +65,10 @@ def example() -> dict[str, str]:
 
 def good() -> dict[str, str]:
     """Values that pass every check."""
-    values = {name: "k" * 64 if value == "replace-me" else value for name, value in example().items()}
+    values = {name: "0123456789abcdef" * 4 if value == "replace-me" else value for name, value in example().items()}
     for name in ("BERTH_DOMAIN", "PUBLIC_URL", "IMAGE_PREFIX", "SMTP_HOST", "SMTP_USERNAME", "MAIL_FROM"):
         values[name] = values[name].replace("example.com", "berth.test")
+    values |= {"JWT_PRIVATE_KEY": PRIVATE_KEY, "JWT_PUBLIC_KEYS": PUBLIC_KEY}
     return values
 
 
@@ -118,7 +137,9 @@ def test_the_example_values_are_all_refused() -> None:
     problems = "\n".join(environment.environment_problems(example()))
     for name, value in example().items():
         if value == "replace-me":
-            assert f"environment_{name.lower()} " in problems
+            # Public keys are derived; those of yesterday have a variable.
+            known_as = "jwt_previous_keys" if name == "JWT_PUBLIC_KEYS" else name.lower()
+            assert f"environment_{known_as} " in problems
     assert "environment_domain " in problems
 
 
@@ -130,9 +151,18 @@ def test_good_values_are_accepted() -> None:
     ("name", "value", "said"),
     [
         ("BERTH_DOMAIN", "", "environment_domain (in this project: berth_domain"),
-        ("BERTH_DOMAIN", "https://berth.test", "is not a host name"),
+        ("BERTH_DOMAIN", "https://berth.test", "begins with a scheme: write berth.test"),
+        ("JWT_PRIVATE_KEY", "", "is missing. Make one: openssl genpkey"),
+        ("JWT_PRIVATE_KEY", "", "ansible-playbook ansible/new_environment.yml -e env=<env>"),
+        ("JWT_PRIVATE_KEY", "0123456789abcdef" * 2, "is no key: it must be an EC private key on the curve P-256"),
+        ("JWT_PRIVATE_KEY", PUBLIC_KEY, "holds a public key: it must be an EC private key on the curve P-256"),
+        ("JWT_PRIVATE_KEY", OTHERS["P-384"], "holds a private key of another kind (secp384r1)"),
+        ("JWT_PRIVATE_KEY", OTHERS["Ed25519"], "holds a private key of another kind (Ed25519PrivateKey)"),
+        ("JWT_PRIVATE_KEY", "-----BEGIN PRIVATE KEY-----", "is PEM: it must be an EC private key"),
+        ("JWT_PUBLIC_KEYS", f"{PUBLIC_KEY},{PRIVATE_KEY}", "vault_jwt_previous_keys in"),
+        ("JWT_PUBLIC_KEYS", f"{PUBLIC_KEY},{OTHERS['P-384']}", "of another kind (secp384r1)"),
         ("JWT_SECRET_KEY", "", "openssl rand -hex 32"),
-        ("JWT_SECRET_KEY", "k" * 31, "shorter than 32 characters"),
+        ("JWT_SECRET_KEY", "0123456789abcdef"[:31], "at least 32 characters"),
         ("REDIS_ADMIN_PASSWORD", "it's a long password", "holds a quote"),
         ("SMTP_PASSWORD", "first\nsecond", "a line break"),
         ("MONGO_URI", "localhost:27017", "must read mongodb://"),
@@ -140,20 +170,66 @@ def test_good_values_are_accepted() -> None:
         ("PUBLIC_URL", "http://berth.test", "must be https://"),
         ("MAIL_FROM", "nobody", "holds no mail address"),
         ("MONGO_KEYFILE", "not base64!", "base64"),
+        ("TRUSTED_PROXIES", "203.0.113.0/24,the.cdn", "(in this project: berth_trusted_proxies"),
         ("TRACES_ENDPOINT", "collector:4318", "environment_traces_endpoint (in this project: berth_traces_endpoint"),
         ("TRACES_ENDPOINT", "https://me:token@collector.berth.test/v1/traces", "without a password"),
         ("TRACES_RATIO", "10", "a number from 0 to 1"),
     ],
+    # The beginning of a key is the same in each process.
+    ids=lambda text: text[:20],
 )
 def test_a_bad_value_is_named_with_its_remedy(name: str, value: str, said: str) -> None:
     problems = environment.environment_problems({**good(), name: value})
     assert len(problems) == 1
     assert said in problems[0]
+    assert not value or len(value) < 90 or value not in problems[0]
+
+
+def test_public_keys_are_derived_and_those_of_yesterday_follow() -> None:
+    yesterday, before = keys.new_private_key(), keys.public_key(keys.new_private_key())
+    derived = environment.environment_public_keys([PRIVATE_KEY, f"{yesterday}, {before},{PRIVATE_KEY}"])
+    assert derived.split(",") == [PUBLIC_KEY, keys.public_key(yesterday), before]
+    # What cannot be right has a sentence; the private key's own problem is not told twice.
+    assert environment.environment_public_keys(["", ""]) == ""
+    assert environment.environment_public_keys(["replace-me", ""]) == ""
+    assert environment.environment_public_keys([PRIVATE_KEY, "nonsense"]) == f"{PUBLIC_KEY},nonsense"
+
+
+def test_what_signs_is_handed_to_auth_service_alone() -> None:
+    handed = secrets_of()
+    holders = {
+        name: {service for service, files in handed.items() if name in files}
+        for name in ("jwt_private_key", "jwt_secret_key", "jwt_previous_secret_keys", "jwt_public_keys")
+    }
+    assert holders == {
+        "jwt_private_key": {"auth_service"},
+        "jwt_secret_key": {"auth_service"},
+        "jwt_previous_secret_keys": {"auth_service"},
+        "jwt_public_keys": {"auth_service", "user_service"},
+    }
+
+
+def test_a_release_from_before_es256_finds_its_key_while_it_is_shared() -> None:
+    shared = secrets_of(JWT_SECRET_KEY_SHARED="yes")
+    assert shared["user_service"]["jwt_secret_key"] == shared["auth_service"]["jwt_secret_key"]
+    assert "jwt_private_key" not in shared["user_service"]
 
 
 def test_a_managed_database_needs_no_local_passwords() -> None:
     managed = {**good(), "MONGO_URI": "mongodb+srv://me:pw@cluster.berth.test/", "MONGO_ROOT_PASSWORD": ""}
     assert environment.environment_problems(managed) == []
+
+
+def test_a_restored_auth_service_starts_with_keys_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    written = "".join(f"{name}='{value}'\n" for name, value in good().items())
+    (tmp_path / ".env").write_text(_with_other_secrets(written))
+    handed = berth_secrets.secrets(berth_secrets.read_env(tmp_path / ".env"))["auth_service"]
+    for name, value in handed.items():
+        (tmp_path / name).write_text(value)
+    monkeypatch.setattr(settings, "SECRETS_DIRECTORY", tmp_path)
+    monkeypatch.setenv("ENVIRONMENT", "dev")
+    started = load_settings(AuthSettings)
+    assert PUBLIC_KEY not in started.jwt_public_keys
 
 
 def test_passwords_are_encoded_in_addresses() -> None:

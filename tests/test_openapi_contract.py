@@ -12,10 +12,14 @@ from pydantic import SecretStr
 import auth_service.main
 import user_service.main
 from auth_service.settings import AuthSettings
+from shared import keys
 from tests.support import ROOT
 from user_service.settings import UserSettings
 
+PRIVATE_KEY = keys.new_private_key()
 VALUES: dict[str, Any] = {
+    "jwt_private_key": SecretStr(PRIVATE_KEY),
+    "jwt_public_keys": [keys.public_key(PRIVATE_KEY)],
     "jwt_secret_key": SecretStr(secrets.token_hex(32)),
     "mongo_uri": SecretStr("mongodb://database.invalid/x"),
     "redis_uri": SecretStr("redis://queue.invalid/0"),

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import http.client
 import json
 import os
 import re
 import tarfile
+import time
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from io import BytesIO
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO, StringIO
 from pathlib import Path
-from threading import Timer
+from subprocess import CompletedProcess
+from threading import Thread, Timer
 
 import pytest
 import yaml
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from jinja2 import Environment, FileSystemLoader
 
-from berth_release import unit, watch
+from berth_release import probe, unit, watch
+from berth_release.__main__ import answer_of, arguments_of
 from berth_release.deploy import Deploy
 from berth_release.edge import Edge, Live
+from berth_release.engine import Side
+from berth_release.probe import Visit
 from berth_release.records import Records, Run, is_alive
 from berth_release.settings import Refused, Settings, stuck
+from shared.app import new_app
+from shared.errors import Overloaded
 from tests.support import ROOT, poll
 
 ROLE = ROOT / "roles/stack"
+
+
+@asynccontextmanager
+async def no_lifespan(_: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
 BLUE = Live("1.0", "blue", "f1")
 GREEN = Live("1.1", "green", "f2")
 
@@ -42,7 +63,8 @@ def settings(tmp_path: Path) -> Settings:
         folder.mkdir(parents=True)
     jinja = Environment(loader=FileSystemLoader(ROLE / "templates"), autoescape=False)  # noqa: S701  # YAML, not HTML
     jinja.filters["to_json"] = json.dumps
-    values = {"stack_domain": "site.test", "stack_api_middlewares": [], "stack_maintenance_retry_after": 120}
+    jinja.filters["bool"] = bool
+    values = {**yaml.safe_load((ROLE / "defaults/main.yml").read_text()), "stack_domain": "site.test"}
     for name in ("routes.yml", "maintenance.yml"):
         (settings.releases / name).write_text(jinja.get_template(f"opt/berth/releases/{name}.j2").render(values))
     return settings
@@ -58,6 +80,21 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def edge(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Edge:
     monkeypatch.setattr(os, "chown", lambda *_: None)
     return Edge(settings)
+
+
+def test_a_rollback_to_what_is_no_release_here_begins_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So nobody is told of it by mail or alert but who typed it."""
+    engine = tmp_path / "docker"
+    engine.write_text("#!/bin/sh\necho []; echo no such image >&2; exit 1\n")
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked = arguments_of(["begin", "--by=ada@laptop", "--verb=rollback", "9.9.9"])
+    with pytest.raises(Refused, match=r"release 9\.9\.9 is not complete"):
+        answer_of(asked, settings)
+    records = Records(settings)
+    assert (records.current(), records.history()) == (None, [])
 
 
 def watched(settings: Settings, name: str) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
@@ -212,7 +249,6 @@ def watched_run(edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch)
     edge.switch(GREEN)
     who = records.begin("release", GREEN.release, "ada", vars(BLUE))
     who = records.save(who, colour=GREEN.colour, phase="watch", session="1:1")
-    monkeypatch.setattr("berth_release.deploy.edge_addresses", list)
     monkeypatch.setattr(Deploy, "_compare", lambda *_: None)
     return Deploy(replace(settings, watch_seconds=0, smoke_seconds=60), edge, records), who
 
@@ -268,40 +304,359 @@ def test_an_objection_that_comes_too_late_says_so(watched_run: tuple[Deploy, Run
     assert "stayed live" in objecting.result(timeout=10)["note"]
 
 
-def metrics(colour: str, fine: int, failed: int, slow: int) -> str:
-    labels = f'service="auth_service-{colour}@file"'
-    return (
-        f'traefik_service_requests_total{{code="200",method="GET",protocol="http",{labels}}} {fine}\n'
-        f'traefik_service_requests_total{{code="502",method="GET",protocol="http",{labels}}} {failed}\n'
-        f'traefik_service_request_duration_seconds_bucket{{code="200",{labels},le="0.1"}} {fine - slow}\n'
-        f'traefik_service_request_duration_seconds_bucket{{code="200",{labels},le="1.2"}} {fine}\n'
-        f'traefik_service_request_duration_seconds_bucket{{code="200",{labels},le="+Inf"}} {fine}\n'
-    )
+# --- Whose fault it is ---
+
+ENDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, float("inf"))
+ME, LOGIN = "GET /api/users/me", "POST /api/auth/login"
+
+
+def kind(requests: int, ms: float = 3, failed: int = 0, refused: int = 0) -> watch.Counted:
+    """So many requests of one kind, each so slow."""
+    buckets = {end: float(requests if ms / 1000 <= end else 0) for end in ENDS}
+    return watch.Counted(requests, failed, refused, requests * ms / 1000, buckets)
+
+
+def during(seconds: float, lost: float = 0, **services: dict[str, watch.Counted]) -> watch.Seen:
+    """What services counted in so many seconds."""
+    return watch.Seen(seconds, {name: watch.Service(routes, lost) for name, routes in services.items()})
+
+
+BEFORE = during(40, user_service={ME: kind(2400)}, auth_service={"GET /api/auth/me": kind(2400), LOGIN: kind(4, 40)})
+# As much as it serves takes a tenth of a processor.
+BEFORE.edge = 4
+FINE = kind(600)
 
 
 @pytest.mark.parametrize(
-    ("fine", "failed", "slow", "worse"),
-    [
-        (1000, 0, 0, ""),
-        (1000, 5, 0, ""),
-        (900, 100, 0, "100 of 1000 requests failed"),
-        (1000, 0, 900, "50% of the requests take up to"),
-        (5, 5, 5, ""),
-    ],
+    ("after", "worse"),
+    {
+        "nothing": (during(10, user_service={ME: FINE}), ""),
+        "few errors": (during(10, user_service={ME: kind(1000, failed=5)}), ""),
+        "late-errors of the benchmark": (
+            during(2, user_service={ME: kind(120, failed=110)}),
+            "110 of 120 requests to user_service failed since the switch (91.7 %, before 0.0 %).",
+        ),
+        "late-slow of the benchmark": (
+            # Who waits for one answer asks less.
+            during(3, user_service={ME: kind(30, ms=404)}),
+            "50% of the requests to user_service take up to",
+        ),
+        "errors of the service that is asked less": (
+            during(10, user_service={ME: kind(30, failed=10)}, auth_service={"GET /api/auth/me": kind(3000)}),
+            "10 of 30 requests to user_service failed",
+        ),
+        "errors of services that are asked little": (
+            during(10, user_service={ME: kind(15, failed=10)}, auth_service={"GET /api/auth/me": kind(15, failed=10)}),
+            "20 of 30 requests failed",
+        ),
+        "too few requests": (during(10, user_service={ME: kind(5, failed=5)}), ""),
+        "a crashing worker": (during(10, lost=1, user_service={ME: FINE}), "user_service has lost 1 worker processes"),
+        # What one client can do alone: bodies that never come, resets and bad chunks are 4xx of no length.
+        "a flood of broken requests": (
+            during(10, user_service={ME: FINE}, auth_service={LOGIN: kind(5000, ms=0.3)}),
+            "",
+        ),
+        "a flood of sign-ins that is refused": (
+            during(10, auth_service={"GET /api/auth/me": kind(600, 250), LOGIN: kind(900, 400, refused=400)}),
+            "",
+        ),
+        "a flood of sign-ins that makes everything slow": (
+            during(10, auth_service={"GET /api/auth/me": kind(600, 250), LOGIN: kind(400, 400)}),
+            "",
+        ),
+        "a flood of sign-ins that takes the processor from others": (
+            during(10, user_service={ME: kind(300, 250)}, auth_service={LOGIN: kind(400, 200)}),
+            "",
+        ),
+        "one that is refused and takes the processor from others": (
+            during(10, user_service={ME: kind(300, 250)}, auth_service={LOGIN: kind(10, 200, refused=9)}),
+            "",
+        ),
+        "a flood that ends at the edge": (
+            replace(during(10, user_service={ME: kind(300, 250)}), edge=9),
+            "",
+        ),
+        "a flood of what was never asked before": (
+            during(10, user_service={ME: kind(600, 250), "PATCH /api/users/me": kind(600, 250)}),
+            "",
+        ),
+    }.values(),
 )
-def test_only_what_got_worse_is_held_against_a_release(
-    settings: Settings, fine: int, failed: int, slow: int, worse: str
+def test_a_release_is_judged_by_what_its_services_count_and_not_by_what_a_client_can_cause(
+    settings: Settings, after: watch.Seen, worse: str
 ) -> None:
     limits = replace(settings, watch_requests=20, watch_errors_percent=1.0, slower_factor=3.0, slower_ms=100)
-    before = watch.parse(metrics("blue", 1000, 0, 0), "blue")
-    after = watch.parse(metrics("blue", 1, 1, 1) + metrics("green", fine, failed, slow), "green")
-    said = watch.verdict(before, after, limits)
+    said = watch.verdict(BEFORE, after, limits)
     assert said.startswith(worse) if worse else said == ""
 
 
-def test_what_is_counted_of_a_trial_is_left_out() -> None:
-    trial = metrics("green", 50, 0, 0).replace("auth_service-green", "auth_service-trial-green")
-    assert watch.parse(trial + metrics("green", 7, 1, 0), "green").requests == 8
+def test_what_services_serve_is_what_is_read() -> None:
+    app = new_app("test", "/api", "1", no_lifespan)
+
+    @app.get("/{outcome}")
+    async def end(outcome: str) -> None:
+        match outcome:
+            case "broken":
+                raise RuntimeError("broken")
+            case "full":
+                raise Overloaded("Too many at once.")
+            case "slow":
+                await asyncio.sleep(0.3)
+
+    client = TestClient(app, raise_server_exceptions=False)
+    before = watch.Seen(1, {"user_service": watch.parse(client.get("/metrics").text)})
+    for outcome in ("fine", "fine", "broken", "full", "slow"):
+        client.get(f"/{outcome}")
+    for unjudged in ("/healthz", "/api/openapi.json", "/metrics"):
+        client.get(unjudged)
+    after = watch.Seen(2, {"user_service": watch.parse(client.get("/metrics").text)})
+    # The process may have counted for other tests.
+    routes = after.since(before).services["user_service"].routes
+    [(route, found)] = [(name, counted) for name, counted in routes.items() if counted.requests]
+    assert route == "GET /{outcome}"
+    assert (found.requests, found.failed, found.refused) == (5, 1, 1)
+    assert 0.3 <= found.seconds < 1
+    assert found.buckets[float("inf")] - found.buckets[0.25] == 1
+    lost = "# TYPE worker_processes_lost_total counter\nworker_processes_lost_total 2.0\n"
+    assert watch.parse(lost).lost == 2
+
+
+def test_what_was_counted_survives_the_record_and_what_the_edge_counted_is_not_taken_for_it() -> None:
+    written = json.loads(json.dumps(BEFORE.plain()))
+    assert watch.Seen.read(written) == BEFORE
+    edge = {"requests": 9, "failed": 9, "buckets": {"0.1": 3, "Infinity": 9}}
+    assert watch.Seen.read(edge) == watch.Seen.read({}) == watch.Seen()
+    # The program before this one would take these for its own.
+    assert not {"requests", "failed", "buckets"} & set(written)
+
+
+@dataclass
+class Colour:
+    """A colour as the program meets it: docker by its answers, services by their sockets."""
+
+    deploy: Deploy
+    who: Run
+    folder: Path
+    servers: dict[str, ThreadingHTTPServer]
+    serves: dict[str, str]
+    silence: watch.Silence = field(default_factory=watch.Silence)
+
+    def runs(self, *services: str, state: str = "Up 2 minutes (healthy)", began: str = "09:00") -> None:
+        lines = [f"berth-green-{service}-1|{service}|running|{state}|False" for service in services]
+        network = {"berth_edge": {"IPAddress": "127.0.0.1"}}
+        described = [
+            {
+                "Name": f"/berth-green-{service}-1",
+                "State": {"StartedAt": began, "Running": True},
+                "RestartCount": 0,
+                "NetworkSettings": {"Networks": network},
+            }
+            for service in services
+        ]
+        (self.folder / "listed").write_text("\n".join(lines) + "\n")
+        (self.folder / "described").write_text(json.dumps(described))
+
+    def compare(self) -> str:
+        try:
+            self.deploy._compare(self.who, self.silence)
+        except Refused as refused:
+            return refused.reason
+        return ""
+
+
+COUNTS = 'http_requests_total{{method="GET",route="/api/users/me",status="200"}} {}\n'
+
+
+@pytest.fixture
+def colour(edge: Edge, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colour]:
+    engine = tmp_path / "docker"
+    engine.write_text(f"#!/bin/sh\ncase $1 in ps) cat {tmp_path}/listed;; inspect) cat {tmp_path}/described;; esac\n")
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    serves = {"auth_service": COUNTS.format(10), "user_service": COUNTS.format(10), "frontend": ""}
+    servers = {}
+    routes = settings.releases / "routes.yml"
+    for service in serves:
+
+        class Answers(BaseHTTPRequestHandler):
+            name = service
+
+            def do_GET(self) -> None:
+                text = serves[self.name]
+                counts = self.path == "/metrics" and text
+                # Of nginx, a page for whatever is asked.
+                self.send_response(int(text[:3]) if text[:3].isdigit() else 200)
+                self.end_headers()
+                self.wfile.write(text.encode() if counts else b"<html></html>")
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        servers[service] = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        Thread(target=servers[service].serve_forever, daemon=True).start()
+        port = servers[service].server_port
+        text = re.sub(rf"(http://{service}-@COLOUR@:)\d+", rf"\g<1>{port}", routes.read_text())
+        routes.write_text(text)
+    records = Records(settings)
+    deploy = Deploy(replace(settings, watch_requests=20, watch_errors_percent=1.0), edge, records)
+    made = Colour(deploy, records.begin("release", GREEN.release, "ada", vars(BLUE)), tmp_path, servers, serves)
+    made.runs(*serves)
+    start = deploy._counts("green").plain()
+    made.who = records.save(made.who, colour="green", start=start, counted=start)
+    yield made
+    for server in servers.values():
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_colour_that_is_well_is_left_alone(colour: Colour) -> None:
+    assert set(colour.who.start["services"]) == {"auth_service", "user_service"}
+    assert colour.compare() == ""
+
+
+def test_a_service_where_nobody_listens_is_at_fault_at_once(colour: Colour) -> None:
+    colour.servers["frontend"].shutdown()
+    colour.servers["frontend"].server_close()
+    assert "frontend does not listen on port" in colour.compare()
+
+
+@pytest.mark.parametrize(
+    ("service", "serves", "how"),
+    [("user_service", "", "serves no metrics"), ("frontend", "502", "answers / with 502")],
+)
+def test_a_service_that_stays_silent_is_at_fault_and_one_that_is_slow_once_is_not(
+    colour: Colour, monkeypatch: pytest.MonkeyPatch, service: str, serves: str, how: str
+) -> None:
+    fine, colour.serves[service] = colour.serves[service], serves
+    assert colour.compare() == ""
+    later = time.time() + watch.SILENT_SECONDS
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: later)
+        assert f"{service} {how}" in colour.compare()
+    colour.serves[service] = fine
+    assert colour.compare() == ""
+    assert not colour.silence.since
+
+
+def test_a_service_that_was_started_again_or_is_gone_is_at_fault(colour: Colour) -> None:
+    colour.runs(*colour.serves, began="09:01")
+    assert "ended, and was started again" in colour.compare()
+    colour.runs("auth_service", "user_service")
+    assert "berth-green-frontend-1 is gone" in colour.compare()
+    colour.runs(*colour.serves, state="Up 1 minute (unhealthy)")
+    assert "is unhealthy" in colour.compare()
+
+
+def test_what_services_count_since_the_switch_is_held_against_the_release(colour: Colour) -> None:
+    colour.serves["user_service"] = COUNTS.format(100) + COUNTS.format(50).replace("200", "499")
+    assert colour.compare() == ""
+    colour.serves["user_service"] += COUNTS.format(50).replace("200", "500")
+    assert "50 of 190 requests to user_service failed since the switch" in colour.compare()
+
+
+# --- The probe ---
+
+
+@dataclass
+class Answers:
+    """A site that answers in this order, and with the last one from then on."""
+
+    answers: list[tuple[int, str]]
+    asked: int = 0
+    port: int = 0
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
+    made = Answers([])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, text = made.answers[min(made.asked, len(made.answers) - 1)]
+            made.asked += 1
+            self.send_response(status)
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_POST = do_GET  # noqa: N815  # http.server's name
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    def connect(_: Visit, seconds: float) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("127.0.0.1", made.port, timeout=seconds)
+        connection.connect()
+        return connection
+
+    # Without TLS, which is not what is tried here.
+    monkeypatch.setattr(Visit, "_connect", connect)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        made.port = server.server_port
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield made
+        server.shutdown()
+
+
+OVERLOADED = (503, '{"code": "overloaded"}')
+
+
+def test_a_probe_that_is_refused_by_load_comes_back(site: Answers) -> None:
+    site.answers = [OVERLOADED, (429, "{}"), OVERLOADED, (200, "fine")]
+    assert Visit("site.test").ask("GET", "/") == (200, b"fine")
+    assert site.asked == 4
+
+
+def test_a_dependency_that_is_away_is_no_refusal_by_load(site: Answers) -> None:
+    site.answers = [(503, '{"code": "unavailable"}')]
+    assert Visit("site.test").ask("GET", "/")[0] == 503
+    assert site.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "seconds", "code", "says"),
+    [
+        ([(500, "broken")], 30, 1, "Signing in gave 500"),
+        # Somebody floods the site from before the visit until after it.
+        ([OVERLOADED], 2, 0, "was refused by load until the end"),
+    ],
+)
+def test_the_look_from_outside_blames_a_release_for_what_shows_thrice_and_never_for_load(
+    site: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answers: list[tuple[int, str]],
+    seconds: float,
+    code: int,
+    says: str,
+) -> None:
+    site.answers = answers
+    monkeypatch.setattr("sys.stdin", StringIO(json.dumps({"domain": "site.test", "seconds": seconds})))
+    assert probe.main() == code
+    assert says in capsys.readouterr().out
+    assert site.asked >= probe.TRIES
+
+
+def test_nobody_knows_the_probe_accounts_address_once_it_is_made(
+    edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong guesses at its password would have it refused, and with it every release."""
+    deploy = Deploy(settings, edge, Records(settings))
+    # Until then it is the one that programs before this one made.
+    assert deploy._description({}, "")["email"] == "release-probe@berth.invalid"
+    given: list[dict[str, str]] = []
+
+    def execute(*_: object, given_to: list[dict[str, str]] = given, **more: str) -> CompletedProcess[str]:
+        given_to.append(json.loads(more["given"]))
+        return CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr(Side, "execute", execute)
+    side = Side(settings, "1.1", "green")
+    email = deploy._make_probe_account(side)
+    assert re.fullmatch(r"release-probe-[0-9a-f]{16}@berth\.invalid", email)
+    assert deploy._description({}, "")["email"] == email == deploy._make_probe_account(side)
+    assert given == [{"email": email, "password": deploy._password()}] * 2
 
 
 def test_layers_that_the_host_has_do_not_travel(tmp_path: Path) -> None:
@@ -322,3 +677,17 @@ def test_layers_that_the_host_has_do_not_travel(tmp_path: Path) -> None:
     namespace["main"](archive, '["sha256:1", "sha256:9"]\n["sha256:2"]\n')  # type: ignore[operator]
     with tarfile.open(archive) as tar:
         assert set(tar.getnames()) == {"manifest.json", "config", "two"}
+
+
+def test_only_who_sends_this_hosts_key_is_shown_which_release_answers(edge: Edge, settings: Settings) -> None:
+    edge.switch(BLUE)
+    edge.try_out(GREEN)
+    edge.close(BLUE, "key", ["203.0.113.9"])
+    [(header, key)] = edge.release_header().items()
+    for name in ("release.yml", "trial.yml", "operator.yml"):
+        routers = watched(settings, name)["http"]["routers"].values()
+        shows = [any(str(each).startswith("release") for each in router["middlewares"]) for router in routers]  # type: ignore[attr-defined]
+        asks = [str(router["rule"]).endswith(f" && Header(`{header}`, `{key}`)") for router in routers]
+        assert shows == asks
+        assert shows.count(True) == len(shows) / 2
+    assert (settings.releases / "release-key").stat().st_mode & 0o077 == 0

@@ -17,7 +17,7 @@ from berth_backup.bson import Malformed, Timestamp
 from berth_backup.check import Kept
 from berth_backup.restic import Store
 from berth_backup.restore_choice import Run, choose_among, moment
-from berth_backup.restore_stream import compose
+from berth_backup.restore_stream import compose, is_replayed
 from berth_backup.settings import Refused, Target
 
 ACCOUNTS = ("admin", "system.users")
@@ -87,7 +87,15 @@ def test_a_moment_is_written_as_people_or_programs_do(text: str, seconds: int) -
     assert moment(text) == Timestamp(seconds, 0)
 
 
-@pytest.mark.parametrize(("text", "says"), [("yesterday", "write it like"), ("2999-01-01", "yet to come")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("yesterday", "Write date, time and zone"),
+        ("2026-01-02", "Write date, time and zone"),
+        ("20260102", "Write date, time and zone"),
+        ("2999-01-01T00:00:00Z", "yet to come"),
+    ],
+)
 def test_a_moment_that_cannot_be_meant_is_refused(text: str, says: str) -> None:
     with pytest.raises(Refused, match=says):
         moment(text)
@@ -133,3 +141,28 @@ def test_a_moment_between_two_runs_of_which_nobody_knows_the_changes_is_refused(
 def test_a_run_is_found_by_what_it_was_made_for() -> None:
     runs = [run("one", 100), run("two", 200, 210, tags=("before-release:1.4.0",)), run("three", 300)]
     assert chosen(runs, "before-release:1.4.0") == ("two", 0)
+
+
+@pytest.mark.parametrize(
+    ("written", "replayed"),
+    [
+        ({"ns": "auth_db.users", "op": "i", "o": {"_id": 1}}, True),
+        ({"ns": "auth_db.berth_restore.users", "op": "i", "o": {"_id": 1}}, False),
+        ({"ns": "auth_db.users", "op": "i", "o": {"_id": "auth_db.berth_restore.users"}}, True),
+        ({"ns": "auth_db.$cmd", "op": "c", "o": {"createIndexes": "users"}}, True),
+        ({"ns": "auth_db.$cmd", "op": "c", "o": {"createIndexes": "berth_restore.users"}}, False),
+        ({"ns": "auth_db.$cmd", "op": "c", "o": {"renameCollection": "auth_db.a", "to": "auth_db.b"}}, True),
+        (
+            {"ns": "auth_db.$cmd", "op": "c", "o": {"renameCollection": "auth_db.berth_restore.a", "to": "auth_db.a"}},
+            False,
+        ),
+        ({"ns": "admin.$cmd", "op": "c", "o": {"applyOps": [{"ns": "auth_db.users", "op": "i"}]}}, True),
+        ({"ns": "admin.$cmd", "op": "c", "o": {"applyOps": [{"ns": "auth_db.berth_restore.users"}]}}, False),
+        ({"ns": "admin.system.users", "op": "i", "o": {"_id": 1}}, False),
+    ],
+)
+def test_what_a_restore_did_beside_the_live_collections_is_not_replayed(
+    written: dict[str, Any], replayed: bool
+) -> None:
+    """A dump begins with the entry before it: after a restore, the rename of a collection that is in no dump."""
+    assert is_replayed(bson.encode({"ts": Moment(1, 1), **written})) == replayed

@@ -1,7 +1,8 @@
-"""What is sent to a host that builds a release itself: what git tracks, as it is, and nothing else."""
+"""What images are built from, here or on the host: what git lists, as it is, whichever checkout it comes from."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tarfile
 from io import BytesIO
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from source_archive import archive
+from source_archive import SourcesError, archive, content, copy, listed, main
 
 
 def git(place: Path, *command: str) -> None:
@@ -57,5 +58,60 @@ def test_the_same_sources_give_the_same_archive(clone: Path, tmp_path_factory: p
 
 def test_a_file_that_git_does_not_track_is_named_and_stops_it(clone: Path) -> None:
     (clone / "services/app/new.py").touch()
-    with pytest.raises(SystemExit, match=r"git does not track services/app/new\.py"):
+    with pytest.raises(SourcesError, match=r"git does not track services/app/new\.py"):
         archive(clone)
+
+
+def test_neither_umask_nor_line_ends_of_a_checkout_reach_an_image(clone: Path, tmp_path: Path) -> None:
+    whole = archive(clone)
+    program, page = clone / "services/app/main.py", clone / "frontend/index.html"
+    program.write_bytes(b"print(1)\r\n")
+    for place in (program, page):
+        place.chmod(0o600)
+    (clone / "services/app").chmod(0o700)
+    assert archive(clone) == whole
+
+    program.chmod(0o700)
+    copy(clone, listed(clone, ["services"], "--cached"), tmp_path / "context")
+    copied = tmp_path / "context/services/app/main.py"
+    assert copied.read_bytes() == b"print(1)\n"
+    modes = {place.name: place.stat().st_mode & 0o777 for place in (copied.parents[2], copied.parent, copied)}
+    assert modes == {"context": 0o755, "app": 0o755, "main.py": 0o755}
+    assert (tmp_path / "context/services/app/old.py").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("raw", [b"GIF\0\r\n", "caf\u00e9\r\n".encode("latin-1"), b"unix\n"])
+def test_what_is_no_text_stays_as_it_is(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "file").write_bytes(raw)
+    assert content(tmp_path / "file") == raw
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_clone_that_belongs_to_somebody_else_is_read(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = archive(clone)
+    for place in (clone, *clone.rglob("*")):
+        os.chown(place, 12345, 12345)
+    # Otherwise git takes the one who called sudo for its user, and his are clones of root's as well.
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    refused = subprocess.run(["git", "-C", str(clone), "ls-files"], capture_output=True, text=True, check=False)
+    assert "dubious ownership" in refused.stderr
+    assert archive(clone) == whole
+
+
+def test_a_folder_that_is_no_clone_is_told_what_makes_it_one(tmp_path: Path) -> None:
+    (tmp_path / "services").mkdir()
+    (tmp_path / "services/main.py").touch()
+    with pytest.raises(SourcesError, match=r"is no git clone\..* git -C \S+ init && git -C \S+ add --all") as refused:
+        listed(tmp_path, ["services"])
+    for command in str(refused.value).partition("run: ")[2].split(" && "):
+        subprocess.run(command.split(), check=True, capture_output=True)
+    assert listed(tmp_path, ["services"]) == ["services/main.py"]
+
+
+def test_a_machine_without_git_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="there is no git on this machine"):
+        main(str(tmp_path))
+    assert not capsys.readouterr().out

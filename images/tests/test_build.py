@@ -1,5 +1,8 @@
 """What build.py decides; that the images build and run is shown by whoever uses them."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 import build
@@ -89,3 +92,93 @@ def test_an_unknown_value_of_images_is_refused(
     with pytest.raises(SystemExit):
         build.arguments_of(["bases"])
     assert "choose from auto, registry, packages" in capsys.readouterr().err
+
+
+def test_a_laptop_gets_what_the_development_containers_run() -> None:
+    assert names(["dev"], "registry") == ["python", "node", "redis", "mongo-standin", "maildev"]
+    assert names(["dev"], "packages") == ["debian", "python", "node", "redis", "mongo-standin", "maildev"]
+
+
+def test_images_are_for_the_engine_s_own_platform_unless_another_is_asked_for() -> None:
+    own = build.order_for("packages", "it was asked for", "p", "", "linux/arm64", False)
+    assert (own.platform, own.platform_options) == ("linux/arm64", [])
+    assert not build.order_for("registry", "", "p", "linux/arm64/v8", "linux/arm64", False).foreign
+    other = build.order_for("registry", "", "p", "linux/amd64", "linux/arm64", False)
+    assert other.platform_options == ["--platform=linux/amd64"]
+    with pytest.raises(build.BuildError, match=r"linux/amd64 stand on official images \(IMAGES=registry\)"):
+        build.order_for("packages", "it was asked for", "p", "linux/amd64", "linux/arm64", False)
+
+
+def test_the_variable_platform_is_read_and_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PLATFORM", "linux/amd64")
+    assert build.arguments_of(["app"]).platform == "linux/amd64"
+    monkeypatch.setenv("PLATFORM", "x86_64")
+    with pytest.raises(SystemExit):
+        build.arguments_of(["app"])
+    assert "such as linux/amd64 or linux/arm64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prefix", "registry"),
+    [
+        ("localhost/berth", "localhost"),
+        ("registry.example.com/team/berth", "registry.example.com"),
+        ("registry:5000/berth", "registry:5000"),
+        ("ada/berth", "docker.io"),
+    ],
+)
+def test_a_prefix_names_its_registry_as_docker_reads_it(prefix: str, registry: str) -> None:
+    assert build.registry_of(prefix) == registry
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["platform", "--prefix=r.example.com/b"], "ask for app"),
+        (["app"], "--push needs the registry: --prefix"),
+        (["app", "--prefix=r.example.com/b", "--images=packages"], "this machine's certificate authorities"),
+    ],
+)
+def test_what_must_not_be_pushed_is_not(options: list[str], said: str) -> None:
+    arguments = build.arguments_of(["--images=registry", "--push", *options])
+    order = build.Order(arguments.images, arguments.prefix, "linux/amd64")
+    with pytest.raises(build.BuildError, match=said):
+        build.check_push(arguments, order)
+
+
+def fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a docker of the test's own in front of the machine's."""
+    (folder / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_an_engine_that_does_not_answer_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "permission denied while trying to connect to the Docker daemon socket"
+    fake_docker(tmp_path, monkeypatch, f"echo '{words}' >&2; exit 1")
+    with pytest.raises(build.BuildError, match=f"The Docker engine does not answer: {words}"):
+        build.main(["app"])
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(build.BuildError, match="There is no docker on this machine: install Docker 25"):
+        build.main(["app"])
+
+
+def test_a_refused_login_keeps_the_registry_s_words_and_not_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_docker(
+        tmp_path, monkeypatch, 'read given; echo "unauthorized: bad $given" >&2; echo "$@" >> "$0.asked"; exit 1'
+    )
+    monkeypatch.setenv("REGISTRY_USERNAME", "ada")
+    monkeypatch.setenv("REGISTRY_PASSWORD", "the-token")
+    with (
+        pytest.raises(build.BuildError, match=r"r\.example\.com refuses .* unauthorized: bad \*\*\*$"),
+        build.registry_login("r.example.com"),
+    ):
+        pass
+    assert "the-token" not in (tmp_path / "docker.asked").read_text()
+    monkeypatch.delenv("REGISTRY_PASSWORD")
+    with pytest.raises(build.BuildError, match="needed together"), build.registry_login("r.example.com"):
+        pass

@@ -1,12 +1,13 @@
-"""docker-compose.dev.yml as a developer uses it: every command, every port, and code that reloads as it is saved."""
+"""`make dev` and docker-compose.dev.yml as a developer uses them: every command, every port, and code that reloads."""
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ import httpx2 as httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS, Mailbox, new_account, poll
+from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS, Mailbox, join, new_account, poll
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = {"mongo": 27017, "redis": 6379, "user_service": 8001, "auth_service": 8002, "frontend": 5173}
+PROJECT = "berth-dev-test"
 FRONTEND, AUTH, USER, MAILBOX = (f"http://localhost:{port}" for port in (5173, 8002, 8001, 1080))
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(900)]
@@ -31,13 +33,32 @@ class Checkout:
     path: Path
 
     def compose(self, *words: str, expect_failure: bool = False) -> str:
-        command = ["docker", "compose", "-p", "berth-dev-test", "-f", "docker-compose.dev.yml", *words]
-        done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=600, check=False)
+        command = ["docker", "compose", "-p", PROJECT, "-f", "docker-compose.dev.yml", *words]
+        environment = {**os.environ, **images()}
+        done = subprocess.run(
+            command, cwd=self.path, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
         if expect_failure:
             assert done.returncode != 0, done.stdout
         else:
             assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout + done.stderr
+
+    def make(self, verb: str) -> str:
+        """Do what `make dev` (up) and `make dev-down` (down) do; return what the developer reads."""
+        environment = {**os.environ, "COMPOSE_PROJECT_NAME": PROJECT, "IMAGES": images()["IMAGES_MODE"]}
+        done = subprocess.run(
+            [sys.executable, "images/dev.py", verb],
+            cwd=self.path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-4000:]
+        return done.stdout
 
     def edit(self, file: str, old: str, new: str) -> None:
         path = self.path / file
@@ -46,13 +67,10 @@ class Checkout:
         path.write_text(text.replace(old, new, 1))
 
 
-def settings() -> dict[str, str]:
-    """Values a developer fills into .env, with the images this machine can have."""
-    images = (ROOT / ".cache" / "images.env").read_text().splitlines()
-    return {
-        "JWT_SECRET_KEY": secrets.token_hex(32),
-        **dict(line.split("=", 1) for line in images if "=" in line),
-    }
+def images() -> dict[str, str]:
+    """Return the images that this machine can have, as `make images` wrote them down."""
+    lines = (ROOT / ".cache" / "images.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 @pytest.fixture(scope="module")
@@ -71,27 +89,39 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
             shutil.copy2(ROOT / name, path / name)
     for parent in path.parents[:3]:
         parent.chmod(0o755)
+    # Images are named after what git lists.
+    for command in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *command], cwd=path, check=True)
     mine = Checkout(path)
     yield mine
     mine.compose("--profile", "*", "down", "-v", "--remove-orphans")
 
 
 @pytest.fixture(scope="module")
-def running(checkout: Checkout) -> Checkout:
-    text = (checkout.path / ".env.example").read_text()
-    for name, value in settings().items():
-        text, found = re.subn(rf"(?m)^#? ?{name}=.*$", f"{name}={value}", text)
-        text += "" if found else f"{name}={value}\n"
-    (checkout.path / ".env").write_text(text)
-    checkout.compose("build")
-    checkout.compose("up", "-d", "--wait")
+def started(checkout: Checkout) -> str:
+    """What a developer reads who starts it for the first time."""
+    return checkout.make("up")
+
+
+@pytest.fixture(scope="module")
+def running(checkout: Checkout, started: str) -> Checkout:
+    assert started
     return checkout
 
 
 def test_without_a_secret_it_does_not_start_and_says_how_to_make_one(checkout: Checkout) -> None:
     said = checkout.compose("up", "-d", expect_failure=True)
-    assert "JWT_SECRET_KEY" in said
-    assert "openssl rand -hex 32" in said
+    assert "JWT_PRIVATE_KEY" in said or "JWT_PUBLIC_KEYS" in said or "JWT_SECRET_KEY" in said
+    assert "`make dev` writes it into .env" in said
+
+
+def test_one_command_writes_the_secret_starts_it_and_says_where_it_is(running: Checkout, started: str) -> None:
+    assert (running.path / ".env").stat().st_mode & 0o777 == 0o600
+    for address in (FRONTEND, f"{AUTH}/api/auth/docs", f"{USER}/api/users/docs", MAILBOX):
+        assert address in started
+        assert httpx.get(address, headers={"Accept": "text/html"}).status_code == 200
+    for port in (PORTS["mongo"], PORTS["redis"]):
+        assert f"localhost:{port}" in started
 
 
 @pytest.mark.parametrize(("name", "port"), PORTS.items())
@@ -106,7 +136,7 @@ def test_a_port_is_there_on_loopback_only(running: Checkout, name: str, port: in
 @pytest.mark.usefixtures("running")
 def test_signing_up_through_the_front_end_sends_a_mail() -> None:
     account = new_account()
-    assert httpx.post(f"{FRONTEND}/api/auth/register", json=account).status_code == 201
+    assert httpx.post(f"{FRONTEND}/api/auth/register", json=account).status_code == 202
     assert Mailbox(MAILBOX).link_for(account["email"])
 
 
@@ -151,7 +181,7 @@ def test_ps_exec_and_logs_work(running: Checkout) -> None:
         "exec", "-T", "redis", "redis-cli", "ping"
     )
     with subprocess.Popen(
-        ["docker", "compose", "-p", "berth-dev-test", "-f", "docker-compose.dev.yml", "logs", "-f", "auth_service"],
+        ["docker", "compose", "-p", PROJECT, "-f", "docker-compose.dev.yml", "logs", "-f", "auth_service"],
         cwd=running.path,
         stdout=subprocess.PIPE,
         text=True,
@@ -173,11 +203,14 @@ def test_containers_run_as_nobody_in_particular(running: Checkout) -> None:
 
 
 def test_down_keeps_the_data_and_down_v_removes_it(running: Checkout) -> None:
-    account = new_account()
-    assert httpx.post(f"{AUTH}/api/auth/register", json=account).status_code == 201
-    running.compose("--profile", "*", "down")
-    running.compose("up", "-d", "--build", "--wait")
-    assert httpx.post(f"{AUTH}/api/auth/register", json=account).status_code == 409
+    with httpx.Client(base_url=AUTH) as http:
+        visitor = join(http, Mailbox(MAILBOX))
+    account = {"email": visitor.email, "password": visitor.password}
+    env = (running.path / ".env").read_text()
+    assert "its data stays" in running.make("down")
+    running.make("up")
+    assert (running.path / ".env").read_text() == env
+    assert httpx.post(f"{AUTH}/api/auth/login", json=account).status_code == 200
     running.compose("--profile", "*", "down", "-v")
     running.compose("up", "-d", "--wait")
-    assert httpx.post(f"{AUTH}/api/auth/register", json=account).status_code == 201
+    assert httpx.post(f"{AUTH}/api/auth/login", json=account).status_code == 401

@@ -49,12 +49,16 @@ def both(playbook: str, **variables: object) -> tuple[int, str]:
 
 def live(bed: str) -> str:
     """Return which release answers whoever comes to the site of this host."""
+    key = subprocess.check_output(
+        ["docker", "exec", f"berth-{bed}-vps", "cat", "/opt/berth/releases/release-key"], text=True
+    )
     asked = [
         "docker",
         "exec",
         f"berth-{bed}-outside",
         "curl",
         "-sk",
+        f"-HX-Berth-Release-Key: {key}",
         "-o/dev/null",
         "-w%header{x-berth-release} %{http_code}",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import json
 import os
 import re
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from berth_metrics import expected
 from berth_metrics.engine import Scrape, labels_of, targets
+from berth_metrics.expected import Expected
 from berth_metrics.exposition import Metrics
-from berth_metrics.host import boot, file_systems, mounts, places
+from berth_metrics.host import boot, file_systems, mounts, places, security_updates, units
+from berth_metrics.site import backups, releases
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/monitoring"
@@ -52,7 +56,7 @@ def test_there_is_a_page_for_each_rule_and_for_nothing_else() -> None:
     assert set(pages) == set(rules())
     for name, text in pages.items():
         assert text.startswith(f"# {name}\n")
-        for part in ("**What it means.**", "**How to look.**", "**How to mend.**"):
+        for part in ("**What it means.**", "**How to look.**", "**How to fix.**"):
             assert part in text, name
 
 
@@ -163,3 +167,195 @@ def test_a_metric_is_described_once_and_its_labels_are_escaped() -> None:
         "# HELP things_total Things.\n# TYPE things_total counter\n"
         'things_total{name="a\\"b\\\\c\\n"} 1\nthings_total 2\n'
     )
+
+
+# --- What should be there beside what is there ---
+
+
+def samples(metrics: Metrics) -> dict[str, str]:
+    """Return name -> value of what is present, or is not."""
+    found = re.findall(r'^berth_present\{.*?name="([^"]+)".*\} (\S+)$', metrics.text(), re.MULTILINE)
+    return dict(found)
+
+
+def live_site(root: Path) -> None:
+    (root / "traefik/dynamic").mkdir(parents=True)
+    (root / "traefik/dynamic/release.yml").write_text('# berth-release: {"release": "1.4.0", "colour": "blue"}\n')
+    attempt = {"verb": "release", "result": "live", "at": "2026-11-29T02:00:00Z", "seconds": 40, "colour": "blue"}
+    (root / "releases.jsonl").write_text(json.dumps(attempt) + "\n")
+
+
+def test_a_container_that_was_removed_or_stopped_is_missing_and_not_left_out(tmp_path: Path) -> None:
+    live_site(tmp_path)
+    found = [
+        container("berth-redis-1", "redis", "berth"),
+        container("berth-blue-beat-1", "beat", "berth-blue"),
+        container("berth-blue-auth_service-1", "auth_service", "berth-blue", running=False),
+    ]
+    wanted = Expected(["berth-mongo-1", "berth-redis-1"], ["auth_service", "beat", "frontend"])
+    metrics = Metrics()
+    expected.containers(metrics, found, wanted, tmp_path)
+    assert samples(metrics) == {
+        "berth-mongo-1": "0",
+        "berth-redis-1": "1",
+        "berth-blue-auth_service-1": "0",
+        "berth-blue-beat-1": "1",
+        "berth-blue-frontend-1": "0",
+        str(tmp_path / "traefik/dynamic/release.yml"): "1",
+        str(tmp_path / "releases.jsonl"): "1",
+    }
+    assert 'berth_present{kind="container",name="berth-mongo-1",service="mongo"} 0' in metrics.text()
+
+
+@pytest.mark.parametrize("gone", ["traefik/dynamic/release.yml", "releases.jsonl"])
+def test_that_a_release_is_live_is_not_forgotten_with_one_file(tmp_path: Path, gone: str) -> None:
+    live_site(tmp_path)
+    (tmp_path / gone).unlink()
+    metrics = Metrics()
+    expected.containers(metrics, [], Expected(), tmp_path)
+    assert samples(metrics)[str(tmp_path / gone)] == "0"
+
+
+def test_where_nothing_was_ever_released_no_release_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "releases.jsonl").write_text(
+        '{"verb": "release", "result": "failed", "at": "2026-11-29T02:00:00Z", "seconds": 4, "colour": "blue"}\n'
+    )
+    metrics = Metrics()
+    expected.containers(metrics, [], Expected(services=["beat"]), tmp_path)
+    assert samples(metrics) == {}
+
+
+def test_networks_and_folders_that_are_gone_or_empty_are_missing(tmp_path: Path) -> None:
+    metrics, secrets, empty = Metrics(), tmp_path / "secrets", tmp_path / "empty"
+    (secrets / "smtp_password").mkdir(parents=True)
+    empty.mkdir()
+    wanted = Expected(networks=["berth_data", "berth_edge"], folders=[str(secrets), str(empty), "/nowhere/at/all"])
+    expected.networks(metrics, [{"Name": "berth_data"}, {"Name": "bridge"}], wanted)
+    expected.folders(metrics, wanted)
+    assert samples(metrics) == {
+        "berth_data": "1",
+        "berth_edge": "0",
+        str(secrets): "1",
+        str(empty): "0",
+        "/nowhere/at/all": "0",
+    }
+
+
+SHOWN = """\
+Id=docker.service
+ActiveState=active
+LoadState=loaded
+ConditionResult=yes
+UnitFileState=enabled
+
+Id=berth-edge.service
+ActiveState=inactive
+LoadState=not-found
+ConditionResult=no
+UnitFileState=
+
+Id=berth-secrets.service
+ActiveState=active
+LoadState=loaded
+ConditionResult=yes
+UnitFileState=disabled
+
+Id=berth-backup.timer
+ActiveState=active
+LoadState=loaded
+ConditionResult=no
+UnitFileState=static
+"""
+
+
+def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **does: str) -> None:
+    """Put programs of these names first in PATH, each a line of shell."""
+    for name, line in does.items():
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_units_that_are_not_installed_or_not_enabled_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shown").write_text(SHOWN)
+    programs(tmp_path, monkeypatch, systemctl=f"cat {tmp_path}/shown", nft="echo table inet berth")
+    names = ["docker.service", "berth-edge.service", "berth-secrets.service", "berth-backup.timer"]
+    wanted, metrics = Expected(units=names, tables=["inet berth", "inet berth_edge"]), Metrics()
+    expected.units(metrics, wanted)
+    expected.tables(metrics, wanted)
+    assert samples(metrics) == {
+        "docker.service": "1",
+        "berth-edge.service": "0",
+        "berth-secrets.service": "0",
+        "berth-backup.timer": "1",
+        "inet berth": "1",
+        "inet berth_edge": "0",
+    }
+
+
+def test_without_nftables_its_tables_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    metrics = Metrics()
+    expected.tables(metrics, Expected(tables=["inet berth"]))
+    assert samples(metrics) == {"inet berth": "0"}
+
+
+def test_a_program_that_does_not_answer_is_not_taken_for_nothing_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path, monkeypatch, systemctl="echo no bus >&2; exit 1", **{"apt-get": "exit 100"})
+    with pytest.raises(OSError, match="no bus"):
+        units(Metrics(), [])
+    with pytest.raises(OSError, match="apt-get"):
+        security_updates()
+
+
+def test_the_services_that_are_expected_are_those_of_the_compose_file() -> None:
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    services = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())["services"]
+    released = {name for name, service in services.items() if "release" in service["profiles"]}
+    platform = {name for name, service in services.items() if "platform" in service["profiles"]}
+    assert set(defaults["monitoring_expected_services"]) == released
+    # Of the edges one serves, whichever: EdgeDown.
+    stay = {f"berth-{name}-1" for name in platform if not name.startswith("traefik_")}
+    assert set(defaults["monitoring_expected_containers"]) == stay
+
+
+def test_backups_are_expected_since_they_were_ordered_of_each_target_and_verb(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    metrics = Metrics()
+    backups(metrics, settings)
+    assert metrics.text() == ""
+    settings.write_text(json.dumps({"mongo": "", "targets": [{"name": "store"}]}))
+    os.utime(settings, (1000, 1000))
+    backups(metrics, settings)
+    lines = [line for line in metrics.text().splitlines() if not line.startswith("#")]
+    name = "berth_backup_expected_since_seconds"
+    assert lines == [f'{name}{{target="store",verb="{verb}"}} 1000.0' for verb in ("run", "check")]
+
+
+# --- A request that was refused is no release that was refused ---
+
+
+@pytest.mark.parametrize(
+    ("last", "went_live"),
+    [
+        # An unknown release, images that did not come, a controller that went away at once: nothing was begun.
+        ({"verb": "rollback", "result": "failed", "colour": ""}, "1"),
+        ({"verb": "release", "result": "undone", "colour": ""}, "1"),
+        # A gate said no, or the watch did.
+        ({"verb": "release", "result": "failed", "colour": "green"}, "0"),
+        ({"verb": "release", "result": "undone", "colour": "green"}, "0"),
+        ({"verb": "upgrade", "result": "failed"}, "0"),
+        ({"verb": "restore", "result": "failed"}, "1"),
+    ],
+)
+def test_only_what_gates_refused_counts_as_refused(tmp_path: Path, last: dict[str, str], went_live: str) -> None:
+    live_site(tmp_path)
+    with (tmp_path / "releases.jsonl").open("a") as history:
+        history.write(json.dumps({"at": "2026-11-29T03:00:00Z", "seconds": 1, **last}) + "\n")
+    metrics = Metrics()
+    releases(metrics, tmp_path)
+    assert f"\nberth_release_last_attempt_success {went_live}\n" in metrics.text()

@@ -50,7 +50,6 @@ class Column:
 
 def playbook(state: Path, *arguments: str) -> None:
     environment = {**os.environ, "BERTH_TESTBED": str(state), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    environment |= {"ANSIBLE_DISPLAY_OK_HOSTS": "false", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false"}
     done = subprocess.run(["ansible-playbook", *arguments], cwd=ROOT, env=environment, check=False)
     if done.returncode:
         raise ScanError(f"`ansible-playbook {' '.join(arguments)}` ended with {done.returncode}; see above.")

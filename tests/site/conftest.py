@@ -25,10 +25,16 @@ STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".testbed" / "site")).resolv
 ARTEFACTS = ROOT / "artifacts"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.site)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave those marked `long` to `make test-long`, which runs no others."""
+    mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in mine:
+        item.add_marker(pytest.mark.site)
+    long = bool(os.environ.get("BERTH_LONG"))
+    left_out = [item for item in mine if (item.get_closest_marker("long") is not None) != long]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +94,10 @@ def client(testbed: dict[str, str], authority: Path) -> Callable[[], httpx.Clien
 
 
 @pytest.fixture
-def http(client: Callable[[], httpx.Client]) -> Iterator[httpx.Client]:
+def http(client: Callable[[], httpx.Client], vps: Host) -> Iterator[httpx.Client]:
+    """A visitor who is shown which release answers; others are not."""
     with client() as visitor:
+        visitor.headers["X-Berth-Release-Key"] = vps.check_output("cat /opt/berth/releases/release-key")
         yield visitor
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from tests.support import Mailbox, poll
+from tests.support import Mailbox, operate, playbook, poll
 
 UNIT_SECONDS = 120
 
@@ -70,7 +72,7 @@ def test_each_store_has_a_run_that_says_what_is_in_it(vps: Host, http: httpx.Cli
     assert all(runs(vps).values())
     for target in ("store", "bucket"):
         found = manifest(vps, target)
-        assert (found["target"], found["reason"]) == (target, "schedule")
+        assert (found["target"], found["reason"]) == (target, "scheduled")
         assert found["release"]["release"] == release
         assert {"mongo", "redis", "files"} == set(found["parts"])
         assert found["versions"]["restic"].startswith("0.18")
@@ -109,6 +111,7 @@ def test_whoever_steals_the_host_cannot_erase_history(vps: Host) -> None:
     assert "store" not in json.loads(vps.check_output("berth-backup forget"))["snapshots"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("backed_up")
 def test_what_changed_is_saved_and_a_store_that_was_away_gets_it_when_it_is_back(
     vps: Host, request: pytest.FixtureRequest
@@ -129,6 +132,7 @@ def test_what_changed_is_saved_and_a_store_that_was_away_gets_it_when_it_is_back
     assert listed(vps)["store"][-1]["until"] == state(vps)["store"]["position"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("backed_up")
 def test_an_oplog_that_has_rolled_over_leads_to_a_new_run(vps: Host) -> None:
     before = runs(vps)["bucket"][-1]
@@ -141,6 +145,7 @@ def test_an_oplog_that_has_rolled_over_leads_to_a_new_run(vps: Host) -> None:
     assert manifest(vps, "store")["reason"] == "nothing to continue"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("backed_up")
 def test_a_database_that_is_restarted_during_a_backup_costs_nothing_but_that_run(
     vps: Host, mailbox: Mailbox, testbed: dict[str, str]
@@ -170,6 +175,19 @@ def test_a_database_that_is_restarted_during_a_backup_costs_nothing_but_that_run
     poll(lambda: vps.check_output(locks) == "" or None, 60, "no lock to be left")
 
 
+@pytest.mark.usefixtures("backed_up")
+def test_a_manual_backup_says_who_asked_for_it(vps: Host) -> None:
+    status, said = operate(playbook("backup"))
+    assert status == 0, said
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    for target, found in listed(vps).items():
+        assert found[-1]["reason"] == manifest(vps, target)["reason"] == f"manual by {who}"
+    assert json.loads(vps.check_output("berth-backup status"))["history"][-1]["why"] == f"manual by {who}"
+    # Nothing of it is left that an alert could be about.
+    assert vps.check_output("systemctl list-units --all --no-legend 'berth-backup@*'") == ""
+
+
+@pytest.mark.long
 @pytest.mark.usefixtures("backed_up")
 def test_a_collection_that_vanished_is_told(vps: Host) -> None:
     mongo(vps, 'server.getDB("backup_test").gone.insertOne({a: 1})')

@@ -29,7 +29,10 @@ def secret_values(vps: Host) -> dict[str, str]:
     return {
         name: value.strip("'\"")
         for name, value in pairs.items()
-        if any(word in name for word in ("PASSWORD", "SECRET", "KEYFILE")) and value.strip("'\"")
+        if any(word in name for word in ("PASSWORD", "SECRET", "KEYFILE", "PRIVATE_KEY"))
+        and value.strip("'\"")
+        # Whether, not what.
+        and not name.endswith("_SHARED")
     }
 
 

@@ -33,7 +33,7 @@ def test_a_request_can_be_followed_through_edge_service_and_worker(
 ) -> None:
     request = f"test-{secrets.token_hex(8)}"
     answer = http.post("/api/auth/register", json=new_account(), headers={"X-Request-Id": request})
-    assert (answer.status_code, answer.headers["x-request-id"]) == (201, request)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (202, request)
 
     def services() -> set[str] | None:
         found = {line["labels"]["service"].rstrip("ab") for line in received(request, "loki")}
@@ -82,13 +82,18 @@ def test_no_line_is_lost_or_doubled_while_the_log_servers_are_away_and_a_shipper
 
     def all_there() -> bool | None:
         counts = arrived()
-        return True if all(counts[server]["lines"] == written for server in ACKNOWLEDGED) else None
+        whole = all(counts[server]["lines"] == written for server in ACKNOWLEDGED)
+        # What was in its socket is lost.
+        return True if whole and counts["syslog"]["lines"] > written / 2 else None
 
-    poll(all_there, ARRIVAL_SECONDS, f"{written} lines at each server that acknowledges")
+    poll(
+        all_there,
+        ARRIVAL_SECONDS,
+        f"{written} lines at each server that acknowledges, and most of them at the other",
+    )
     counts = arrived()
     # These two know a line again. RELP may have those twice that were under way when the shipper was killed.
     assert counts["loki"]["doubled"] == counts["elasticsearch"]["doubled"] == 0, counts
-    assert counts["syslog"]["lines"] > written / 2, counts
     # 1: it looked, and found nothing.
     assert outside.run("grep -l canary-%s /srv/logs/*.jsonl", mark).rc == 1, "a secret left the host"
 
@@ -103,6 +108,7 @@ def hanging_journal(vps: Host) -> Iterator[None]:
         vps.check_output("systemctl kill --signal=CONT systemd-journald")
 
 
+@pytest.mark.long
 def test_nobody_waits_for_a_journal_that_hangs(vps: Host, visitor: Visitor) -> None:
     bearer = visitor.sign_in()
     container = f"berth-load-{secrets.token_hex(6)}-1"

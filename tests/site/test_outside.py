@@ -17,6 +17,7 @@ def test_22_80_and_443_are_open_and_no_other_port_of_65535(outside: Host, testbe
     assert open_ports(outside, "-p-", testbed["vps_address"]) == {22, 80, 443}
 
 
+@pytest.mark.long
 def test_the_same_over_ipv6(outside: Host, testbed: dict[str, str]) -> None:
     assert open_ports(outside, "-6", "-p-", testbed["vps_address6"]) == {22, 80, 443}
 

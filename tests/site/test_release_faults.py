@@ -21,7 +21,7 @@ from testinfra.host import Host
 
 from tests.site.test_releases import build, command, containers, live, load, play
 from tests.site.test_restarts import assert_made_up, begin_a_backup
-from tests.support import PLAIN, PLAY_SECONDS, ROOT, Visitor, poll
+from tests.support import PLAY_SECONDS, Visitor, begin, poll
 
 # Several plays each, on machines that may be busy.
 pytestmark = pytest.mark.timeout(600)
@@ -33,7 +33,7 @@ BACK_SECONDS = 180
 # A layer that no host has yet.
 LARGE = f"USER 0:0\nRUN : {time.time_ns()} && head -c {{megabytes}}000000 /dev/urandom > /srv/large"
 # So long beat may be away: its lock (services/celery_worker/schedule.py), a round, and what a busy machine takes.
-BEAT_AWAY_SECONDS = 15 + 2 + 2
+BEAT_AWAY_SECONDS = 15 + 2 + 10
 BEAT_EVERY_SECONDS = 30
 
 
@@ -63,15 +63,7 @@ def under_load(testbed: dict[str, str], visitor: Visitor) -> Load:
 
 
 def start(release: str, **variables: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command("release", release=release, release_force=True, **variables),
-        cwd=ROOT,
-        env=PLAIN,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return begin(command("release", release=release, release_force=True, **variables))
 
 
 def kill(controller: subprocess.Popen[str]) -> None:
@@ -144,7 +136,17 @@ def other(colour: str) -> str:
 # --- The controller goes away ---
 
 
-@pytest.mark.parametrize("name", ["schema", "start", "smoke", "switch", "drain"])
+# Each of them in make test-long.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("schema", marks=pytest.mark.long),
+        pytest.param("start", marks=pytest.mark.long),
+        pytest.param("smoke", marks=pytest.mark.long),
+        "switch",
+        pytest.param("drain", marks=pytest.mark.long),
+    ],
+)
 def test_a_release_that_lost_its_controller_goes_on_by_itself(
     name: str,
     http: httpx.Client,
@@ -187,6 +189,7 @@ def test_a_release_whose_program_was_killed_too_is_brought_to_its_end_by_another
     assert attempt["reason"] == "It was interrupted (phase: watch), and finished afterwards."
 
 
+@pytest.mark.long
 def test_a_release_that_lost_its_controller_while_images_are_sent_is_undone_by_the_next_run(
     http: httpx.Client, vps: Host, under_load: Load, before: tuple[str, str]
 ) -> None:
@@ -247,7 +250,7 @@ def little_room(vps: Host, place: str, mebibytes: int) -> Iterator[None]:
         vps.check_output(f"cp --archive /run/kept/. {place} && rm -r /run/kept")
 
 
-@pytest.mark.parametrize("place", ["/var/tmp", "/var/lib/docker/tmp"])  # noqa: S108  # of the VPS
+@pytest.mark.parametrize("place", [pytest.param("/var/tmp", marks=pytest.mark.long), "/var/lib/docker/tmp"])  # noqa: S108  # of the VPS
 def test_images_that_do_not_fit_are_refused_with_the_disk_s_name(
     place: str, http: httpx.Client, vps: Host, before: tuple[str, str]
 ) -> None:
@@ -262,6 +265,7 @@ def test_images_that_do_not_fit_are_refused_with_the_disk_s_name(
     assert f" in {place}" in attempt["reason"]
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_in_the_middle_is_named_and_the_next_release_goes_through(
     http: httpx.Client, vps: Host, under_load: Load, before: tuple[str, str], target: str
 ) -> None:
@@ -294,12 +298,13 @@ def test_a_disk_that_fills_up_in_the_middle_is_named_and_the_next_release_goes_t
 @pytest.mark.parametrize(
     ("name", "change", "reason", "alone"),
     [
-        ("late-errors", "raise RuntimeError", r"\d+ of \d+ requests failed since the switch", True),
-        (
+        ("late-errors", "raise RuntimeError", r"\d+ of \d+ requests( to \w+)? failed since the switch", True),
+        pytest.param(
             "late-slow",
             'await __import__("asyncio").sleep(0.4)',
-            r"\d+% of the requests take up to \d+ ms since",
+            r"\d+% of the requests to \w+ take up to \d+ ms since",
             False,
+            marks=pytest.mark.long,
         ),
     ],
     ids=["errors, its controller gone", "slow"],
@@ -330,7 +335,6 @@ def test_a_release_that_is_bad_to_everybody_but_the_probe_is_led_back(
             assert code != 0
             assert re.search(rf"Release {bad} does worse than {before[0]} did: {reason}", said), said[-2000:]
         took = time.monotonic() - switched
-    assert took < 60
     attempt = last_attempt(vps)
     assert (attempt["to"], attempt["result"]) == (bad, "failed")
     assert re.search(reason, attempt["reason"])
@@ -340,6 +344,7 @@ def test_a_release_that_is_bad_to_everybody_but_the_probe_is_led_back(
     assert counted["kinds"]["page"]["failed"] == 0
 
 
+@pytest.mark.long
 def test_a_release_that_is_not_well_from_outside_is_led_back(
     http: httpx.Client, vps: Host, under_load: Load, before: tuple[str, str], target: str
 ) -> None:
@@ -391,6 +396,7 @@ print(app.send_task(ECHO, args=[sys.argv[1]], queue=sys.argv[2], expires=30).get
 """
 
 
+@pytest.mark.long
 def test_tasks_cross_between_releases_and_one_beat_counts_whatever_becomes_of_it(
     http: httpx.Client,
     vps: Host,
@@ -436,6 +442,7 @@ def test_tasks_cross_between_releases_and_one_beat_counts_whatever_becomes_of_it
 # --- The host goes down ---
 
 
+@pytest.mark.long
 def test_a_host_that_loses_its_power_in_the_middle_comes_back_with_what_was_live_and_undoes_the_rest(
     http: httpx.Client, vps: Host, testbed: dict[str, str], before: tuple[str, str], target: str
 ) -> None:
@@ -448,6 +455,7 @@ def test_a_host_that_loses_its_power_in_the_middle_comes_back_with_what_was_live
     assert attempt["reason"] == "It was interrupted (phase: smoke)."
 
 
+@pytest.mark.long
 def test_a_host_that_loses_its_power_after_the_switch_finishes_the_release_and_makes_up_for_a_backup(
     http: httpx.Client, vps: Host, testbed: dict[str, str], before: tuple[str, str], target: str
 ) -> None:

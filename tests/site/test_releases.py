@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -14,10 +15,16 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from tests.support import ROOT, Visitor, operate, playbook
+from tests.support import PLAIN, ROOT, Visitor, operate, playbook
 
 SERVICES = ("auth_service", "user_service", "celery_worker", "frontend")
 PREFIX = "localhost/berth"
+TOKEN = "the-token-of-the-registry"
+# bcrypt, which is all that the registry takes, with the least work that it takes.
+HTPASSWD = "ada:$2b$04$0iuNMlwEQ6NJ6EZPpgSlm.iqbpdtRPaKou/mRmWZpisF5q7HyduY.\n"
+
+
+RELEASE_KEY = "/opt/berth/releases/release-key"
 
 
 def command(verb: str, **variables: object) -> list[str]:
@@ -52,7 +59,8 @@ def at_first(http: httpx.Client) -> tuple[str, str]:
 def load(testbed: dict[str, str], visitor: Visitor, uploads: int = 2) -> Iterator[dict[str, Any]]:
     """Requests of every kind from the outside host for as long as the block lasts; then the count."""
     account = {"email": visitor.email, "password": visitor.password}
-    plan = {"domain": testbed["site"], "rate": 20, "upload": uploads, **account}
+    key = subprocess.check_output(["docker", "exec", testbed["vps_container"], "cat", RELEASE_KEY], text=True)
+    plan = {"domain": testbed["site"], "rate": 20, "upload": uploads, "release_key": key, **account}
     program = (ROOT / "benchmarks/release/load.py").read_text()
     run = ["docker", "exec", "--interactive", testbed["outside_container"], "python3", "-c", program]
     process = subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -149,34 +157,65 @@ def test_a_closed_site_says_when_to_come_back_and_lets_its_operator_in(
     assert " 200" in outside.check_output(f"{ask}/").splitlines()[0]
 
 
-def test_status_tells_what_is_live_and_what_was(http: httpx.Client) -> None:
-    code, said = play("status")
-    assert code == 0, said
+def test_status_is_one_screen_on_which_nothing_is_missing(http: httpx.Client) -> None:
+    # As an operator sees it; molecule has Ansible's own lines.
+    environment = {name: value for name, value in PLAIN.items() if name != "ANSIBLE_STDOUT_CALLBACK"}
+    done = subprocess.run(playbook("status"), cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) <= 40, done.stdout
     release, colour = live(http)
-    for word in (
-        f"live: {release} {colour}",
-        "lock: free",
-        "days_left",
-        "disk_free_percent",
-        "security_updates",
-        "verb",
-    ):
-        assert word in said, word
+    assert f"release {release} ({colour}), live since " in done.stdout
+    for word in ("lock          free", "maintenance   off", "days left", "GiB free", "security update"):
+        assert word in done.stdout, word
+    assert "MISSING" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("taken", "what", "fix"),
+    [
+        ("docker rm --force berth-mongo-1", "container mongo: MISSING", "ansible/upgrade_data.yml"),
+        (
+            "systemctl stop berth-docker-prune.timer",
+            "unit berth-docker-prune.timer: inactive",
+            "sudo systemctl restart",
+        ),
+        ("nft delete table inet berth", "nftables table inet berth: MISSING", "sudo systemctl restart nftables"),
+    ],
+)
+@pytest.mark.long
+def test_what_is_missing_is_red_and_the_command_named_brings_it_back(
+    vps: Host, taken: str, what: str, fix: str
+) -> None:
+    vps.check_output(taken)
+    shown = vps.check_output("berth-release status --inventory=inventories/demo")
+    assert what in shown, shown
+    command = next(line.strip() for line in shown.splitlines() if fix in line)
+    if command.startswith("sudo "):
+        vps.check_output(command)
+    else:
+        assert operate(command.split())[0] == 0
+    missing = json.loads(vps.check_output("berth-release status --json"))["missing"]
+    assert missing == []
 
 
 @pytest.fixture
 def registry(testbed: dict[str, str], vps: Host, tmp_path: Path) -> Iterator[str]:
-    """A registry on the outside host, whose certificate the VPS's engine knows."""
+    """A registry on the outside host, whose certificate the VPS's engine knows, and which nobody may use but ada."""
     name = f"outside.{testbed['zone']}:5000"
     subject = ["-subj", "/CN=registry", "-addext", f"subjectAltName=DNS:outside.{testbed['zone']}"]
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{tmp_path}/key.pem"]
     made = ["openssl", "req", "-x509", "-days", "2", *key, "-out", f"{tmp_path}/cert.pem", *subject]
     subprocess.run(made, check=True, capture_output=True)
     (tmp_path / "key.pem").chmod(0o644)
+    (tmp_path / "users").write_text(HTPASSWD)
+    (tmp_path / "users").chmod(0o644)
     tmp_path.chmod(0o755)
     run = ["docker", "run", "--detach", f"--network=container:{testbed['outside_container']}"]
     run += [f"--volume={tmp_path}:/certs:ro", "--env=REGISTRY_HTTP_TLS_CERTIFICATE=/certs/cert.pem"]
-    run += ["--env=REGISTRY_HTTP_TLS_KEY=/certs/key.pem", f"{PREFIX}/registry:2"]
+    run += ["--env=REGISTRY_HTTP_TLS_KEY=/certs/key.pem", "--env=REGISTRY_AUTH=htpasswd"]
+    run += ["--env=REGISTRY_AUTH_HTPASSWD_REALM=test", "--env=REGISTRY_AUTH_HTPASSWD_PATH=/certs/users"]
+    run += [f"{PREFIX}/registry:2"]
     container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
     folder = f"/etc/docker/certs.d/{name}"
     certificate = (tmp_path / "cert.pem").read_text()
@@ -190,18 +229,41 @@ def registry(testbed: dict[str, str], vps: Host, tmp_path: Path) -> Iterator[str
 
 @pytest.mark.timeout(600)
 def test_the_host_pulls_a_release_from_a_registry(
-    http: httpx.Client, at_first: tuple[str, str], vps: Host, registry: str
+    http: httpx.Client, at_first: tuple[str, str], testbed: dict[str, str], vps: Host, registry: str
 ) -> None:
     release = at_first[0]
     there = f"{registry}/berth"
+    pusher = "docker --config /run/pusher"
+    # Not through sudo, which writes down what it is asked.
+    log_in = f"{pusher} login --username ada --password-stdin {registry}".split()
+    run = ["docker", "exec", "--interactive", testbed["vps_container"], *log_in]
+    subprocess.run(run, input=TOKEN, text=True, check=True, capture_output=True)
     for service in SERVICES:
         # As a build machine would; then the host has them no more.
         image = f"{there}/{service}:pulled"
-        vps.check_output(f"docker tag {PREFIX}/{service}:{release} {image} && docker push --quiet {image}")
+        vps.check_output(f"docker tag {PREFIX}/{service}:{release} {image} && {pusher} push --quiet {image}")
         vps.check_output(f"docker image rm {image}")
-    code, said = play("release", release="pulled", stack_image_transport="registry", stack_image_prefix=there)
+    vps.check_output("rm -r /run/pusher")
+    pulled = {"release": "pulled", "stack_image_transport": "registry", "stack_image_prefix": there}
+    login = {"berth_registry_username": "ada", "vault_registry_password": TOKEN}
+
+    code, said = play("release", **pulled, **{**login, "vault_registry_password": "another"})
+    assert code != 0
+    assert re.search(r"refuses the login of ada: 401 .* vault_registry_password", said), said[-2000:]
+    assert "changed=0" in said
+
+    code, said = play("release", **pulled, **login)
     assert code == 0, said
     assert live(http)[0] == "pulled"
+    # Of the login nothing is left: no folder, no file of docker's, no line.
+    encoded = base64.b64encode(f"ada:{TOKEN}".encode()).decode()
+    # The question itself is in the journal as well, and must not find itself.
+    found = " ".join(f"-e '{word[:-2]}[{word[-2]}]{word[-1]}'" for word in (TOKEN, encoded))
+    assert vps.run("ls -d /run/berth-registry-* /root/.docker/config.json").rc != 0
+    assert vps.run(f"journalctl --since -10min | grep {found}").rc == 1
+    code, said = play("release", **pulled, **login)
+    assert code == 0, said
+    assert "changed=0" in said
     code, said = play("rollback", to=release)
     assert code == 0, said
     assert live(http)[0] == release

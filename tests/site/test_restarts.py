@@ -37,6 +37,7 @@ def settled(visitor: Visitor) -> Visitor:
     return visitor
 
 
+@pytest.mark.long
 def test_data_and_session_survive_a_restart_of_every_container(vps: Host, settled: Visitor) -> None:
     vps.check_output("docker restart $(docker ps -q)")
     assert poll(lambda: remembered(settled), BACK_SECONDS, "the site after docker restart") == "was here before"

@@ -40,6 +40,7 @@ def release_both(inventory: Path, name: str) -> tuple[int, list[str]]:
     return code, said.split("PLAY [Release]")[1:]
 
 
+@pytest.mark.long
 def test_hosts_are_released_one_after_the_other_and_the_first_that_refuses_ends_it(
     http: httpx.Client, second: tuple[str, Path]
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_host_that_cannot_build_says_so_before_anything_begins(
     assert "unbuilt" not in tags(vps)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("bases")
 def test_a_release_is_built_on_the_host(http: httpx.Client, testbed: dict[str, Any], vps: Host) -> None:

@@ -77,6 +77,7 @@ def test_databases_are_upgraded_behind_the_page_with_nothing_lost(
     assert json.loads(results) == [str(number) for number in range(200)]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_an_image_that_does_not_work_is_taken_back_and_one_that_is_missing_is_refused(
     http: httpx.Client, visitor: Visitor, testbed: dict[str, Any], vps: Host

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -113,7 +114,7 @@ def make(path: Path) -> None:
             '--essential-hook=echo "grub-pc grub-pc/install_devices_empty boolean true" '
             '| chroot "$1" debconf-set-selections',
             '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*',
-            f"--customize-hook=sync-in {files} /",
+            f"--customize-hook=sync-in {shlex.quote(str(files))} /",
             f"--customize-hook={GRUB_HOOK}",
             '--customize-hook=chroot "$1" apt-get install --yes --no-install-recommends --download-only '
             + " ".join([*at_hand, *AT_HAND_TOO]),

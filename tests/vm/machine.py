@@ -157,7 +157,7 @@ class Machine:
 
     def login(self, user: str) -> list[str]:
         """Return the command that runs, as this user, what comes after it."""
-        options = [f"-oUserKnownHostsFile={KNOWN_HOSTS}", "-oBatchMode=yes", "-oConnectTimeout=60", "-i", str(KEY)]
+        options = [f'-oUserKnownHostsFile="{KNOWN_HOSTS}"', "-oBatchMode=yes", "-oConnectTimeout=60", "-i", str(KEY)]
         return self.net.inside("ssh", *options, f"{user}@{ADDRESS}")
 
     def ssh(self, command: str, user: str = "root", seconds: float = 120) -> subprocess.CompletedProcess[str]:

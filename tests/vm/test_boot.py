@@ -82,7 +82,7 @@ def test_what_the_kernel_says_is_once_in_the_hosts_own_log(vm: Host) -> None:
 
 
 def login(user: str, *options: str) -> subprocess.CompletedProcess[str]:
-    known = [f"-oUserKnownHostsFile={KNOWN_HOSTS}", "-oConnectTimeout=20", "-oBatchMode=yes", *options]
+    known = [f'-oUserKnownHostsFile="{KNOWN_HOSTS}"', "-oConnectTimeout=20", "-oBatchMode=yes", *options]
     return subprocess.run(
         ["ssh", *known, f"{user}@{ADDRESS}", "id -un"], capture_output=True, text=True, timeout=120, check=False
     )

@@ -1,0 +1,295 @@
+"""An upgrade of the databases ends in one of two states, done or as before, whatever is cut off at whichever step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berth_release import deploy, unit, upgrade
+from berth_release.edge import Edge, Live
+from berth_release.engine import Container
+from berth_release.records import Records
+from berth_release.settings import Refused, Settings
+from berth_release.upgrade import Upgrade
+from tests.cut_off import CutOff, Killed
+
+BLUE = Live("1.0", "blue", "f1")
+SERVICES = ("auth_service", "user_service", "celery_worker", "frontend", "beat")
+WANTED = {"mongo": "mongo:9", "redis": "redis:9"}
+
+REMOVE = shutil.rmtree
+
+
+class Docker(CutOff):
+    """An engine in memory, with data in real folders. Each command, and each removal of a folder, is a step."""
+
+    def __init__(self, place: Path, bad: str = "") -> None:
+        super().__init__()
+        self.place, self.bad = place, bad
+        self.images = {"mongo": "mongo:8", "redis": "redis:8"}
+        self.up = {f"berth-{name}-1" for name in self.images} | {f"berth-blue-{name}-1" for name in SERVICES}
+        self.backup = ""
+        for name in self.images:
+            self.data(name).mkdir(parents=True)
+            (self.data(name) / "data").write_text("old")
+
+    def data(self, service: str) -> Path:
+        return self.place / service / "_data"
+
+    def run(self, *command: str, **environment: Any) -> subprocess.CompletedProcess[str]:
+        said = self.step(lambda: self._do(list(command), environment))
+        return subprocess.CompletedProcess(command, *said)
+
+    def _do(self, command: list[str], environment: dict[str, Any]) -> tuple[int, str, str]:
+        match command:
+            case ["docker", "volume", "inspect", _, name]:
+                return 0, str(self.data(name.removesuffix("_data"))), ""
+            case ["docker", "image", "inspect", _, name]:
+                return 0, f"sha256:{name}", ""
+            case ["docker", "inspect", name]:
+                return 0, json.dumps(self._inspect(name)), ""
+            case ["docker", "ps", *_]:
+                return 0, "\n".join([f"berth-{one}-1" for one in self.images] + list(self._colour())), ""
+            case ["docker", "stop", *names]:
+                self.up -= set(names)
+            case ["docker", "start", *names]:
+                self.up |= set(names)
+            case ["docker", "rm", "--force", *names]:
+                self.up -= set(names)
+            case ["docker", "compose", *_, "--no-deps", first]:
+                self._start([first], environment)
+            case ["docker", "compose", *_, "--no-deps", first, second]:
+                self._start([first, second], environment)
+            case ["cp", "--archive", _, source, target]:
+                shutil.copytree(source, target)
+            case ["berth-backup", "status"]:
+                return 0, json.dumps({"running": self.backup}), ""
+            case ["du", *_]:
+                return 0, "3 x", ""
+            case _:
+                raise AssertionError(command)
+        return 0, "", ""
+
+    def _start(self, services: list[str], images: dict[str, Any]) -> None:
+        for service in services:
+            self.images[service] = images[f"{service.upper()}_IMAGE"]
+            self.up.add(f"berth-{service}-1")
+            if self.images[service].endswith(":9"):
+                # What the old image could not read any more.
+                (self.data(service) / "data").write_text("new")
+
+    def _inspect(self, name: str) -> list[dict[str, Any]]:
+        service = name.removeprefix("berth-").removesuffix("-1")
+        image = self.images.get(service, "app")
+        well = name in self.up and image != self.bad
+        state = {"Health": {"Status": "healthy" if well else "starting"}}
+        return [{"Image": f"sha256:{image}", "Config": {"Image": image}, "State": state, "RestartCount": 2}]
+
+    def _colour(self) -> list[str]:
+        return [f"berth-blue-{name}-1" for name in SERVICES]
+
+    def containers(self, colours: Any = ()) -> list[Container]:
+        return [
+            Container(f"berth-blue-{one}-1", one, "blue", "healthy" if f"berth-blue-{one}-1" in self.up else "exited")
+            for one in SERVICES
+            if "blue" in colours
+        ]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    monkeypatch.setattr(unit, "FOLDER", tmp_path / "run")
+    monkeypatch.setattr(upgrade, "logs", lambda *_: "")
+    monkeypatch.setattr(upgrade, "health", lambda *_: [])
+    monkeypatch.setattr(Upgrade, "_look_at", lambda *_: None)
+    monkeypatch.setattr(Upgrade, "_confirm", lambda *_: None)
+    # The page is shown as soon as its file is there.
+    monkeypatch.setattr(
+        Upgrade, "_close", lambda self, live, addresses, by="": self.edge.close(live, "key", addresses, by)
+    )
+    names = set(Settings.__dataclass_fields__) - {"root", "edge", "domain", "address", "image_prefix"}
+    numbers: dict[str, Any] = dict.fromkeys(names, 1)
+    return Settings(
+        root=tmp_path / "root", edge=tmp_path / "edge", domain="site.test", address="", image_prefix="x", **numbers
+    )
+
+
+def site(settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str = "") -> tuple[Docker, Upgrade]:
+    """A site as it is before, whatever was there."""
+    for folder in (settings.root, settings.edge, settings.root.parent / "volumes"):
+        _remove(folder)
+    for folder in (settings.releases, settings.edge / "dynamic", settings.edge / "next"):
+        folder.mkdir(parents=True)
+    for name in ("routes.yml", "maintenance.yml"):
+        (settings.releases / name).write_text("x: 1\n")
+    docker = Docker(settings.root.parent / "volumes", bad)
+    for module in (upgrade, deploy):
+        monkeypatch.setattr(module, "run", docker.run)
+        monkeypatch.setattr(module, "containers", docker.containers)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(shutil, "rmtree", lambda place, **_: docker.step(lambda: _remove(place)))
+    edge = Edge(settings)
+    edge.switch(BLUE)
+    work = Upgrade(settings, edge, Records(settings), 1)
+    # In this process instead of a unit.
+    monkeypatch.setattr(unit, "launch_to_end", lambda _verb, run_id, *_: _launched(work, run_id))
+    return docker, work
+
+
+def _remove(place: Path) -> None:
+    REMOVE(place, ignore_errors=True)
+
+
+def _launched(work: Upgrade, run_id: str) -> None:
+    try:
+        work.run_upgrade(run_id)
+    except Refused:
+        return
+
+
+def state_of(docker: Docker, settings: Settings) -> str:
+    """Return done or as before; fail where it is neither."""
+    assert not (settings.edge / "dynamic/maintenance.yml").exists()
+    assert docker.up == {"berth-mongo-1", "berth-redis-1", *(f"berth-blue-{name}-1" for name in SERVICES)}
+    assert Records(settings).current() is None
+    assert not list(docker.place.glob("*/berth-before-upgrade*"))
+    data = {(docker.data(name) / "data").read_text() for name in docker.images}
+    images = set(docker.images.values())
+    if images == {"mongo:9", "redis:9"}:
+        assert data == {"new"}
+        return "done"
+    assert (images, data) == ({"mongo:8", "redis:8"}, {"old"})
+    return "as before"
+
+
+@pytest.mark.parametrize("bad", ["", "redis:9"], ids=["good images", "one bad image"])
+@pytest.mark.parametrize("after", [False, True], ids=["before a step", "after a step"])
+def test_killed_at_any_step_it_is_settled_to_done_or_as_before(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str, after: bool
+) -> None:
+    docker, work = site(settings, monkeypatch, bad)
+    if bad:
+        with pytest.raises(Refused, match="The old image is back, with the data as it was"):
+            work.upgrade("ada@laptop", WANTED)
+    else:
+        work.upgrade("ada@laptop", WANTED)
+    assert state_of(docker, settings) == ("as before" if bad else "done")
+    seen = []
+    for number in range(docker.steps):
+        docker, work = site(settings, monkeypatch, bad)
+        docker.fails_at, docker.after = number, after
+        with pytest.raises(Killed):
+            work.upgrade("ada@laptop", WANTED)
+        work.settle()
+        seen.append(state_of(docker, settings))
+    assert seen == sorted(seen)
+    assert set(seen) == ({"as before"} if bad else {"as before", "done"})
+
+
+def test_killed_while_it_is_settled_it_is_settled_by_the_next_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    work.upgrade("ada@laptop", WANTED)
+    for number in range(0, docker.steps, 2):
+        for again in (1, 5, 9, 16):
+            docker, work = site(settings, monkeypatch)
+            docker.fails_at = number
+            with pytest.raises(Killed):
+                work.upgrade("ada@laptop", WANTED)
+            docker.fails_at = docker.steps + again
+            try:
+                work.settle()
+            except Killed:
+                work.settle()
+            state_of(docker, settings)
+
+
+def test_an_upgrade_does_not_stop_the_databases_under_a_backup(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    docker.backup = "Process 7 has been at it (run) since 02:30"
+    with pytest.raises(Refused, match=r"^Process 7 has been at it .*: a backup\. Wait until it is done"):
+        work.upgrade("ada@laptop", WANTED)
+    assert state_of(docker, settings) == "as before"
+
+
+def test_the_site_is_not_opened_onto_services_that_are_down(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    work.edge.close(BLUE, "key", [], "ada@laptop")
+    docker.up.discard("berth-blue-user_service-1")
+    with pytest.raises(Refused, match=r"user_service is exited: the site stays closed.*maintenance_force=true"):
+        work.maintenance(False, [])
+    assert (settings.edge / "dynamic/maintenance.yml").exists()
+    work.maintenance(False, [], force=True)
+    assert not (settings.edge / "dynamic/maintenance.yml").exists()
+
+
+def test_a_verb_that_is_not_finished_keeps_the_site_closed_and_is_named(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, work = site(settings, monkeypatch)
+    work.edge.close(BLUE, "key", [], "ada@laptop")
+    work.records.begin("restore", "everything", "ada@laptop", {}, "swapping")
+    with pytest.raises(Refused, match=r"ada@laptop has been at restore everything since .* is not finished"):
+        work.maintenance(False, [])
+
+
+def test_a_restore_that_was_cut_off_is_settled_before_a_release_begins(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, work = site(settings, monkeypatch)
+    work.records.begin("restore", "everything", "ada@laptop", {}, "swapping")
+    asked = []
+
+    def settled(*command: str, **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        work.records.end()
+        return subprocess.CompletedProcess(command, 0, '{"changed": true, "settled": "finished: it"}', "")
+
+    monkeypatch.setattr(deploy, "run", settled)
+    begun = work.begin("release", "1.1", "bob@laptop", False, False)
+    assert asked == [("berth-backup", "settle", "--guarded")]
+    assert begun["settled"] == "finished: it"
+
+
+@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+def test_maintenance_cut_off_at_any_step_is_finished_by_the_same_command(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, on: bool
+) -> None:
+    page = settings.edge / "dynamic/maintenance.yml"
+    for number in range(2):
+        docker, work = site(settings, monkeypatch)
+        if not on:
+            work.maintenance(True, [], "ada@laptop")
+        rename, unlink = Path.rename, Path.unlink
+
+        def step(change: Callable[..., Any], docker: Docker = docker) -> Callable[..., Any]:
+            return lambda place, *more, **words: (
+                docker.step(lambda: change(place, *more, **words))
+                if "dynamic" in str(more or place) and "release" not in place.name
+                else change(place, *more, **words)
+            )
+
+        docker.fails_at = docker.steps + number
+        with monkeypatch.context() as cut:
+            cut.setattr(Path, "rename", step(rename))
+            cut.setattr(Path, "unlink", step(unlink))
+            cut.setattr(work, "_refuse_to_open", lambda *_: None)
+            with pytest.raises(Killed):
+                work.maintenance(on, [], "ada@laptop")
+        # What visitors see is what is believed.
+        assert bool(work.edge.maintenance_key()) == page.exists()
+        work.maintenance(on, [], "ada@laptop")
+        assert page.exists() == on
