@@ -1,4 +1,5 @@
-# Each word only calls what a person could type. `make help` lists them.
+# Each word only calls what a person could type. `make help` lists them. Words for operators and developers (help, venv, demo,
+# images, dev) keep to what GNU make 3.81 and BSD's programs can: macOS has no others. Tests want GNU make 4.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,43 +7,73 @@ MAKEFLAGS += --no-print-directory
 
 # auto probes once whether an image registry can be reached; registry pulls official images; packages builds stand-ins.
 IMAGES ?= auto
+# What the images are for, such as linux/amd64 where a laptop of another architecture builds for a server. Empty: this machine's own.
+PLATFORM ?=
 ROLES := $(notdir $(patsubst %/molecule/,%,$(wildcard roles/*/molecule/)))
+LONGEST_FIRST := hardening backup firewall stack $(filter-out hardening backup firewall stack,$(ROLES))
+# How many scenarios share this machine.
+JOBS ?= 3
 
-export IMAGES DOCKER_BENCH
+export IMAGES PLATFORM DOCKER_BENCH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down demo-ssh test together test-vm test-hosts test-fast lint unit integration dev-compose molecule site scan images lock venv
+.PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-vm test-hosts test-readme test-fast lint unit \
+  integration dev-compose molecule site site-alone test-site-long scan images lock venv venv-dev make4
 
 help: ## List these words
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/controller ## A disposable VPS on this machine, provisioned by site.yml, ending in a working HTTPS site
-	@python3 molecule/demo.py up
+demo: venv ## A disposable VPS on this machine, provisioned by site.yml, ending in a working HTTPS site
+	@.venv/bin/python molecule/demo.py up
 
-demo-down: .venv/controller ## Remove the demo and everything it kept
-	@python3 molecule/demo.py down
+demo-down: venv ## Remove the demo and everything it kept
+	@.venv/bin/python molecule/demo.py down
 
 demo-ssh: ## A shell on the demo's VPS, as its operator
 	@python3 molecule/demo.py ssh
 
-test: test-fast together site ## Everything: lint, unit, integration, roles, the whole site
+dev: ## The application on this machine, reloading as you type; makes .env where there is none
+	@python=$$(requirements/python.sh) && "$$python" images/dev.py up
+
+dev-down: ## Stop it; its data stays
+	@python=$$(requirements/python.sh) && "$$python" images/dev.py down
+
+test: test-fast together ## Everything: lint, unit, integration, roles, the whole site
 
 # Beside `make test`, since a kernel of its own is emulated in software: half an hour on two cores. SCAN=1: scanners look, too.
-test-vm: .venv/dev ## The host's roles on a machine with a kernel of its own (root on Debian)
+test-vm: venv-dev ## The host's roles on a machine with a kernel of its own (root on Debian)
 	@requirements/system.sh qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mke2fs=e2fsprogs slirp4netns=slirp4netns \
 	  dnsmasq=dnsmasq-base nft=nftables nmap=nmap ip=iproute2
 	@$(if $(SCAN),$(MAKE) images)
 	@PYTHONPATH=images python3 -m tests.vm.run $(if $(SCAN),--scan)
 
 # Beside `make test` as well: a quarter of an hour.
-test-hosts: images ## Two hosts in one inventory: provisioned, released and led back together
+test-hosts: venv-dev images ## Two hosts in one inventory, provisioned, released and rolled back together; a fresh server met for the first time
 	pytest -q tests/hosts
 
-test-fast: .venv/dev ## Lint and unit tests, without a Docker engine
+# Beside `make test` as well: a virtual environment and a demo from nothing, ten minutes.
+test-readme: venv-dev ## The README's commands on a terminal, in a fresh clone of the last commit
+	pytest -q tests/readme
+
+# Those tests of the site that make test leaves out (pytest's marker long).
+test-site-long: venv-dev images ## The site's slow tests: releases cut off in every phase, further damage to backups
+	@BERTH_LONG=1 python3 molecule/scenario.py
+
+# One hostile address against the whole site: floods, guesses, stolen accounts; the visitor beside it is counted.
+test-attack: venv-dev images ## The attacks that docs/security.md makes a claim about, against a provisioned site
+	@BERTH_SITE_TESTS=attack python3 molecule/scenario.py
+
+# Those parts of a scenario that make test leaves out run with all the others of it.
+test-roles-long: make4 venv-dev images ## The slow parts of roles' scenarios: malware, damaged repositories, rarer boots
+	@BERTH_LONG=1 $(MAKE) --jobs=2 --output-sync=target molecule-hardening molecule-backup molecule-firewall
+
+test-long: test-readme test-site-long test-attack test-roles-long test-hosts test-vm ## What is slow and rarely breaks
+
+test-fast: make4 venv-dev ## Lint and unit tests, without a Docker engine
 	@$(MAKE) --jobs=2 --output-sync=target lint unit
 
-lint: .venv/dev frontend/node_modules/.package-lock.json ## Every linter
+lint: venv-dev frontend/node_modules/.package-lock.json ## Every linter
 	ruff check .
 	ruff format --check .
 	mypy
@@ -52,55 +83,51 @@ lint: .venv/dev frontend/node_modules/.package-lock.json ## Every linter
 	git ls-files '*.sh' .ci/run | xargs shellcheck
 	cd frontend && npm run lint && npm run typecheck
 
-unit: .venv/dev frontend/node_modules/.package-lock.json ## Unit tests of services, front end and tools
-	pytest -q -m 'not integration and not site and not hosts and not vm' services images tests
+unit: venv-dev frontend/node_modules/.package-lock.json ## Unit tests of services, front end and tools
+	pytest -q -n 2 --dist loadfile -m 'not integration and not site and not hosts and not vm' services images tests
 	cd frontend && npm test -- --run
 
-integration: images ## Services against real Redis, database and mail server
+integration: venv-dev images ## Services against real Redis, database and mail server
 	pytest -q -m integration services images tests
 
-dev-compose: images ## Every command of docker-compose.dev.yml
+dev-compose: venv-dev images ## Every command of docker-compose.dev.yml
 	pytest -q tests/dev
 
-# All that mostly waits: two of them share a machine well. What one says is shown when it is done.
-together: images
-	@$(MAKE) --jobs=2 --output-sync=target $(addprefix molecule-,$(ROLES)) dev-compose integration
+# All that mostly waits, the longest first: three of them share two cores well. What one says is shown when it is done.
+together: make4 venv-dev images
+	@$(MAKE) --jobs=$(JOBS) --output-sync=target site-alone $(addprefix molecule-,$(LONGEST_FIRST)) dev-compose integration
 
 # A role's scenario is what `molecule test` in its folder runs.
-molecule: images ## Scenarios of all roles, or of one: make molecule ROLE=docker
+molecule: make4 venv-dev images ## Scenarios of all roles, or of one: make molecule ROLE=docker
 	@$(MAKE) --jobs=2 --output-sync=target $(addprefix molecule-,$(or $(ROLE),$(ROLES)))
 
 molecule-%:
 	@echo "== molecule test: $*"; python3 molecule/scenario.py roles/$*
 
-site: images ## The whole site as one scenario: create, converge, idempotence, verify, destroy
-	@python3 molecule/scenario.py
+site: venv-dev images site-alone ## The whole site as one scenario: create, converge, idempotence, verify, destroy
+
+site-alone:
+	@echo "== molecule test: the whole site"; python3 molecule/scenario.py
 
 # TARGETS: bare, site, or the folder of a test bed that runs. KEEP=1 leaves the machines running. DOCKER_BENCH: docs/security.md.
-scan: images ## Other people's scanners on a bare VPS and on one after site.yml, side by side
+scan: venv-dev images ## Other people's scanners on a bare VPS and on one after site.yml, side by side
 	@python3 -m tests.scans.scan $(if $(KEEP),--keep) $(TARGETS)
 
-images: .venv/dev ## Build (or pull) every image, starting a Docker engine where none runs
-	@python3 images/engine.py
-	@python3 images/build.py --images $(IMAGES) --env-out .cache/images.env all
+images: venv ## Build (or pull) every image, starting a Docker engine where none runs
+	@.venv/bin/python images/engine.py
+	@.venv/bin/python images/build.py --images $(IMAGES) --env-out .cache/images.env all
 
 lock: ## Compile the locks again from their .in files
 	@requirements/lock.sh
 
-venv: .venv/dev ## The virtual environment with all tools
+venv: ## What runs the playbooks, in the virtual environment .venv
+	@requirements/venv.sh controller
 
-.venv/controller: requirements/controller.txt
-	@requirements/system.sh ensurepip=python3-venv ssh=openssh-client
-	@echo "Python packages for the controller (.venv)"
-	@python3 -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	@touch $@
+venv-dev: ## The tests' and linters' tools as well
+	@requirements/venv.sh dev
 
-.venv/dev: requirements/dev.txt .venv/controller
-	@requirements/system.sh chromium=chromium certutil=libnss3-tools shellcheck=shellcheck
-	@echo "Python packages for the tests (.venv)"
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	@touch $@
+make4:
+	@: $(if $(filter output-sync,$(.FEATURES)),,$(error The tests need GNU make 4 or newer, and this is $(MAKE_VERSION) (on macOS: brew install make, then gmake)))
 
-frontend/node_modules/.package-lock.json: frontend/package-lock.json .venv/dev
+frontend/node_modules/.package-lock.json: frontend/package-lock.json | venv-dev
 	@cd frontend && npm ci

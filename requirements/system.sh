@@ -7,7 +7,7 @@ for pair in "$@"; do
   program=${pair%%=*}
   package=${pair#*=}
   case $program in
-    ensurepip) python3 -c 'import ensurepip' 2>/dev/null || missing="$missing $package" ;;
+    ensurepip) "${PYTHON:-python3}" -c 'import ensurepip' 2>/dev/null || missing="$missing $package" ;;
     *) command -v "$program" >/dev/null || missing="$missing $package" ;;
   esac
 done

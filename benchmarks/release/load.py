@@ -2,8 +2,9 @@
 
     python3 load.py      reads the plan, one line of JSON, and goes on until another line comes or the input ends
 
-The plan: domain, email, password, rate (short requests a second), and how many lanes of the long kinds: upload (10 s),
-slow (an answer after 10 s) and stream (an answer that takes 10 s); the last two are routes of benchmark releases only.
+The plan: domain, email, password, release_key, rate (short requests a second), and how many lanes of the long kinds:
+upload (10 s), slow (an answer after 10 s) and stream (an answer that takes 10 s); the last two are routes of benchmark
+releases only.
 Prints one JSON object: for each kind of request how many, how many failed and why, and how long it took.
 """
 
@@ -50,6 +51,8 @@ class Connection:
     """One HTTP/1.1 connection. It does not repeat anything: what breaks is counted."""
 
     domain: str
+    # By which the site shows which release answers.
+    release_key: str
     reader: asyncio.StreamReader = field(init=False)
     writer: asyncio.StreamWriter = field(init=False)
     # The server has said that it ends the connection after this answer, as any client must heed (RFC 9112, 9.6).
@@ -63,7 +66,8 @@ class Connection:
         )
 
     def head(self, method: str, path: str, headers: dict[str, str], length: int | None) -> bytes:
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {self.domain}", *(f"{k}: {v}" for k, v in headers.items())]
+        headers = {**headers, "Host": self.domain, "X-Berth-Release-Key": self.release_key}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
         if length is not None:
             lines += [f"Content-Length: {length}", "Content-Type: application/json"]
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
@@ -125,7 +129,7 @@ class Load:
 
     async def sign_in(self) -> None:
         document = json.dumps({"email": self.plan["email"], "password": self.plan["password"]}).encode()
-        connection = Connection(self.domain)
+        connection = Connection(self.domain, str(self.plan.get("release_key", "")))
         await connection.open()
         answer = await connection.ask("POST", "/api/auth/login", {}, document)
         if answer.status != 200:
@@ -164,7 +168,7 @@ class Load:
 
     async def one(self, kind: str, connection: Connection | None) -> tuple[Connection, str]:
         if connection is None:
-            connection = Connection(self.domain)
+            connection = Connection(self.domain, str(self.plan.get("release_key", "")))
             await connection.open()
         headers = {} if kind == "page" else self.bearer
         number = f"{time.monotonic_ns()}"

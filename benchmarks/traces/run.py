@@ -27,7 +27,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "services"))
-from shared.tokens import Claims, KeyRing  # noqa: E402
+from shared import keys  # noqa: E402
+from shared.tokens import Claims, Signer  # noqa: E402
 
 CLIENTS = 4
 PORT = 8000
@@ -140,7 +141,7 @@ class Side:
 
 
 @contextmanager
-def sides(key: str) -> Iterator[dict[str, Side]]:
+def sides(public_key: str) -> Iterator[dict[str, Side]]:
     """Start everything; remove it afterwards."""
     name, chosen = f"berth-traces-{secrets.token_hex(3)}", images()
     started: list[str] = []
@@ -165,7 +166,7 @@ def sides(key: str) -> Iterator[dict[str, Side]]:
                 edge_files(files, f"user{number}", ratio)
                 told = {
                     "ENVIRONMENT": "dev",
-                    "JWT_SECRET_KEY": key,
+                    "JWT_PUBLIC_KEYS": public_key,
                     "MONGO_URI": "mongodb://mongo:27017/user_db?directConnection=true",
                     "REDIS_URI": "redis://user_service:user-test@redis:6379/0",
                     "TRACES_ENDPOINT": "" if ratio is None else f"http://edge{number}:4318/v1/traces",
@@ -206,9 +207,12 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=6)
     asked = options.parse_args()
-    key = secrets.token_hex(32)
-    token = KeyRing(key, []).sign(Claims(secrets.token_hex(8), "ada@example.com", secrets.token_hex(8)), 3600)
-    with sides(key) as found:
+    private_key = keys.new_private_key()
+    public_key = keys.public_key(private_key)
+    token = Signer(private_key, [public_key]).sign(
+        Claims(secrets.token_hex(8), "ada@example.com", secrets.token_hex(8)), 3600
+    )
+    with sides(public_key) as found:
         for side in found.values():
             wait_until_ready(side, token)
             side.load(token, 2)
