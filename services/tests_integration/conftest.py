@@ -100,7 +100,8 @@ class Mailbox:
         """The token of the newest link in a mail about this."""
         about = f"a mail to {address}: {subject}"
         mails = poll(lambda: [mail for mail in self.to(address) if subject in mail["subject"]], 60, about)
-        newest = max(mails, key=lambda mail: str(mail["time"]))
+        # Sorted stably: the list is in the order of arrival, and times are whole seconds.
+        newest = sorted(mails, key=lambda mail: str(mail["time"]))[-1]
         whole = httpx.get(f"{self.web}/api/email/{newest['id']}").raise_for_status().json()
         return str(whole["text"]).partition("token=")[2].split()[0]
 
