@@ -124,7 +124,7 @@ def last_attempt(vps: Host) -> dict[str, Any]:
 
 def settled(vps: Host, http: httpx.Client, release: str, colour: str) -> None:
     """One colour runs and serves, and whoever comes next finds the way free."""
-    assert live(http) == (release, colour)
+    assert live(http) == (release, colour), last_attempt(vps)
     assert containers(vps) == {f"berth-{colour}"}
     assert phase(vps) is None
 
