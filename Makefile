@@ -12,7 +12,7 @@ PLATFORM ?=
 ROLES := $(notdir $(patsubst %/molecule/,%,$(wildcard roles/*/molecule/)))
 LONGEST_FIRST := hardening backup firewall stack $(filter-out hardening backup firewall stack,$(ROLES))
 # How many scenarios share this machine.
-JOBS ?= 3
+JOBS ?= 2
 
 export IMAGES PLATFORM DOCKER_BENCH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -93,7 +93,7 @@ integration: venv-dev images ## Services against real Redis, database and mail s
 dev-compose: venv-dev images ## Every command of docker-compose.dev.yml
 	pytest -q tests/dev
 
-# All that mostly waits, the longest first: three of them share two cores well. What one says is shown when it is done.
+# The longest first, one for each of two cores: with more, what waits for an answer waits too long. What one says is shown when it is done.
 together: make4 venv-dev images
 	@$(MAKE) --jobs=$(JOBS) --output-sync=target site-alone $(addprefix molecule-,$(LONGEST_FIRST)) dev-compose integration
 

@@ -122,6 +122,7 @@ def test_a_host_that_is_not_debian_is_refused(vps: Host) -> None:
         vps.check_output("mv /root/debian_version.kept /etc/debian_version")
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_the_environment_whole(vps: Host) -> None:
     """The values change, there is no room to write them: the old file stays, whole."""
     before = vps.check_output("sha256sum /opt/berth/.env")

@@ -108,10 +108,11 @@ def containers(vps: Host) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        (
+        pytest.param(
             "crash",
             {"user_service": 'ENTRYPOINT ["python3", "-c", "raise SystemExit(\'this release is broken\')"]'},
             r"berth-\w+-user_service-1 is exited .* this release is broken",
+            marks=pytest.mark.long,
         ),
         (
             "wrong",
@@ -227,6 +228,7 @@ def registry(testbed: dict[str, str], vps: Host, tmp_path: Path) -> Iterator[str
         vps.check_output("rm -r /etc/docker/certs.d")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_host_pulls_a_release_from_a_registry(
     http: httpx.Client, at_first: tuple[str, str], testbed: dict[str, str], vps: Host, registry: str

@@ -75,13 +75,10 @@ def test_a_restore_whose_controller_goes_away_is_done_and_holds_the_one_lock(
     assert len(mailbox.about("berth-restore.service failed")) == mails
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("phase", "result"),
-    [
-        pytest.param("filling", "as before", marks=pytest.mark.long),
-        pytest.param("swapping", "done"),
-        pytest.param("closing", "as before", marks=pytest.mark.long),
-    ],
+    [("filling", "as before"), ("swapping", "done"), ("closing", "as before")],
 )
 def test_a_restore_whose_program_is_killed_is_settled_at_once(
     vps: Host, http: httpx.Client, testbed: dict[str, str], saved: str, late: str, phase: str, result: str

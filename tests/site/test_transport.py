@@ -96,6 +96,7 @@ def test_a_release_is_built_on_the_host(http: httpx.Client, testbed: dict[str, A
     assert code == 0, said
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_release_needs_no_way_out_brings_only_what_is_new_and_makes_room(http: httpx.Client, vps: Host) -> None:
     release = live(http)[0]
