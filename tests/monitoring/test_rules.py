@@ -56,8 +56,6 @@ def test_there_is_a_page_for_each_rule_and_for_nothing_else() -> None:
     assert set(pages) == set(rules())
     for name, text in pages.items():
         assert text.startswith(f"# {name}\n")
-        for part in ("**What it means.**", "**How to look.**", "**How to fix.**"):
-            assert part in text, name
 
 
 @pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.stem)
