@@ -109,7 +109,7 @@ site: venv-dev images site-alone ## The whole site as one scenario: create, conv
 site-alone:
 	@echo "== molecule test: the whole site"; python3 molecule/scenario.py
 
-# TARGETS: bare, site, or the folder of a test bed that runs. KEEP=1 leaves the machines running. DOCKER_BENCH: docs/security.md.
+# TARGETS: bare, site, or the folder of a test bed that runs. KEEP=1 leaves the machines running. DOCKER_BENCH: docs/evidence/scanners.md.
 scan: venv-dev images ## Other people's scanners on a bare VPS and on one after site.yml, side by side
 	@python3 -m tests.scans.scan $(if $(KEEP),--keep) $(TARGETS)
 

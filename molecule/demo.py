@@ -244,7 +244,7 @@ The site is up, {time.monotonic() - began:.0f} s after you asked.
   Mailbox    {mailbox} (alerts come here, too)
   Logs       docker exec {reached["outside_container"]} log-lines .
   Traces     docker exec {reached["outside_container"]} spans (of one request in ten)
-  Figures    http://127.0.0.1:9090/consoles/site.html, through this tunnel:
+  Metrics    http://127.0.0.1:9090/consoles/site.html, through this tunnel:
              ssh -N -i {tunnel}
              user operator, password: make demo-ssh, then sudo cat /opt/berth/monitoring/login/password
   VPS        make demo-ssh

@@ -14,9 +14,12 @@ from pathlib import Path
 from tests.support import ROOT
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "docs/operations.md", "docs/security.md")),
-    *sorted((ROOT / "docs/disasters").glob("*.md")),
-    *sorted((ROOT / "docs/runbooks").glob("*.md")),
+    *(ROOT / name for name in ("README.md", "docs/operations.md", "docs/security.md", "docs/architecture.md")),
+    *(
+        page
+        for folder in ("operations", "disasters", "runbooks", "evidence")
+        for page in sorted((ROOT / "docs" / folder).glob("*.md"))
+    ),
 ]
 # console: a server before its first run; rescue: the provider's rescue system; store: where backups are kept.
 PROMPT = re.compile(r"(controller|host|console|rescue|store)([$#]) (.*)")

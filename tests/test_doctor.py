@@ -291,7 +291,7 @@ MISTAKES: dict[str, tuple[Callable[[Facts], None], str, str, str, str]] = {
     "another mail password": (put("host/smtp", {"ok": False, "step": "login", "said": "535 no", "code": 535}), "smtp", "wrong", "535", "vault_smtp_password"),
     "a sender that is refused": (put("host/smtp", {"ok": False, "step": "sender", "said": "553 no", "code": 553}), "smtp", "wrong", "553", "berth_mail_from"),
     "greylisting": (put("host/smtp", {"ok": False, "step": "recipient", "said": "451 later", "code": 451}), "smtp", "warning", "451", "berth_operator_mail"),
-    "no backups": (both(put("values/backup_settings", []), put("host/backups", {})), "backups", "warning", "no backups", "Name a store"),
+    "no backups": (both(put("values/backup_settings", []), put("host/backups", {})), "backups", "warning", "no backups", "Name a backup target"),
     "another backup password": (put("host/backups/store", {"ok": False, "password": True, "said": "does not open"}), "backups", "wrong", "does not open", "password"),
     "other credentials of the store": (put("host/backups/store", {"ok": False, "status": 401, "said": "refuses (401)"}), "backups", "wrong", "401", "credentials"),
     "a store that is away": (put("host/backups/store", {"ok": False, "said": "no answer in time"}), "backups", "wrong", "in time", "address"),

@@ -1,4 +1,4 @@
-"""What the documents tell their reader to type can be typed: it names what is there, and destroys no way back."""
+"""What the documents tell their reader to type can be typed, and what they link to is there."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ FORBIDDEN = [
 # Inline code that names a command and is not to be typed.
 MENTIONED = {
     "make molecule ROLE=<role>",
+    "docker compose up -d",
     "docker image prune --all",
     "docker system prune",
     "docker volume prune",
@@ -103,7 +104,7 @@ def test_it_is_a_command_of_programs_that_are_there(command: Command) -> None:
     if "docker exec" not in command.text and "docker run" not in command.text:
         assert not heads(command.text) & IN_A_CONTAINER
     for pattern in FORBIDDEN:
-        assert not re.search(pattern, command.text), f"{pattern} takes away what one could go back to"
+        assert not re.search(pattern, command.text), f"{pattern} takes away what a rollback needs"
 
 
 @pytest.mark.parametrize("command", each("host"))
@@ -205,15 +206,84 @@ def test_no_command_hides_in_a_table_or_a_sentence(page: Path) -> None:
     assert [code for code in hidden if not re.fullmatch(r"make [\w-]+", code)] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@functools.cache
+def tracked() -> list[Path]:
+    """Return the files of the project, those that git does not know yet included."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for path in (ROOT / name for name in sorted(set(listed.splitlines()))) if path.is_file()]
+
+
+def markdown() -> list[Path]:
+    return [path for path in tracked() if path.suffix == ".md"]
+
+
+@functools.cache
+def slugs(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and Forgejo make them."""
+    prose = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> list[tuple[str, str]]:
+    """Return the relative links of a page: path (empty: the page itself) and anchor."""
+    prose = re.sub(r"(?ms)^ *```.*?^ *```$|``[^`]+``|`[^`\n]*`", "", page.read_text())
+    return re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)", prose)
+
+
+@pytest.mark.parametrize("page", markdown(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_link_leads_to_a_page_and_a_heading_that_are_there(page: Path) -> None:
-    for path, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)", page.read_text()):
+    for path, anchor in links(page):
         target = page.parent / path if path else page
         assert target.exists(), path
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
-            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-            assert anchor in slugs, f"{path}#{anchor}"
+        assert not anchor or anchor in slugs(target), f"{path}#{anchor}"
+
+
+def test_a_document_that_a_message_or_a_comment_names_is_there() -> None:
+    """In code, playbooks and templates; a decision may be named by its number, without the rest of its name."""
+    suffixes = {".py", ".yml", ".yaml", ".j2", ".js", ".ts", ".tsx", ".sh", ".txt", ".toml", ".cfg", ".example", ""}
+    wrong = []
+    for path in (path for path in tracked() if path.suffix in suffixes):
+        for name in re.findall(r"(?<![\w/.-])docs/[\w./-]*[\w]", path.read_text(errors="replace")):
+            by_number = re.fullmatch(r"docs/decisions/\d{4}", name) and list(ROOT.glob(f"{name}-*.md"))
+            if not (ROOT / name).exists() and not by_number:
+                wrong.append(f"{path.relative_to(ROOT)}: {name}")
+    assert wrong == []
+
+
+def test_every_document_is_linked_from_another() -> None:
+    linked = {(page.parent / path).resolve() for page in markdown() for path, _ in links(page) if path}
+    # A link to a folder shows the pages in it.
+    assert [
+        str(page.relative_to(ROOT)) for page in markdown() if not {page, page.parent} & linked and page.parent != ROOT
+    ] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/operations").glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_of_a_verb_begins_with_its_table_of_contents(page: Path) -> None:
+    text = page.read_text()
+    contents = re.findall(r"\[([^]]+)\]\(#[\w-]+\)", re.findall(r"^Contents: .*$", text, re.MULTILINE)[0])
+    assert contents == re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert text.index("Contents: ") < text.index("\n## ")
+
+
+def test_the_first_page_of_an_operator_has_the_four_commands_and_leads_to_every_other() -> None:
+    page = ROOT / "docs/operations.md"
+    first = page.read_text().split("## Disasters")[0]
+    assert [shlex.split(command)[1] for command in re.findall(r"^controller\$ (.*)$", first, re.MULTILINE)] == [
+        f"ansible/{name}.yml" for name in ("status", "rollback", "maintenance", "restore")
+    ]
+    linked = {(page.parent / path).resolve() for path, _ in links(page)}
+    assert set((ROOT / "docs/operations").glob("*.md")) | set((ROOT / "docs/disasters").glob("*.md")) <= linked
+
+
+def test_the_drawing_names_every_container_and_network_of_production() -> None:
+    drawing = re.findall(r"(?ms)^```mermaid$(.*?)^```$", (ROOT / "docs/architecture.md").read_text())[0]
+    production = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())
+    # Flower is optional and serves nobody.
+    names = set(production["services"]) - {"flower"} | {network["name"] for network in production["networks"].values()}
+    assert [name for name in sorted(names) if name not in drawing] == []
 
 
 def test_every_command_is_run_or_says_why_not() -> None:
@@ -238,7 +308,7 @@ def test_the_list_names_nothing_twice_and_nothing_that_is_not_documented() -> No
         assert not function or f"def {function}(" in (ROOT / path).read_text(), text
 
 
-def test_no_message_advises_what_takes_a_way_back() -> None:
+def test_no_message_advises_what_a_rollback_cannot_undo() -> None:
     files = [
         path
         for folder in ("roles", "ansible")

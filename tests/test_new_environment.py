@@ -85,7 +85,8 @@ def run(clone: Path, own_key: Path, typed: str = "", **extra: str) -> tuple[int 
     environment = {**os.environ, "HOME": str(own_key.parents[1]), "ANSIBLE_CONFIG": str(clone / "ansible.cfg")}
     environment["ANSIBLE_FORCE_COLOR"] = "false"
     command = ["ansible-playbook", "ansible/new_environment.yml", *words]
-    seen = on_terminal(command, clone, ENOUGH_SECONDS, typed, environment, question=rb"\[Ask for [^\n]*\n[^\n]*:\s*$")
+    question = rb"\[Prompt for [^\n]*\n[^\n]*:\s*$"
+    seen = on_terminal(command, clone, ENOUGH_SECONDS, typed, environment, question=question)
     return seen.status, seen.line
 
 

@@ -1,17 +1,37 @@
-"""What a runbook tells an operator to type does what it says, on the real component."""
+"""A runbook has impact, first look and fix, and its commands do what it says, on the real component."""
 
 from __future__ import annotations
 
+import re
 import secrets
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.documents import commands_of
 from tests.support import ROOT, poll
 
+RUNBOOKS = sorted((ROOT / "docs/runbooks").glob("*.md"))
+# Two screens of a terminal.
+MOST_LINES = 50
 REDIS = ["redis-server", "--dir", "/data", "--appendonly", "yes", "--appendfsync", "always"]
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_a_runbook_has_impact_first_look_and_fix_with_the_commands(page: Path) -> None:
+    text = page.read_text()
+    parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
+    assert parts[0] == f"# {page.stem}\n\n"
+    assert parts[1::2] == ["Impact", "First look", "Fix"]
+    impact, look, fix = parts[2::2]
+    assert impact.strip()
+    assert "```" not in impact
+    # More than a variable for the next command.
+    for part in (look, fix):
+        assert re.search(r"^ *(host|controller)\$ (?!\w+=)", part, re.MULTILINE)
+    assert len(text.splitlines()) <= MOST_LINES
 
 
 def docker(*arguments: str, check: bool = True) -> str:

@@ -159,13 +159,13 @@ def backups(host: Facts, facts: Facts) -> Iterator[Line]:
             "backups",
             "Backups",
             "backup_targets is empty: no backups are made",
-            f"Name a store in {MAIN}: docs/operations.md, Back up.",
+            f"Name a backup target in {MAIN}: docs/operations/backup.md.",
         )
     for name, found in (host.get("backups") or {}).items():
         subject, where = f"Backup target {name}", targets.get(name, "")
         if found["ok"] is False:
             remedy = (
-                "Put back the password that the repository was made with, or change it: docs/operations.md, Back up."
+                "Put back the password that the repository was made with, or change it: docs/operations/backup.md."
                 if found.get("password")
                 else "Correct its credentials in environment (the secret is in the vault)."
                 if found.get("status") in (401, 403)

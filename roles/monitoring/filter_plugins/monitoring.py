@@ -1,4 +1,4 @@
-"""Rules with other times, and a time in Prometheus' form."""
+"""Rules with other times and with links, and a time in Prometheus' form."""
 
 from __future__ import annotations
 
@@ -26,9 +26,21 @@ def scaled_rules(text: str, factor: float) -> str:
     return _IN_RULES.sub(lambda found: scaled(found[0], factor), text)
 
 
+def linked_rules(text: str, url: str) -> str:
+    """Return the rules with a link to each runbook.
+
+    url: address of the folder of runbooks; empty: runbooks stay paths in the checkout.
+    """
+    return text.replace("runbook_url: docs/runbooks/", f"runbook_url: {url.rstrip('/')}/") if url else text
+
+
 class FilterModule:
     """Filters of role monitoring."""
 
     def filters(self) -> dict[str, object]:
         """Name the filters for Ansible."""
-        return {"monitoring_scaled": scaled, "monitoring_scaled_rules": scaled_rules}
+        return {
+            "monitoring_scaled": scaled,
+            "monitoring_scaled_rules": scaled_rules,
+            "monitoring_linked_rules": linked_rules,
+        }
