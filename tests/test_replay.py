@@ -175,6 +175,13 @@ def test_a_transaction_that_begins_in_the_dump_may_end_in_what_was_saved_later()
     assert replay.dumped(FIRST) + replay.saved(LAST) == [FIRST, LAST]
 
 
+def test_nothing_follows_the_end_of_a_transaction() -> None:
+    replay = Replay()
+    assert replay.saved(FIRST) + replay.saved(LAST) == [FIRST, LAST]
+    with pytest.raises(Unreplayable):
+        replay.saved(part(3, 2, {"applyOps": [insert(3)]}))
+
+
 def test_the_end_of_a_transaction_stays_where_all_else_of_it_is_left_out() -> None:
     replay = Replay()
     replay.saved(FIRST)

@@ -258,8 +258,9 @@ def test_killed_while_it_is_settled_it_is_settled_by_the_next_one(
         (
             "mongo:9",
             "7.0",
-            r"^mongo runs 8\.0\.4 and mongo:9 is 9\.0\.1, but the data is of featureCompatibilityVersion 7\.0 and has to "
-            r"be of 8\.0\. Raise it first: set berth_mongo_image to an image of 8\.0 and run ansible/upgrade_data\.yml\.",
+            r"^mongo runs 8\.0\.4 and mongo:9 is 9\.0\.1, but the data is of featureCompatibilityVersion 7\.0 and has "
+            r"to be of 8\.0\. Raise it first: set berth_mongo_image to an image of 8\.0 and run "
+            r"ansible/upgrade_data\.yml\. Nothing was begun\.$",
         ),
         (
             "mongo:9",
@@ -319,6 +320,14 @@ def test_where_the_data_cannot_be_raised_the_upgrade_stands_and_that_is_said(
     assert state_of(docker, settings) == "done"
     line = json.loads(settings.history.read_text())
     assert (line["result"], "an index is in its way" in line["reason"]) == ("live", True)
+
+
+def test_what_was_taken_back_is_not_raised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker, work = site(settings, monkeypatch, "redis:9")
+    docker.compatibility.write_text("7.0")
+    with pytest.raises(Refused, match="The old image is back"):
+        work.upgrade("ada@laptop", {"mongo": "mongo:8-older", "redis": "redis:9"})
+    assert docker.compatibility.read_text() == "7.0"
 
 
 def test_an_upgrade_of_redis_asks_nothing_of_mongodb(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
