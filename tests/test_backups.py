@@ -22,7 +22,7 @@ from mongo_standin.archive import Writer
 from berth_backup import metrics, oplog, parts
 from berth_backup.__main__ import was_told
 from berth_backup.archive import Tally, differences, tally
-from berth_backup.bson import Malformed, Splitter, Timestamp
+from berth_backup.bson import Malformed, Splitter, Timestamp, plain
 from berth_backup.check import expired, kept, policy
 from berth_backup.rebuild import rebuild
 from berth_backup.records import Busy, Records
@@ -117,6 +117,14 @@ def test_a_dump_that_is_cut_anywhere_is_not_whole() -> None:
     # Between the collections and the oplog after them there is a seam; mongodump's own exit status covers that.
     assert all(tally([whole[:end]]).oplog_entries == 0 for end in taken_for_whole)
     assert len(taken_for_whole) <= 1
+
+
+@pytest.mark.parametrize("length", [-5, -(2**31), 6, 2**31 - 1])
+def test_a_field_that_cannot_be_so_long_is_malformed(length: int) -> None:
+    whole = bytearray(bson.encode({"name": "Ada"}))
+    whole[10:14] = length.to_bytes(4, "little", signed=True)
+    with pytest.raises(Malformed, match="a field name of"):
+        plain(bytes(whole))
 
 
 def test_redis_sends_a_mark_after_its_dump_which_is_not_kept() -> None:

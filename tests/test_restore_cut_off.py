@@ -57,7 +57,7 @@ class World(CutOff):
         return sorted(self.running)
 
     @contextmanager
-    def loaded(self, _run: Any, _scope: str, _limit: str) -> Iterator[None]:
+    def loaded(self, _run: Any, _scope: str) -> Iterator[None]:
         self.step(lambda: setattr(self, "scratch", True))
         try:
             yield

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from berth_release import deploy, unit, upgrade
+from berth_release import deploy, mongo, unit, upgrade
 from berth_release.edge import Edge, Live
 from berth_release.engine import Container
 from berth_release.records import Records
@@ -23,6 +23,7 @@ from tests.cut_off import CutOff, Killed
 BLUE = Live("1.0", "blue", "f1")
 SERVICES = ("auth_service", "user_service", "celery_worker", "frontend", "beat")
 WANTED = {"mongo": "mongo:9", "redis": "redis:9"}
+VERSIONS = {"mongo:7": "7.0.14", "mongo:8": "8.0.4", "mongo:8-older": "8.0.1", "mongo:9": "9.0.1", "mongo:10": "10.0.0"}
 
 REMOVE = shutil.rmtree
 
@@ -36,12 +37,20 @@ class Docker(CutOff):
         self.images = {"mongo": "mongo:8", "redis": "redis:8"}
         self.up = {f"berth-{name}-1" for name in self.images} | {f"berth-blue-{name}-1" for name in SERVICES}
         self.backup = ""
+        # What mongosh says where it fails, always or with mongo-init.js alone.
+        self.mongosh_fails = self.init_fails = ""
         for name in self.images:
             self.data(name).mkdir(parents=True)
             (self.data(name) / "data").write_text("old")
+        self.compatibility.write_text("8.0")
 
     def data(self, service: str) -> Path:
         return self.place / service / "_data"
+
+    @property
+    def compatibility(self) -> Path:
+        """MongoDB's featureCompatibilityVersion lies with its data."""
+        return self.data("mongo") / "compatibility"
 
     def run(self, *command: str, **environment: Any) -> subprocess.CompletedProcess[str]:
         said = self.step(lambda: self._do(list(command), environment))
@@ -69,6 +78,16 @@ class Docker(CutOff):
                 self._start([first, second], environment)
             case ["cp", "--archive", _, source, target]:
                 shutil.copytree(source, target)
+            case ["docker", "run", *_, image, "--version"]:
+                return 0, f"db version v{VERSIONS[image]}\nBuild Info: {{}}" if image in VERSIONS else "", ""
+            case ["docker", "exec", "berth-mongo-1", "mongosh", *_] if self.mongosh_fails:
+                return 1, "", self.mongosh_fails
+            case ["docker", "exec", *_, "/etc/berth/mongo-init.js"] if self.init_fails:
+                return 1, "", self.init_fails
+            case ["docker", "exec", "berth-mongo-1", "mongosh", *_, "--eval", _]:
+                return 0, self.compatibility.read_text() + "\n", ""
+            case ["docker", "exec", "berth-mongo-1", "mongosh", *_, "/etc/berth/mongo-init.js"]:
+                self._raise_compatibility()
             case ["berth-backup", "status"]:
                 return 0, json.dumps({"running": self.backup}), ""
             case ["du", *_]:
@@ -84,6 +103,12 @@ class Docker(CutOff):
             if self.images[service].endswith(":9"):
                 # What the old image could not read any more.
                 (self.data(service) / "data").write_text("new")
+
+    def _raise_compatibility(self) -> None:
+        assert {"berth-mongo-1", *self._colour()} <= self.up, "raised before the site is seen to work"
+        assert not list(self.place.glob("*/berth-before-upgrade*")), "raised while there is a way back"
+        major, minor, _ = VERSIONS[self.images["mongo"]].split(".")
+        self.compatibility.write_text(f"{major}.{minor}")
 
     def _inspect(self, name: str) -> list[dict[str, Any]]:
         service = name.removeprefix("berth-").removesuffix("-1")
@@ -131,8 +156,9 @@ def site(settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str = "") -> 
     for name in ("routes.yml", "maintenance.yml"):
         (settings.releases / name).write_text("x: 1\n")
     docker = Docker(settings.root.parent / "volumes", bad)
-    for module in (upgrade, deploy):
+    for module in (upgrade, deploy, mongo):
         monkeypatch.setattr(module, "run", docker.run)
+    for module in (upgrade, deploy):
         monkeypatch.setattr(module, "containers", docker.containers)
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(shutil, "rmtree", lambda place, **_: docker.step(lambda: _remove(place)))
@@ -164,9 +190,9 @@ def state_of(docker: Docker, settings: Settings) -> str:
     data = {(docker.data(name) / "data").read_text() for name in docker.images}
     images = set(docker.images.values())
     if images == {"mongo:9", "redis:9"}:
-        assert data == {"new"}
+        assert (data, docker.compatibility.read_text()) == ({"new"}, "9.0")
         return "done"
-    assert (images, data) == ({"mongo:8", "redis:8"}, {"old"})
+    assert (images, data, docker.compatibility.read_text()) == ({"mongo:8", "redis:8"}, {"old"}, "8.0")
     return "as before"
 
 
@@ -211,6 +237,104 @@ def test_killed_while_it_is_settled_it_is_settled_by_the_next_one(
             except Killed:
                 work.settle()
             state_of(docker, settings)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "compatibility", "says"),
+    [
+        (
+            "mongo:10",
+            "8.0",
+            r"^mongo runs 8\.0\.4 and mongo:10 is 10\.0\.0: MongoDB is upgraded one major version at a time\. Set "
+            r"berth_mongo_image to an image of 9\.0 and run ansible/upgrade_data\.yml; after it, go on to 10\.0\. "
+            r"Nothing was begun\.$",
+        ),
+        (
+            "mongo:7",
+            "8.0",
+            r"^mongo runs 8\.0\.4 and mongo:7 is 7\.0\.14: MongoDB does not start on data of a later version\. Set "
+            r"berth_mongo_image to an image of 8\.0 or later\. Nothing was begun\.$",
+        ),
+        (
+            "mongo:9",
+            "7.0",
+            r"^mongo runs 8\.0\.4 and mongo:9 is 9\.0\.1, but the data is of featureCompatibilityVersion 7\.0 and has "
+            r"to be of 8\.0\. Raise it first: set berth_mongo_image to an image of 8\.0 and run "
+            r"ansible/upgrade_data\.yml\. Nothing was begun\.$",
+        ),
+        (
+            "mongo:9",
+            "7.0 on its way to 8.0",
+            r"featureCompatibilityVersion 7\.0 on its way to 8\.0 and has to be of 8\.0",
+        ),
+        ("mongo:silent", "8.0", r"^mongo:silent does not say which MongoDB it is\. Nothing was begun\.$"),
+    ],
+)
+def test_a_mongodb_that_cannot_take_over_the_data_is_refused_before_anything_changes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, wanted: str, compatibility: str, says: str
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    docker.compatibility.write_text(compatibility)
+    with pytest.raises(Refused, match=says):
+        work.upgrade("ada@laptop", {**WANTED, "mongo": wanted})
+    docker.compatibility.write_text("8.0")
+    assert state_of(docker, settings) == "as before"
+    assert not settings.history.exists()
+
+
+def test_a_mongodb_that_does_not_say_what_its_data_is_of_is_not_replaced(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    docker.mongosh_fails = "MongoNetworkError: connect ECONNREFUSED"
+    with pytest.raises(Refused, match=r"^berth-mongo-1 does not answer, .* Nothing was begun\.$") as caught:
+        work.upgrade("ada@laptop", WANTED)
+    assert caught.value.lines == [docker.mongosh_fails]
+    assert state_of(docker, settings) == "as before"
+
+
+def test_another_patch_release_is_taken_and_asks_nothing_of_the_data(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    docker.compatibility.write_text("7.0")
+    docker.mongosh_fails = "it does not even start"
+    with pytest.raises(Refused, match="featureCompatibilityVersion was not raised: it does not even start"):
+        work.upgrade("ada@laptop", {"mongo": "mongo:8-older"})
+    assert docker.images["mongo"] == "mongo:8-older"
+
+
+def test_where_the_data_cannot_be_raised_the_upgrade_stands_and_that_is_said(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+
+    docker.init_fails = "Error: an index is in its way"
+    with pytest.raises(
+        Refused,
+        match=r"^The databases run their new images and the site is open\. But featureCompatibilityVersion was not "
+        r"raised: Error: an index is in its way\. Run ansible/upgrade_data\.yml again\.$",
+    ):
+        work.upgrade("ada@laptop", WANTED)
+    docker.compatibility.write_text("9.0")
+    assert state_of(docker, settings) == "done"
+    line = json.loads(settings.history.read_text())
+    assert (line["result"], "an index is in its way" in line["reason"]) == ("live", True)
+
+
+def test_what_was_taken_back_is_not_raised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker, work = site(settings, monkeypatch, "redis:9")
+    docker.compatibility.write_text("7.0")
+    with pytest.raises(Refused, match="The old image is back"):
+        work.upgrade("ada@laptop", {"mongo": "mongo:8-older", "redis": "redis:9"})
+    assert docker.compatibility.read_text() == "7.0"
+
+
+def test_an_upgrade_of_redis_asks_nothing_of_mongodb(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker, work = site(settings, monkeypatch)
+    docker.mongosh_fails = "it is not asked"
+    work.upgrade("ada@laptop", {"redis": "redis:9"})
+    assert docker.images == {"mongo": "mongo:8", "redis": "redis:9"}
 
 
 def test_an_upgrade_does_not_stop_the_databases_under_a_backup(

@@ -10,14 +10,19 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import bson
 import pytest
 from bson import Timestamp
 from mongo_standin.archive import Damaged, Reader, Writer, crc64
+from mongo_standin.server import Compatibility, Version
+from mongo_standin.server import Refused as Unwanted
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 IMAGE = os.environ.get("MONGO_IMAGE", "localhost/berth/mongo-standin:8")
 PASSWORD = 'it\'s: "quoted" # here'
@@ -54,7 +59,15 @@ class Database:
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def standin() -> str:
+    """Name the image; where MongoDB itself is pulled there is none."""
+    if "mongo-standin" not in IMAGE:
+        pytest.skip(f"{IMAGE} is no stand-in")
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def running(standin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     name = f"berth-standin-{uuid.uuid4().hex[:8]}"
     secrets = tmp_path_factory.mktemp("secrets")
     (secrets / "mongo_root_password").write_text(PASSWORD + "\n")
@@ -70,7 +83,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
         f"--name={name}",
         *options,
         *given,
-        IMAGE,
+        standin,
         "mongod",
         "--auth",
         "--bind_ip_all",
@@ -203,6 +216,153 @@ def test_changes_while_the_dump_is_made_are_in_its_oplog(database: Database) -> 
     oplog = [bson.decode(one) for _, name, one in reader if name == "oplog" and one is not None]
     [newest] = database.client.local["oplog.rs"].find({"op": "i"}, sort=[("$natural", -1)], limit=1)
     assert next(one["ts"] for one in oplog) == newest["ts"]
+
+
+@pytest.mark.integration
+def test_an_oplog_of_mongodb_is_replayed_with_its_vectors_and_transactions(database: Database) -> None:
+    database.client.shop.orders.insert_one({"_id": 0})
+    archive = database.dump("--oplog")
+
+    def write(number: int) -> dict[str, Any]:
+        return {"op": "i", "ns": "shop.orders", "o": {"_id": number}}
+
+    def command(**o: Any) -> dict[str, Any]:
+        return {"op": "c", "ns": "admin.$cmd", "o": o}
+
+    def part(number: int, **o: Any) -> dict[str, Any]:
+        return {**command(**o), "lsid": {"id": number}, "txnNumber": number}
+
+    nested = command(applyOps=[write(2), {"op": "i", "ns": "config.x", "o": {"_id": 1}}])
+    changes = [
+        {"op": "n", "ns": "", "o": {}},
+        command(applyOps=[write(1), nested]),
+        {**command(applyOps=[write(3), write(4)]), "lsid": {"id": 1}, "txnNumber": 1, "multiOpType": 1},
+        part(1, applyOps=[write(5)], partialTxn=True),
+        part(2, applyOps=[write(6)], prepare=True),
+        part(3, applyOps=[write(7)], prepare=True),
+        part(1, applyOps=[write(8)]),
+        part(2, commitTransaction=1),
+        part(3, abortTransaction=1),
+        part(4, applyOps=[write(9)], prepare=True),
+        {"op": "c", "ns": "shop.$cmd", "o": {"startIndexBuild": "orders"}},
+        {"op": "c", "ns": "shop.$cmd", "o": {"createIndexes": "orders", "v": 2, "key": {"a": 1}, "name": "a_1"}},
+        {
+            "op": "c",
+            "ns": "shop.$cmd",
+            "o": {"commitIndexBuild": "orders", "indexes": [{"v": 2, "key": {"b": 1}, "name": "b"}]},
+        },
+    ]
+    entries = [bson.encode({"ts": Timestamp(100, at), **one}) for at, one in enumerate(changes)]
+    database.restore(with_oplog(archive, b"".join(entries)), "--drop", "--oplogReplay")
+    assert [one["_id"] for one in database.all("shop.orders")] == [0, 1, 2, 3, 4, 5, 6, 8]
+    assert {"a_1", "b"} <= {*database.client.shop.orders.index_information()}
+
+
+@pytest.mark.integration
+def test_a_dump_with_its_oplog_is_refused_right_after_a_rename_or_a_new_version(database: Database) -> None:
+    admin = database.client.admin
+    for change, sentence in (
+        (lambda: database.client.shop.orders.rename("moved"), "cannot dump with oplog while renames occur"),
+        (lambda: set_version(database, OWN, confirm=True), "admin.system.version is modified"),
+    ):
+        database.client.shop.orders.insert_one({})
+        change()
+        done = database.tool("mongodump", "--archive", "--oplog")
+        assert done.returncode == 1
+        assert sentence in done.stderr.decode()
+        admin.command("appendOplogNote", data={"msg": "so the newest entry is another one"})
+        assert database.dump("--oplog")
+
+
+OWN, BEFORE = "8.2", "8.0"
+
+
+def set_version(database: Database, wanted: str, **more: Any) -> None:
+    database.client.admin.command("setFeatureCompatibilityVersion", wanted, **more)
+
+
+def version_of_data(database: Database) -> str:
+    found = database.client.admin.command("getParameter", 1, featureCompatibilityVersion=1)
+    return str(found["featureCompatibilityVersion"]["version"])
+
+
+@pytest.mark.integration
+def test_the_version_of_the_data_is_changed_as_in_mongodb(database: Database) -> None:
+    assert database.client.admin.command("buildInfo")["version"].startswith(f"{OWN}.")
+    assert version_of_data(database) == OWN
+    for wanted, more, code in (
+        (BEFORE, {}, 7369100),
+        (BEFORE, {"confirm": 1}, 7369100),
+        ("6.0", {"confirm": True}, 4926900),
+    ):
+        with pytest.raises(OperationFailure) as caught:
+            set_version(database, wanted, **more)
+        assert caught.value.code == code
+    with pytest.raises(OperationFailure, match="admin database"):
+        database.client.shop.command("setFeatureCompatibilityVersion", OWN, confirm=True)
+    assert version_of_data(database) == OWN
+    for wanted in (BEFORE, BEFORE, OWN):
+        set_version(database, wanted, confirm=True)
+        assert version_of_data(database) == wanted
+
+
+@pytest.mark.integration
+def test_whoever_may_only_read_and_write_does_not_change_it(database: Database) -> None:
+    roles = [{"role": "readWrite", "db": "shop"}]
+    database.client.shop.command("createUser", "keeper", pwd="secret", roles=roles)
+    host, port = database.client.address or ("", 0)
+    keeper: MongoClient[Any]
+    with MongoClient(
+        host, port, username="keeper", password="secret", authSource="shop", directConnection=True
+    ) as keeper:
+        for command, value, more in (
+            ("setFeatureCompatibilityVersion", OWN, {"confirm": True}),
+            ("appendOplogNote", 1, {"data": {}}),
+        ):
+            with pytest.raises(OperationFailure, match="not authorized"):
+                keeper.admin.command(command, value, **more)
+    database.client.shop.command("dropUser", "keeper")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("chosen", "says"), [([], f"db version v{OWN}."), (["9.0.1"], "db version v9.0.1\n")])
+def test_an_image_says_its_version_without_a_server(standin: str, chosen: list[str], says: str) -> None:
+    given = [f"--env=MONGO_STANDIN_VERSION={one}" for one in chosen]
+    limits = ("--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--entrypoint=mongod")
+    done = subprocess.run(
+        ["docker", "run", *limits, *given, standin, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("version", "there", "starts"),
+    [
+        ("9.0.0", "9.0", True),
+        ("9.0.0", "8.0", True),
+        ("9.0.0", "7.0", False),
+        ("8.0.4", "9.0", False),
+        ("8.2.11", "8.0", True),
+        ("8.0.4", "8.2", False),
+    ],
+)
+def test_a_version_starts_on_its_own_data_and_on_that_of_the_one_before(
+    tmp_path: Path, version: str, there: str, starts: bool
+) -> None:
+    (tmp_path / "featureCompatibilityVersion").write_text(there)
+    found = Compatibility(Version.read(version), tmp_path)
+    with nullcontext() if starts else pytest.raises(SystemExit, match="62"):
+        found.open()
+    assert found.now == there
+
+
+def test_a_version_before_7_does_not_know_what_is_to_be_confirmed(tmp_path: Path) -> None:
+    found = Compatibility(Version.read("6.0.14"), tmp_path)
+    found.open()
+    with pytest.raises(Unwanted, match="confirm"):
+        found.change({"setFeatureCompatibilityVersion": "6.0", "confirm": True})
+    found.change({"setFeatureCompatibilityVersion": "5.0"})
+    assert found.now == "5.0"
 
 
 @pytest.mark.integration

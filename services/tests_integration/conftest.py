@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from pymongo import MongoClient
 
 from shared import keys
 from shared.tests.collector import Collector, collecting
@@ -84,7 +85,19 @@ def redis() -> Iterator[Container]:
 def mongo() -> Iterator[Container]:
     image = os.environ.get("MONGO_IMAGE", "localhost/berth/mongo-standin:8")
     with running(image, 27017, command=("mongod", "--replSet", "rs0", "--bind_ip_all")) as up:
+        initiate(up)
         yield up
+
+
+def initiate(mongo: Container) -> None:
+    """Make the server the primary of a set of one, as mongo-init.js does; the stand-in is one from the start."""
+    client: MongoClient[dict[str, Any]]
+    with MongoClient("127.0.0.1", mongo.port, directConnection=True) as client:
+        admin: Any = client.admin
+        if "setName" not in admin.command("hello"):
+            members = [{"_id": 0, "host": "127.0.0.1:27017"}]
+            admin.command("replSetInitiate", {"_id": "rs0", "members": members})
+        poll(lambda: admin.command("hello")["isWritablePrimary"], 60, "the database's primary")
 
 
 @dataclass

@@ -118,7 +118,7 @@ class Reader:
         open_ones = [
             f"{one['db']}.{one['collection']}"
             for one in self.collections
-            if (one["db"], one["collection"]) not in ended and one["type"] != "view"
+            if (one["db"], one["collection"]) not in ended and one["type"] not in ("view", "timeseries")
         ]
         if open_ones:
             raise Damaged(f"the archive ends before {', '.join(open_ones)} (unexpected EOF)")

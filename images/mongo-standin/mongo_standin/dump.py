@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import bson
@@ -90,7 +90,18 @@ def dump(client: MongoClient[Any], asked: Any, out: BinaryIO) -> None:
             say(f"done dumping {one['db']}.{one['collection']} ({size} bytes)")
     if start:
         since = {"ts": {"$gte": start, "$lte": last_entry(client)}}
-        writer.collection("", "oplog", client.local["oplog.rs"].find_raw_batches(since))
+        writer.collection("", "oplog", restorable(client.local["oplog.rs"].find_raw_batches(since)))
+
+
+def restorable(batches: Iterable[bytes]) -> Iterator[bytes]:
+    """Refuse, as the official tool does, what happened meanwhile and could not be replayed on this dump."""
+    for batch in batches:
+        for entry in bson.decode_all(batch):
+            if entry.get("ns") == "admin.system.version":
+                raise ValueError("cannot dump with oplog if admin.system.version is modified")
+            if "renameCollection" in entry["o"]:
+                raise ValueError("cannot dump with oplog while renames occur")
+        yield batch
 
 
 def main() -> None:

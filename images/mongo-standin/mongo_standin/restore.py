@@ -12,14 +12,14 @@ from typing import Any, BinaryIO
 import bson
 from bson import Timestamp, json_util
 from bson.raw_bson import RawBSONDocument
-from pymongo import DeleteOne, MongoClient, ReplaceOne, UpdateOne
+from pymongo import MongoClient
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from mongo_standin.archive import Damaged, Reader, read_exactly
 from mongo_standin.common import Parser, connect, say
+from mongo_standin.oplog import Oplog
 
 BATCH_BYTES = 8 * 1024 * 1024
-BATCH_OPERATIONS = 1000
 OPLOG = ("", "oplog")
 USERS = ("admin", "system.users")
 
@@ -96,7 +96,9 @@ class Restore:
         entries = self.documents(reader, targets)
         if self.asked.oplogReplay:
             say("replaying oplog")
-            say(f"applied {self.replay(entries)} oplog entries")
+            oplog = Oplog(self.client, self.indexes)
+            oplog.replay(entries, self.asked.oplogLimit)
+            say(f"applied {oplog.applied} oplog entries")
         for _ in entries:
             pass
         self.build_indexes()
@@ -157,62 +159,6 @@ class Restore:
         else:
             say(f"the stand-in cannot make user {user['_id']} without a password")
 
-    def replay(self, entries: Iterator[dict[str, Any]]) -> int:
-        limit = self.asked.oplogLimit
-        applied = 0
-        waiting: list[Any] = []
-        target = ""
-
-        def flush() -> None:
-            if waiting:
-                self.collection(target).bulk_write(waiting, ordered=True)
-                waiting.clear()
-
-        for entry in entries:
-            if limit and entry["ts"] >= limit:
-                break
-            if entry["op"] == "n" or entry["ns"].startswith("config."):
-                continue
-            applied += 1
-            if entry["op"] == "c":
-                flush()
-                self.command(entry["ns"].partition(".")[0], entry["o"])
-                continue
-            if entry["ns"] != target or len(waiting) >= BATCH_OPERATIONS:
-                flush()
-                target = entry["ns"]
-            waiting += operations(entry)
-        flush()
-        return applied
-
-    def command(self, database: str, o: dict[str, Any]) -> None:
-        verb, name = next(iter(o.items()))
-        namespace = f"{database}.{name}"
-        match verb:
-            case "create":
-                if name not in self.client[database].list_collection_names():
-                    self.client[database].command({k: v for k, v in o.items() if k != "idIndex"})
-                    self.indexes[namespace] = {}
-            case "drop":
-                self.client[database].drop_collection(name)
-                self.indexes.pop(namespace, None)
-            case "dropDatabase":
-                self.client.drop_database(database)
-                self.indexes = {ns: one for ns, one in self.indexes.items() if not ns.startswith(f"{database}.")}
-            case "renameCollection":
-                self.client.admin.command(
-                    {"renameCollection": name, "to": o["to"], "dropTarget": bool(o.get("dropTarget"))}
-                )
-                self.indexes[o["to"]] = self.indexes.pop(name, {})
-            case "createIndexes":
-                self.indexes.setdefault(namespace, {}).update({one["name"]: one for one in o["indexes"]})
-            case "dropIndexes":
-                self.indexes.get(namespace, {}).pop(o["index"], None)
-            case "collMod":
-                self.client[database].command(o)
-            case _:
-                raise ValueError(f"unknown oplog command name {verb}")
-
     def build_indexes(self) -> None:
         if self.asked.noIndexRestore:
             return
@@ -229,27 +175,6 @@ class Restore:
 
 def plain(document: Any) -> dict[str, Any]:
     return bson.decode(document.raw) if isinstance(document, RawBSONDocument) else document
-
-
-def operations(entry: dict[str, Any]) -> list[Any]:
-    """What an entry of the stand-in's oplog asks for. Each may be done twice, as in the official tool."""
-    o = entry["o"]
-    if entry["op"] == "d":
-        return [DeleteOne({"_id": o["_id"]})]
-    if entry["op"] == "i":
-        return [ReplaceOne({"_id": o["_id"]}, o, upsert=True)]
-    same = {"_id": entry["o2"]["_id"]}
-    if o.get("$v") != 2:
-        return [ReplaceOne(same, o)]
-    # Not mongod's own form of a change, which is why the official tool could not replay it.
-    diff = o["diff"]
-    shortened = {one["field"]: {"$each": [], "$slice": one["newSize"]} for one in diff.get("truncatedArrays", [])}
-    steps = [
-        ("$push", shortened),
-        ("$unset", dict.fromkeys(diff.get("removedFields", []), "")),
-        ("$set", diff.get("updatedFields", {})),
-    ]
-    return [UpdateOne(same, {operator: fields}) for operator, fields in steps if fields]
 
 
 def raw_documents(source: BinaryIO) -> Iterator[RawBSONDocument]:

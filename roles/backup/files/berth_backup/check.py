@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from berth_backup.archive import Tally, differences
+from berth_backup.archive import Seen, Tally, differences
 from berth_backup.bson import Malformed
 from berth_backup.records import Records, seconds_of
 from berth_backup.restic import PIECE, Store
@@ -85,15 +85,21 @@ def manifest(store: Store, one: Kept) -> dict[str, Any]:
     return found
 
 
-def verify(store: Store, one: Kept) -> dict[str, Any]:
-    """Read every stream of a run and compare it with the manifest; return the manifest, or refuse."""
+def verify(store: Store, one: Kept, seen: Seen | None = None) -> dict[str, Any]:
+    """Read every stream of a run and compare it with the manifest; return the manifest, or refuse.
+
+    Args:
+        store: where the run is.
+        one: the run.
+        seen: is given each entry of the dump's oplog; what it raises is raised.
+    """
     written = manifest(store, one)
     where = f"Run {one.id} on target {store.name} is damaged:"
     for name, part in written["parts"].items():
         if part["kind"] != "stream":
             continue
         digest, length = sha256(), 0
-        watch = Tally() if name == "mongo" else None
+        watch = Tally(seen) if name == "mongo" else None
         try:
             with store.read(part["snapshot"], f"/{part['file']}") as stream:
                 while piece := stream.read(PIECE):

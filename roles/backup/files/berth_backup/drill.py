@@ -15,7 +15,6 @@ from berth_backup.archive import Tally, differences
 from berth_backup.records import Records, now, seconds_of, write
 from berth_backup.restore_choice import LATEST, Run, choose, damaged, moment_text, verify
 from berth_backup.restore_scratch import Scratch
-from berth_backup.restore_stream import compose
 from berth_backup.run import say
 from berth_backup.settings import Refused, Settings
 
@@ -142,9 +141,8 @@ def _restore_and_compare(run: Run, scratch: Scratch, evidence: Evidence) -> None
     with evidence.step("database"):
         scratch.start_mongo()
     with evidence.step("restore as dumped"):
-        engine.restore(
-            scratch.mongo, compose(run.archive()), "--drop", "--noIndexRestore", "--numParallelCollections=1"
-        )
+        archive = run.archive(with_changes=False)
+        engine.restore(scratch.mongo, archive, "--drop", "--noIndexRestore", "--numParallelCollections=1")
     with evidence.step("compare"):
         found = _tally(scratch)
         if said := differences({"collections": run.collections}, found):
@@ -163,7 +161,7 @@ def _restore_and_compare(run: Run, scratch: Scratch, evidence: Evidence) -> None
 
 def _tally(scratch: Scratch) -> dict[str, Any]:
     tally = Tally()
-    for piece in compose(engine.dump(scratch.mongo, "--archive", "--numParallelCollections=1")):
+    for piece in engine.dump(scratch.mongo):
         tally.feed(piece)
     tally.finish()
     return tally.summary()

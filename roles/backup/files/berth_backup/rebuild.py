@@ -11,7 +11,6 @@ from berth_backup.records import Records, now, write
 from berth_backup.restore import own_paths
 from berth_backup.restore_choice import LATEST, Run, choose, moment_text, verify
 from berth_backup.restore_site import take_files
-from berth_backup.restore_stream import compose
 from berth_backup.run import say
 from berth_backup.settings import Refused, Settings
 
@@ -60,9 +59,8 @@ def rebuild(settings: Settings, records: Records, asked: Namespace) -> dict[str,
             if there and (FILES not in done or engine.writers()):
                 raise Refused("The database is not empty, so this host is not a bare one: use ansible/restore.yml.")
             engine.drop(settings.mongo, there)
-            archive = compose(run.archive(), run.later())
             options = ("--drop", "--oplogReplay", "--numParallelCollections=1")
-            known["documents"] = engine.restore(settings.mongo, archive, *options)
+            known["documents"] = engine.restore(settings.mongo, run.archive(), *options)
             if settings.redis and "redis" in run.manifest["parts"]:
                 engine.replace_redis(settings.redis, run.redis_snapshot())
         known[asked.what] = now()

@@ -152,9 +152,8 @@ class Restore:
             if request.time:
                 self._site.save_changes()
             run, report = self.plan(request)
-            limit = f"{request.until[0]}:{request.until[1]}" if request.until else ""
             work = self._beside if request.beside else self._replace
-            documents = work(run, limit, request, report)
+            documents = work(run, request, report)
         except (Refused, OSError) as error:
             raise self._ended(error) from error
         return report | {"changed": True, "documents": documents, "seconds": round(time.monotonic() - began, 1)}
@@ -170,9 +169,9 @@ class Restore:
             return {name: holder.detail[name] for name in ("opens", "writers")}
         return {}
 
-    def _beside(self, run: Run, limit: str, request: Request, _: dict[str, Any]) -> int:
+    def _beside(self, run: Run, request: Request, _: dict[str, Any]) -> int:
         """Restore under other names of databases; what the site uses is not touched."""
-        with self._site.loaded(run, request.scope, limit) as scratch:
+        with self._site.loaded(run, request.scope) as scratch:
             there = {name.partition(".")[0] for name in self._site.collections_of(scratch)}
             chosen = [one for one in there if not request.database or one == request.database]
             databases = sorted(f"{one}{request.beside}" for one in chosen)
@@ -189,12 +188,12 @@ class Restore:
         self._end("done")
         return documents
 
-    def _replace(self, run: Run, limit: str, request: Request, report: dict[str, Any]) -> int:
+    def _replace(self, run: Run, request: Request, report: dict[str, Any]) -> int:
         with_redis = request.whole and bool(self._settings.redis)
         own = own_paths(self._settings, run) if request.whole else []
         if with_redis:
             self._site.try_redis(run)
-        with self._site.loaded(run, request.scope, limit) as scratch:
+        with self._site.loaded(run, request.scope) as scratch:
             copy = self._site.safety_copy(request.about)
             self._note_copy(copy, report)
             self._close()

@@ -12,7 +12,9 @@ from typing import Any
 from berth_backup import check
 from berth_backup.bson import Malformed, Splitter, Timestamp, timestamp
 from berth_backup.check import Kept
+from berth_backup.replay import Replay, Unreplayable
 from berth_backup.restic import PIECE, Store
+from berth_backup.restore_stream import compose
 from berth_backup.settings import Refused, Settings
 
 LATEST = "latest"
@@ -34,6 +36,8 @@ class Run:
     kept: Kept
     store: Store
     manifest: dict[str, Any]
+    # The moment that is wanted, exclusive; all there is where none was named.
+    until: Timestamp | None = None
 
     @property
     def id(self) -> str:
@@ -67,11 +71,22 @@ class Run:
         except KeyError:
             raise Refused(f"Run {self.id} has no part {part}; choose another one: berth-backup list") from None
 
-    def archive(self) -> Iterator[bytes]:
-        yield from pieces(self.store, self.snapshot("mongo"), self.manifest["parts"]["mongo"]["file"])
+    def archive(self, with_changes: bool = True) -> Iterator[bytes]:
+        """Yield what mongorestore is given: the dump and, if wanted, what was saved after it. Raises Refused."""
+        dumped = pieces(self.store, self.snapshot("mongo"), self.manifest["parts"]["mongo"]["file"])
+        try:
+            yield from compose(dumped, filter(self.is_wanted, self.later()) if with_changes else ())
+        except Malformed as error:
+            raise damaged(self, str(error)) from None
+        except Unreplayable as error:
+            raise unreplayable(self, error) from None
 
     def redis_snapshot(self) -> Iterator[bytes]:
         yield from pieces(self.store, self.snapshot("redis"), self.manifest["parts"]["redis"]["file"])
+
+    def is_wanted(self, entry: bytes) -> bool:
+        """Tell whether an entry that was saved after the dump is from before the moment that is wanted."""
+        return self.until is None or timestamp(entry) < self.until
 
     def later(self) -> Iterator[bytes]:
         """The entries of the oplog that were saved after the dump."""
@@ -173,7 +188,7 @@ def choose_among(runs: Iterable[Run], wanted: str, until: Timestamp | None) -> R
         needed = sum(one.first < until for one in run.increments) if until else 0
         end = run.dump_end
         if until is None or (end is not None and end < until):
-            return replace(run, kept=replace(run.kept, increments=run.kept.increments[:needed]))
+            return replace(run, kept=replace(run.kept, increments=run.kept.increments[:needed]), until=until)
     return None
 
 
@@ -187,21 +202,41 @@ def _refuse_unknown(run: Run, newer: Run, until: Timestamp) -> None:
 
 
 def verify(run: Run) -> None:
-    """Read everything that a restore would need and compare it with the manifest; refuse with one sentence."""
+    """Read everything that a restore would need and compare it with the manifest; refuse with one sentence.
+
+    That includes whether the changes can be replayed.
+    """
+    replay = Replay()
     try:
-        check.verify(run.store, run.kept)
+        check.verify(run.store, run.kept, replay.dumped)
+    except Unreplayable as error:
+        raise unreplayable(run, error) from None
     except Refused as refused:
         raise Refused(f"{refused.reason} {ANOTHER}", refused.lines) from None
     try:
         for part, about in run.manifest["parts"].items():
             if about["kind"] == "tree":
                 run.store.ask("dump", "--archive=tar", run.snapshot(part), "/", "--target=/dev/null", seconds=DAY)
-        for _ in run.later():
-            pass
+        for entry in run.later():
+            if run.is_wanted(entry):
+                replay.saved(entry)
     except Malformed as error:
         raise damaged(run, str(error)) from None
+    except Unreplayable as error:
+        raise unreplayable(run, error) from None
     except Refused as refused:
         raise damaged(run, refused.reason, refused.lines) from None
+
+
+def unreplayable(run: Run, error: Unreplayable) -> Refused:
+    """Say which change cannot be replayed, and what can be restored instead."""
+    what = (
+        f"Run {run.id} on target {run.store.name} cannot be restored with all its changes: at {error.at} "
+        f"({moment_text(error.at)}) the oplog has {error}, which cannot be replayed."
+    )
+    if error.at and run.dump_end and error.at > run.dump_end:
+        return Refused(f"{what} Restore what was there before (restore_time={error.at}), or restore_run={run.id}.")
+    return Refused(f"{what} {ANOTHER}")
 
 
 def damaged(run: Run, what: str, lines: list[str] | None = None) -> Refused:

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from berth_backup.bson import Malformed
+from berth_backup.replay import STAGED, is_staged
 from berth_backup.restic import PIECE, Lines
-from berth_backup.restore_stream import STAGED, is_staged
+from berth_backup.restore_stream import compose
 from berth_backup.settings import Refused
 
 # Services that write to the databases; the front end does not.
@@ -171,6 +173,8 @@ def swap(container: str, names: Iterable[str], removed: Iterable[str], views: di
           const said = admin.adminCommand(command);
           if (!said.ok) throw new Error(`${{full}}: ${{said.errmsg}}`);
         }}
+        // mongodump --oplog begins with the newest entry, and refuses one that renames.
+        admin.adminCommand({{ appendOplogNote: 1, data: {{ msg: "restored" }} }});
         print("0");
         """,
     )
@@ -183,8 +187,15 @@ def drop(container: str, databases: Iterable[str]) -> None:
 
 
 def dump(container: str, *options: str) -> Iterator[bytes]:
-    """Yield what mongodump writes; refuse at the end where it failed."""
-    process = _tool(container, "mongodump", *options)
+    """Yield an archive of what belongs to the owner; refuse where mongodump fails or writes something else."""
+    try:
+        yield from compose(_dumped(container, *options))
+    except Malformed as error:
+        raise Refused(f"What mongodump in {container} wrote cannot be read: {error}.") from None
+
+
+def _dumped(container: str, *options: str) -> Iterator[bytes]:
+    process = _tool(container, "mongodump", "--archive", "--numParallelCollections=1", *options)
     assert process.stdout  # noqa: S101
     said = Lines(process.stderr)
     try:

@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from berth_backup import restore_engine as engine
 from berth_backup.restore_choice import Run
-from berth_backup.restore_stream import compose
 from berth_backup.settings import Refused, Settings
 
 # Secrets never touch a disk.
@@ -135,11 +134,9 @@ class Scratch:
         if status != 200 or said.get("email") != email:
             raise Refused(f"auth_service does not know {email} on the restored data: status {status}, {said!r}")
 
-    def load(self, run: Run, until: str = "") -> int:
-        """Restore a run with everything saved since, up to a limit of the oplog."""
-        limit = (f"--oplogLimit={until}",) if until else ()
-        archive = compose(run.archive(), run.later())
-        return engine.restore(self.mongo, archive, "--drop", "--oplogReplay", "--numParallelCollections=1", *limit)
+    def load(self, run: Run) -> int:
+        """Restore a run with the changes that were saved since, up to the moment that is wanted."""
+        return engine.restore(self.mongo, run.archive(), "--drop", "--oplogReplay", "--numParallelCollections=1")
 
     def _run(self, name: str, alias: str, *options: str, image: str, command: tuple[str, ...] = ()) -> None:
         known = ("--detach", f"--name={name}", f"--label={LABEL}={self.name}", "--log-driver=json-file")

@@ -14,9 +14,9 @@ from berth_backup import restore_engine as engine
 from berth_backup.bson import Timestamp
 from berth_backup.oplog import increment
 from berth_backup.records import Records
+from berth_backup.replay import STAGED
 from berth_backup.restore_choice import Run, moment_text
 from berth_backup.restore_scratch import Scratch
-from berth_backup.restore_stream import STAGED, compose
 from berth_backup.run import Run as Copy
 from berth_backup.run import say
 from berth_backup.settings import Failed, Refused, Settings
@@ -51,7 +51,7 @@ class Site:
     # --- before the site is closed ---
 
     @contextmanager
-    def loaded(self, run: Run, scope: str, limit: str) -> Iterator[Scratch]:
+    def loaded(self, run: Run, scope: str) -> Iterator[Scratch]:
         """Restore all of it into a throwaway database.
 
         The oplog can only be replayed on the whole; mongorestore refuses it for a part.
@@ -63,7 +63,7 @@ class Site:
         with Scratch(self._settings, "restore") as scratch:
             scratch.start_mongo()
             say("Restoring into a throwaway database")
-            scratch.load(run, limit)
+            scratch.load(run)
             there = engine.collections(scratch.mongo)
             if scope and not any(_within(name, scope) for name in there):
                 raise Refused(
@@ -168,7 +168,7 @@ class Site:
         database, _, name = scope.partition(".")
         chosen = [f"--db={database}"] if database else []
         chosen += [f"--collection={name}"] if name else []
-        archive = compose(engine.dump(scratch.mongo, "--archive", "--numParallelCollections=1", *chosen))
+        archive = engine.dump(scratch.mongo, *chosen)
         return engine.restore(self._settings.mongo, archive, "--numParallelCollections=1", *options)
 
     def stage_redis(self, run: Run) -> None:

@@ -14,6 +14,7 @@ from berth_release import unit
 from berth_release.deploy import Deploy
 from berth_release.edge import Live
 from berth_release.engine import LAST_LINES, containers, health, last_lines, logs, run
+from berth_release.mongo import raise_compatibility, refuse_leap
 from berth_release.probe import Visit, Wrong
 from berth_release.records import Run, now
 from berth_release.settings import Refused
@@ -22,7 +23,7 @@ from berth_release.settings import Refused
 RESTARTS = 2
 # The worker ends the tasks that it holds, as at the end of a colour.
 STOP_SECONDS = 180
-UPGRADE = "upgrade"
+UPGRADE, MONGO = "upgrade", "mongo"
 # So much more than is copied has to be free.
 ROOM = 1.2
 
@@ -76,6 +77,8 @@ class Upgrade(Deploy):
             if backup := self._backup():
                 raise Refused(f"{backup}: a backup. Wait until it is done. Nothing was begun.")
             for database in due:
+                if database.service == MONGO:
+                    refuse_leap(database.container, database.old, database.new)
                 self._room_for(database)
             live = self.edge.live()
             detail = {
@@ -200,7 +203,7 @@ class Upgrade(Deploy):
         return refused
 
     def _over(self, who: Run, due: list[Database], refused: Refused | None) -> dict[str, Any]:
-        """All is decided: remove the copies, open the site, write it down."""
+        """All is decided: remove the copies, open the site, raise what new data needs, write it down."""
         for database in due:
             for left in (database.copy, _draft(database.copy)):
                 shutil.rmtree(left, ignore_errors=True)
@@ -208,9 +211,11 @@ class Upgrade(Deploy):
         if live and who.detail["opens"]:
             self.edge.open()
             self._confirm(live)
-        self._write_history(who, due, refused)
+        raised = [raise_compatibility(one.container) for one in due if one.service == MONGO and refused is None]
+        problem = next(filter(None, [refused, *raised]), None)
+        self._write_history(who, due, "failed" if refused else "live", problem)
         answer = {"changed": True, "steps": self.took, "to": {database.service: database.new for database in due}}
-        unit.tell_ended(who.id, refused or answer)
+        unit.tell_ended(who.id, problem or answer)
         self.records.end()
         return answer
 
@@ -298,15 +303,15 @@ class Upgrade(Deploy):
                 raise Refused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
         self.took[what] = round(self.took.get(what, 0) + time.monotonic() - began, 1)
 
-    def _write_history(self, who: Run, due: list[Database], refused: Refused | None) -> None:
+    def _write_history(self, who: Run, due: list[Database], result: str, problem: Refused | None) -> None:
         line = {
             "at": now(),
             "by": who.by,
             "verb": UPGRADE,
             "databases": {database.service: f"{database.old} -> {database.new}" for database in due},
-            "result": "failed" if refused else "live",
+            "result": result,
             "seconds": round(time.time() - who.began, 1),
-            "reason": refused.reason if refused else "",
+            "reason": problem.reason if problem else "",
             "steps": self.took,
         }
         with suppress(OSError), self.settings.history.open("a") as file:

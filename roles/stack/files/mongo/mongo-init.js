@@ -8,6 +8,9 @@ const ADDRESS = "mongodb://127.0.0.1:27017/?directConnection=true";
 const USERS = { auth_service: "auth_db", user_service: "user_db", celery_worker: "celery_db" };
 const PRIMARY_TIMEOUT_MS = 60000;
 
+// From this version on MongoDB asks whether it is meant, since no older one starts on the data then.
+const CONFIRMED_FROM = 7;
+
 const secret = (name) => fs.readFileSync(`/run/secrets/${name}`, "utf8").trim();
 
 function signsIn(database, user, password) {
@@ -33,6 +36,21 @@ function waitForPrimary(admin) {
   }
 }
 
+// Runs when a new version has taken over for good: an upgrade is undone before this, or not at all.
+function ensureCompatibility(admin) {
+  const [major, minor] = admin.adminCommand({ buildInfo: 1 }).versionArray;
+  const own = `${major}.${minor}`;
+  const name = "featureCompatibilityVersion";
+  const found = admin.adminCommand({ getParameter: 1, [name]: 1 })[name];
+  // A change that was cut off has a target still.
+  if (found.version === own && !found.targetVersion) return false;
+  const confirm = major >= CONFIRMED_FROM ? { confirm: true } : {};
+  admin.adminCommand({ setFeatureCompatibilityVersion: own, ...confirm });
+  // mongodump --oplog begins with the newest entry, and refuses one of admin.system.version.
+  admin.adminCommand({ appendOplogNote: 1, data: { msg: name } });
+  return true;
+}
+
 function ensureUser(server, user, database) {
   const password = secret(`mongo_${user}_password`);
   const own = server.getDB(database);
@@ -55,6 +73,7 @@ admin.auth("root", secret("mongo_root_password"));
 const changes = [];
 if (ensureReplicaSet(admin)) changes.push("replica set");
 waitForPrimary(admin);
+if (ensureCompatibility(admin)) changes.push("featureCompatibilityVersion");
 for (const [user, database] of Object.entries(USERS)) {
   if (ensureUser(server, user, database)) changes.push(user);
 }
