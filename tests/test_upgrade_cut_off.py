@@ -39,6 +39,8 @@ class Docker(CutOff):
         self.backup = ""
         # What mongosh says where it fails, always or with mongo-init.js alone.
         self.mongosh_fails = self.init_fails = ""
+        # Images that somebody removed from the host.
+        self.gone: set[str] = set()
         for name in self.images:
             self.data(name).mkdir(parents=True)
             (self.data(name) / "data").write_text("old")
@@ -79,11 +81,17 @@ class Docker(CutOff):
             case ["cp", "--archive", _, source, target]:
                 shutil.copytree(source, target)
             case ["docker", "run", *_, image, "--version"]:
-                return 0, f"db version v{VERSIONS[image]}\nBuild Info: {{}}" if image in VERSIONS else "", ""
+                return (
+                    0,
+                    f"db version v{VERSIONS[image]}\nBuild Info: {{}}" if image in VERSIONS.keys() - self.gone else "",
+                    "",
+                )
             case ["docker", "exec", "berth-mongo-1", "mongosh", *_] if self.mongosh_fails:
                 return 1, "", self.mongosh_fails
             case ["docker", "exec", *_, "/etc/berth/mongo-init.js"] if self.init_fails:
                 return 1, "", self.init_fails
+            case ["docker", "exec", "berth-mongo-1", "mongosh", *_, "--eval", script] if ".version()" in script:
+                return 0, VERSIONS[self.images["mongo"]] + "\n", ""
             case ["docker", "exec", "berth-mongo-1", "mongosh", *_, "--eval", _]:
                 return 0, self.compatibility.read_text() + "\n", ""
             case ["docker", "exec", "berth-mongo-1", "mongosh", *_, "/etc/berth/mongo-init.js"]:
@@ -280,6 +288,15 @@ def test_a_mongodb_that_cannot_take_over_the_data_is_refused_before_anything_cha
     docker.compatibility.write_text("8.0")
     assert state_of(docker, settings) == "as before"
     assert not settings.history.exists()
+
+
+def test_an_image_that_is_gone_from_the_host_stops_no_upgrade_of_the_server_that_runs_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    docker.gone = {"mongo:8"}
+    work.upgrade("ada@laptop", WANTED)
+    assert state_of(docker, settings) == "done"
 
 
 def test_a_mongodb_that_does_not_say_what_its_data_is_of_is_not_replaced(

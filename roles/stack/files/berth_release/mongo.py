@@ -16,9 +16,11 @@ from berth_release.settings import Refused
 # On one member it takes seconds; it may have to wait for indexes that are being built.
 RAISE_SECONDS = 600
 _SHELL = ("mongosh", "--quiet", "--norc", "--nodb")
-_ASK = """
+_LOGIN = """
 const admin = new Mongo("mongodb://127.0.0.1:27017/?directConnection=true").getDB("admin");
 admin.auth("root", require("fs").readFileSync("/run/secrets/mongo_root_password", "utf8").trim());
+"""
+_ASK = """
 const found = admin.adminCommand({ getParameter: 1, featureCompatibilityVersion: 1 }).featureCompatibilityVersion;
 print(found.targetVersion ? `${found.version} on its way to ${found.targetVersion}` : found.version);
 """
@@ -51,12 +53,19 @@ def version_in(image: str) -> Version:
     return Version(*map(int, found.groups()))
 
 
+def version_of(container: str, image: str) -> Version:
+    """Ask the running server for its version: its image may be gone from the host. Where it is down, ask the image."""
+    done = run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + "print(admin.version());")
+    found = re.search(r"^(\d+)\.(\d+)\.(\d+)", done.stdout, re.MULTILINE)
+    return version_in(image) if done.returncode or not found else Version(*map(int, found.groups()))
+
+
 def refuse_leap(container: str, old_image: str, new_image: str) -> None:
     """Raise Refused where the new image's MongoDB may not take over what the old one's has written.
 
     Changes nothing. Another patch release of the same series may, be it older.
     """
-    old, new = version_in(old_image), version_in(new_image)
+    old, new = version_of(container, old_image), version_in(new_image)
     if old.series == new.series:
         return
     there = f"mongo runs {old} and {new_image} is {new}"
@@ -81,7 +90,7 @@ def refuse_leap(container: str, old_image: str, new_image: str) -> None:
 
 
 def _compatibility(container: str) -> str:
-    done = run("docker", "exec", container, *_SHELL, "--eval", _ASK)
+    done = run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + _ASK)
     if done.returncode or not done.stdout.strip():
         raise Refused(
             f"{container} does not answer, so it is not known whether another version can take over its data. "
