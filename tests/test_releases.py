@@ -26,7 +26,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jinja2 import Environment, FileSystemLoader
 
-from berth_release import probe, unit, watch
+from berth_release import clock, probe, unit, watch
 from berth_release.__main__ import answer_of, arguments_of
 from berth_release.deploy import Deploy
 from berth_release.edge import Edge, Live
@@ -118,7 +118,7 @@ def test_the_way_back_needs_no_room_on_the_disk(edge: Edge, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("berth_release.edge.write", full)
+    monkeypatch.setattr("berth_release.edge.files.write", full)
     edge.switch_back(BLUE)
     assert edge.live() == BLUE
 
@@ -530,8 +530,8 @@ def test_a_service_that_stays_silent_is_at_fault_and_one_that_is_slow_once_is_no
     fine, colour.serves[service] = colour.serves[service], serves
     assert colour.compare() == ""
     later = time.time() + watch.SILENT_SECONDS
-    with monkeypatch.context() as clock:
-        clock.setattr(time, "time", lambda: later)
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "time", lambda: later)
         assert f"{service} {how}" in colour.compare()
     colour.serves[service] = fine
     assert colour.compare() == ""

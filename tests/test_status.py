@@ -162,8 +162,7 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host(tmp_path)
-    for module in (engine, expected, program):
-        monkeypatch.setattr(module, "run", host.run)
+    monkeypatch.setattr(engine, "run", host.run)
     monkeypatch.setattr(expected, "UNITS", host.root / "units")
     monkeypatch.setattr(expected, "TABLES", host.root / "nft")
     monkeypatch.setattr(expected, "RUNTIME", host.secrets)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from berth_release import deploy, unit, upgrade
+from berth_release import deploy, engine, unit, upgrade
 from berth_release.edge import Edge, Live
 from berth_release.engine import Container
 from berth_release.records import Records
@@ -131,8 +131,8 @@ def site(settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str = "") -> 
     for name in ("routes.yml", "maintenance.yml"):
         (settings.releases / name).write_text("x: 1\n")
     docker = Docker(settings.root.parent / "volumes", bad)
+    monkeypatch.setattr(engine, "run", docker.run)
     for module in (upgrade, deploy):
-        monkeypatch.setattr(module, "run", docker.run)
         monkeypatch.setattr(module, "containers", docker.containers)
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(shutil, "rmtree", lambda place, **_: docker.step(lambda: _remove(place)))
@@ -258,7 +258,7 @@ def test_a_restore_that_was_cut_off_is_settled_before_a_release_begins(
         work.records.end()
         return subprocess.CompletedProcess(command, 0, '{"changed": true, "settled": "finished: it"}', "")
 
-    monkeypatch.setattr(deploy, "run", settled)
+    monkeypatch.setattr(engine, "run", settled)
     begun = work.begin("release", "1.1", "bob@laptop", False, False)
     assert asked == [("berth-backup", "settle", "--guarded")]
     assert begun["settled"] == "finished: it"

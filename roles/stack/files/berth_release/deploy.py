@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from berth_release import unit, watch
+from berth_release import clock, engine, files, unit, watch
+from berth_release.clock import now
 from berth_release.edge import Edge, Live
 from berth_release.engine import (
     LAST_LINES,
@@ -23,11 +23,10 @@ from berth_release.engine import (
     last_lines,
     logs,
     places,
-    run,
     stop_colour,
 )
 from berth_release.probe import Busy, Visit, Wrong
-from berth_release.records import Records, Run, boot, is_alive, now, write
+from berth_release.records import Records, Run, boot, is_alive
 from berth_release.settings import COLOURS, IMAGES, Refused, Settings, other, stuck
 
 # Nobody can own an address under .invalid, so nobody else can verify this account. Each host's own has a part that
@@ -253,7 +252,7 @@ class Deploy:
     def _snapshot(self, release: str) -> None:
         """Save the databases as they are before this release changes them."""
         asked = ("run", f"--reason=before the schema step of {release}", f"--tag=before-release:{release}")
-        done = run("berth-backup", *asked, seconds=SNAPSHOT_SECONDS)
+        done = engine.run("berth-backup", *asked, seconds=SNAPSHOT_SECONDS)
         if done.returncode:
             raise Refused(
                 f"The databases could not be saved before the schema step of {release}; nothing was changed.",
@@ -314,7 +313,7 @@ class Deploy:
             except Wrong:
                 if visitor.seconds_left() <= self.settings.smoke_seconds / 2:
                     raise
-                time.sleep(0.2)
+                clock.sleep(0.2)
             else:
                 return
 
@@ -326,7 +325,7 @@ class Deploy:
         if done.returncode:
             said = " ".join(last_lines(done)[-2:])
             raise Wrong(f"The probe account could not be made: {said}", "auth_service")
-        write(self._probe_email, email, 0o600)
+        files.write(self._probe_email, email, 0o600)
         return email
 
     # --- the switch and after ---
@@ -335,7 +334,7 @@ class Deploy:
         with self._step("switch"):
             # In this order: whenever the host goes down in between, the colour that the edge leads to comes back.
             side.set_restart("unless-stopped")
-            self._note(switched=time.time())
+            self._note(switched=clock.time())
             self.edge.switch(target)
             self._confirm(target)
             if live:
@@ -343,7 +342,7 @@ class Deploy:
 
     def _confirm(self, live: Live) -> None:
         """Ask as everybody does, until every path is answered by this release several times in a row."""
-        deadline = time.monotonic() + self.settings.confirm_seconds
+        deadline = clock.monotonic() + self.settings.confirm_seconds
         row = 0
         while row < CONFIRMATIONS:
             # Each time on a connection of its own.
@@ -355,11 +354,11 @@ class Deploy:
                         raise Wrong(f"{path} gave {status}.")
             except Wrong as wrong:
                 row = 0
-                if time.monotonic() > deadline:
+                if clock.monotonic() > deadline:
                     raise Refused(
                         f"The edge did not show {live.signature} within {self.settings.confirm_seconds} s: {wrong}"
                     ) from wrong
-                time.sleep(0.2)
+                clock.sleep(0.2)
             else:
                 row += 1
             finally:
@@ -369,7 +368,7 @@ class Deploy:
         """Show the maintenance page to everybody but operators; ask until the edge does so several times in a row."""
         key = self.edge.maintenance_key()
         self.edge.close(live, key or secrets.token_urlsafe(32), addresses, by)
-        deadline, row = time.monotonic() + self.settings.confirm_seconds, 0
+        deadline, row = clock.monotonic() + self.settings.confirm_seconds, 0
         while row < CONFIRMATIONS:
             visitor = Visit(self.settings.domain, self.settings.address, seconds=5)
             try:
@@ -379,14 +378,14 @@ class Deploy:
             finally:
                 visitor.close()
             if row == 0:
-                if time.monotonic() > deadline:
+                if clock.monotonic() > deadline:
                     if not key:
                         self.edge.open()
                     raise Refused(
                         f"The edge did not show the maintenance page within {self.settings.confirm_seconds} s, "
                         "so nothing was begun."
                     )
-                time.sleep(0.2)
+                clock.sleep(0.2)
 
     def _watch(self, who: Run) -> str:
         """Compare what the services count with what those of the old release did; hear what the controller says.
@@ -397,24 +396,24 @@ class Deploy:
         compared = bool(who.live) and who.verb != "rollback"
         silence, next_look = watch.Silence(), 0.0
         with self._step("watch"):
-            end = time.monotonic() + (self.settings.watch_seconds if compared else 0)
+            end = clock.monotonic() + (self.settings.watch_seconds if compared else 0)
             # So long a look from outside may take, and as long again until it is under way.
-            latest = time.monotonic() + 2 * self.settings.smoke_seconds
+            latest = clock.monotonic() + 2 * self.settings.smoke_seconds
             while True:
                 objection = unit.judgement(who.id)
                 if objection:
                     raise Refused(objection)
-                if compared and time.monotonic() >= next_look:
+                if compared and clock.monotonic() >= next_look:
                     self._compare(who, silence)
                     # Summing up the workers' counters costs a service some milliseconds.
-                    next_look = time.monotonic() + LOOK_SECONDS
+                    next_look = clock.monotonic() + LOOK_SECONDS
                 # Who is silent at the end is waited for, or found at fault.
-                if time.monotonic() >= end and not silence.since:
+                if clock.monotonic() >= end and not silence.since:
                     if objection is not None:
                         return ""
-                    if time.monotonic() >= latest or not is_alive(who):
+                    if clock.monotonic() >= latest or not is_alive(who):
                         return "Nobody looked from outside: its controller was gone."
-                time.sleep(0.3)
+                clock.sleep(0.3)
 
     def _compare(self, who: Run, silence: watch.Silence) -> None:
         before, start = watch.Seen.read(who.counted), watch.Seen.read(who.start)
@@ -438,7 +437,7 @@ class Deploy:
         """Let the old colour finish what it holds, then stop it; then forget releases that nobody goes back to."""
         with self._step("drain", needed=False):
             # Since the switch nobody new was led there.
-            time.sleep(max(0, who.switched + self.settings.drain_seconds - time.time()))
+            clock.sleep(max(0, who.switched + self.settings.drain_seconds - clock.time()))
             stop_colour(other(who.colour))
         with self._step("prune", needed=False):
             self._prune(who.release)
@@ -456,7 +455,7 @@ class Deploy:
             raise refused from error
         finally:
             self.records.end()
-        answer = {"changed": True, "steps": who.steps, "seconds": round(time.time() - who.began, 1), "note": note}
+        answer = {"changed": True, "steps": who.steps, "seconds": round(clock.time() - who.began, 1), "note": note}
         unit.tell_ended(who.id, answer)
         return answer
 
@@ -473,7 +472,7 @@ class Deploy:
         beyond = set(were_live[self.settings.keep :])
         for folder in [*failed[: -self.settings.keep], *(folder for folder in folders if folder.name in beyond)]:
             # Those that are gone already are no reason to stop.
-            run("docker", "image", "rm", *Side(self.settings, folder.name, COLOURS[0]).images)
+            engine.run("docker", "image", "rm", *Side(self.settings, folder.name, COLOURS[0]).images)
             shutil.rmtree(folder)
 
     # --- the way back ---
@@ -583,7 +582,7 @@ class Deploy:
         raise Refused(f"{self.records.describe(who)}; this program does not know that verb: run site.yml, then again.")
 
     def _settle_restore(self) -> str:
-        done = run("berth-backup", "settle", "--guarded", seconds=SNAPSHOT_SECONDS)
+        done = engine.run("berth-backup", "settle", "--guarded", seconds=SNAPSHOT_SECONDS)
         answer = json.loads(done.stdout or "{}")
         if done.returncode:
             raise Refused(
@@ -595,9 +594,9 @@ class Deploy:
         return str(answer["settled"])
 
     def _await_whole(self, colour: str) -> None:
-        deadline = time.monotonic() + self.settings.healthy_seconds
-        while not self._is_whole(colour) and time.monotonic() < deadline:
-            time.sleep(0.5)
+        deadline = clock.monotonic() + self.settings.healthy_seconds
+        while not self._is_whole(colour) and clock.monotonic() < deadline:
+            clock.sleep(0.5)
 
     def _outcome(self, run_id: str) -> dict[str, Any]:
         """Follow a run to its end. If its program was ended in the middle, see to that here."""
@@ -627,13 +626,13 @@ class Deploy:
         """Write down where we are, and afterwards how long it took."""
         with suppress(*(() if needed else (OSError,))):
             self._note(phase=name)
-        began = time.monotonic()
+        began = clock.monotonic()
         try:
             yield
         finally:
             with suppress(OSError):
                 if who := self.records.current():
-                    self.records.save(who, steps={**who.steps, name: round(time.monotonic() - began, 1)})
+                    self.records.save(who, steps={**who.steps, name: round(clock.monotonic() - began, 1)})
 
     def _previous(self) -> str:
         """Return the release that was live before this one."""
@@ -667,5 +666,5 @@ class Deploy:
         """The probe account's, made here: nobody but this host needs it, and a lost one is replaced."""
         place = self.settings.releases / "probe"
         if not place.exists():
-            write(place, secrets.token_urlsafe(32), 0o600)
+            files.write(place, secrets.token_urlsafe(32), 0o600)
         return place.read_text()

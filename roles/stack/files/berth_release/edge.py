@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from berth_release.records import now, write
+from berth_release import files
+from berth_release.clock import now
 from berth_release.settings import Settings
 
 # The edge runs as this group; what only it and root may read holds a secret.
@@ -75,7 +76,7 @@ class Edge:
         """Return the secret by which operators see the release; made here, and a lost one is replaced."""
         place = self._settings.releases / "release-key"
         if not place.exists():
-            write(place, secrets.token_urlsafe(32), 0o600)
+            files.write(place, secrets.token_urlsafe(32), 0o600)
         return place.read_text()
 
     def release_header(self) -> dict[str, str]:
@@ -171,7 +172,7 @@ class Edge:
 
     def _rename(self, name: str, text: str, mode: int = 0o644, group: int = 0) -> None:
         draft: Path = self._next / name
-        write(draft, text, mode, group)
+        files.write(draft, text, mode, group)
         draft.rename(self._watched / name)
 
 

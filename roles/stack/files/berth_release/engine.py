@@ -8,12 +8,12 @@ import os
 import shlex
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from berth_release import clock, files
 from berth_release.settings import COLOURS, IMAGES, Refused, Settings
 
 LAST_LINES = 15
@@ -40,6 +40,37 @@ def run(
         said = late.stderr or late.stdout or b""
         text = said.decode(errors="replace") if isinstance(said, bytes) else said
         return subprocess.CompletedProcess(command, 124, "", f"{text}\nnot done within {seconds:.0f} s")
+
+
+class Background:
+    """A command that runs while the caller watches what comes of it; it is killed at the end of the block."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the block
+        self._process = subprocess.Popen(
+            command,
+            stdout=self._output,
+            stderr=self._output,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+    def returncode(self) -> int | None:
+        """Return its exit status; None as long as it runs."""
+        return self._process.poll()
+
+    def lines(self) -> list[str]:
+        """Return the last lines of its output so far."""
+        self._output.seek(0)
+        return self._output.read().strip().splitlines()[-LAST_LINES:]
 
 
 def last_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -92,7 +123,7 @@ class Side:
         command = ["docker", "compose", "--progress=plain", f"--project-directory={root}"]
         command += [f"--project-name={self.project}", f"--env-file={root}/.env", f"--file={self.compose_file}"]
         chosen = {"IMAGE_PREFIX": self.prefix, "RELEASE": self.release, "COLOUR": self.colour, "RESTART_POLICY": "no"}
-        return [*command, "--profile=release", *arguments], {**os.environ, **chosen}
+        return [*command, "--profile=release", *arguments], chosen
 
     def inspect_images(self) -> list[dict[str, Any]]:
         """Describe the release's images, or name those that are not here."""
@@ -145,37 +176,32 @@ class Side:
 
     def start(self, seconds: int) -> None:
         """Start every container and wait until all are healthy, or name the first that cannot become it any more."""
-        began = alone_since = time.monotonic()
+        began = alone_since = clock.monotonic()
         # Compose will start these again; another that ends has failed.
         ended = {container.name for container in containers([self.colour]) if container.state in ENDED}
         command, environment = self._composed("up", "--detach", "--pull=never", "--remove-orphans")
-        with (
-            tempfile.TemporaryFile("w+") as said,
-            subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL, env=environment) as up,
-        ):
+        with Background(command, environment) as up:
             while True:
-                done = up.poll() is not None
+                code = up.returncode()
+                done = code is not None
                 found = containers([self.colour])
-                if done and up.returncode == 0 and found and all(one.state == "healthy" for one in found):
+                if code == 0 and found and all(one.state == "healthy" for one in found):
                     return
                 failed = [one for one in found if one.state in ENDED and (done or one.name not in ended)]
                 # What the machine can do, the others have shown by then.
                 if sum(one.state not in ("healthy", "created") for one in found) != 1:
-                    alone_since = time.monotonic()
-                late = time.monotonic() - began > seconds or time.monotonic() - alone_since > seconds / 2
-                if failed or late or (done and up.returncode):
+                    alone_since = clock.monotonic()
+                late = clock.monotonic() - began > seconds or clock.monotonic() - alone_since > seconds / 2
+                if failed or late or code:
                     break
-                time.sleep(0.5)
-            up.kill()
-            up.wait()
-            said.seek(0)
-            lines = said.read().strip().splitlines()[-LAST_LINES:]
+                clock.sleep(0.5)
+            lines = up.lines()
         # One that was only created waits for another that is not healthy.
         ill = failed or [one for one in found if one.state not in ("healthy", "created")]
         if not ill:
             raise Refused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
         guilty = ill[0].name
-        state = f"{guilty} is {ill[0].state} after {round(time.monotonic() - began)} s"
+        state = f"{guilty} is {ill[0].state} after {round(clock.monotonic() - began)} s"
         raise Refused(
             f"Release {self.release} did not become healthy: {state}.",
             guilty,
@@ -195,7 +221,7 @@ class Side:
     def keep_logs(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for container in containers([self.colour]):
-            (folder / f"{container.name}.log").write_text(logs(container.name, 5000))
+            files.write(folder / f"{container.name}.log", logs(container.name, 5000))
 
 
 def containers(colours: Iterable[str] = COLOURS) -> list[Container]:

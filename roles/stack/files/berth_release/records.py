@@ -5,15 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from berth_release import clock, files
+from berth_release.clock import now
 from berth_release.settings import Refused, Settings
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -22,24 +22,6 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 def boot() -> str:
     """Name the time from this start of the host to the next one; a host that is a container starts more often."""
     return f"{BOOT.read_text().strip()} {_process(1)[2]}"
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def write(place: Path, text: str, mode: int = 0o644, group: int = 0) -> None:
-    """Write beside the file and rename, so that a reader sees the old or the new text and nothing between."""
-    draft = place.with_name(f".{place.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(draft, mode)
-    if group:
-        os.chown(draft, 0, group)
-    draft.rename(place)
 
 
 @dataclass(frozen=True)
@@ -145,14 +127,14 @@ class Records:
         return f"{who.by} has been at {who.verb} {who.release} since {who.since} (phase: {who.phase})"
 
     def begin(self, verb: str, release: str, by: str, live: dict[str, str], phase: str = "begun", **detail: Any) -> Run:
-        run_id, began = uuid.uuid4().hex[:12], time.time()
+        run_id, began = uuid.uuid4().hex[:12], clock.time()
         return self.save(
             Run(run_id, verb, release, by, now(), began, phase, session(), boot(), live=live, detail=detail)
         )
 
     def save(self, who: Run, **changes: Any) -> Run:
         changed = replace(who, **changes)
-        write(self._run, json.dumps(asdict(changed)) + "\n")
+        files.write(self._run, json.dumps(asdict(changed)) + "\n")
         return changed
 
     def end(self) -> None:
@@ -179,21 +161,12 @@ class Records:
             "to": who.release,
             "colour": who.colour,
             "result": result,
-            "seconds": round(time.time() - who.began, 1),
-            "seconds_since_switch": round(time.time() - who.switched, 1) if who.switched else None,
+            "seconds": round(clock.time() - who.began, 1),
+            "seconds_since_switch": round(clock.time() - who.switched, 1) if who.switched else None,
             "reason": reason,
             "steps": who.steps,
         }
-        with self._history.open("ab") as file:
-            # After a line that was cut short, a new one.
-            start = b"" if self._ends_whole() else b"\n"
-            file.write(start + json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _ends_whole(self) -> bool:
-        text = self._history.read_bytes()
-        return not text or text.endswith(b"\n")
+        files.append(self._history, json.dumps(line))
 
     def rolled_back(self) -> dict[str, str]:
         """Return release -> when and by whom, for those that were rolled back and not released with force since."""

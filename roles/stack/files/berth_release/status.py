@@ -6,14 +6,13 @@ import json
 import shutil
 import socket
 import ssl
-import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
+from berth_release import clock, engine
+from berth_release.clock import moment
 from berth_release.deploy import RESTORE
 from berth_release.edge import Edge
-from berth_release.engine import run
 from berth_release.expected import Found, found, missing, playbook, show
 from berth_release.records import Records, is_alive
 from berth_release.settings import COLOURS, Refused, Settings
@@ -94,7 +93,7 @@ def _red(known: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _failed_units() -> list[str]:
-    listed = run("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend", "berth-*")
+    listed = engine.run("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend", "berth-*")
     return [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
 
 
@@ -104,14 +103,14 @@ def _certificate(settings: Settings) -> dict[str, Any]:
         pem = _shown(settings)
     except OSError as error:
         return {"problem": str(error)}
-    done = run("openssl", "x509", "-noout", "-issuer", "-enddate", given=pem)
+    done = engine.run("openssl", "x509", "-noout", "-issuer", "-enddate", given=pem)
     found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     end = found.get("notAfter", "")
     seconds = ssl.cert_time_to_seconds(end) if end else 0
     return {
         "issuer": found.get("issuer", ""),
         "until": moment(seconds),
-        "days_left": round((seconds - time.time()) / 86400, 1),
+        "days_left": round((seconds - clock.time()) / 86400, 1),
     }
 
 
@@ -126,7 +125,7 @@ def _shown(settings: Settings) -> str:
 
 def _timers() -> dict[str, dict[str, str]]:
     """Return how and when what Berth does on schedule ended last: backups, pruning and the like."""
-    listed = run("systemctl", "list-timers", "--all", "--no-legend", "--plain", "berth-*")
+    listed = engine.run("systemctl", "list-timers", "--all", "--no-legend", "--plain", "berth-*")
     services = [line.split()[-1] for line in listed.stdout.splitlines() if line.strip()]
     return {
         name: {
@@ -142,25 +141,21 @@ def _iso(timestamp: str) -> str:
     return moment(int(timestamp[1:])) if timestamp[1:].isdigit() and timestamp != "@0" else ""
 
 
-def moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def _backups(settings: Settings) -> dict[str, Any]:
     """Return what berth-backup knows without asking a store; nothing on a host without it."""
     with suppress(OSError, ValueError):
-        known = json.loads(run("berth-backup", "status").stdout or "{}")
+        known = json.loads(engine.run("berth-backup", "status").stdout or "{}")
         if "targets" in known:
             place = settings.root / "backup/settings.json"
             most = json.loads(place.read_text())["max_age_hours"]
             # A new host makes its first one in the night.
-            new = time.time() - place.stat().st_mtime < most * 3600
+            new = clock.time() - place.stat().st_mtime < most * 3600
             return {**known, "max_age_hours": most, "new": new}
     return {}
 
 
 def _security_updates() -> int:
-    done = run("apt-get", "--simulate", "--quiet", "upgrade")
+    done = engine.run("apt-get", "--simulate", "--quiet", "upgrade")
     return sum(line.startswith("Inst") and "security" in line.lower() for line in done.stdout.splitlines())
 
 

@@ -11,8 +11,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from berth_release.engine import run
-from berth_release.records import write
+from berth_release import engine, files
 from berth_release.settings import Refused
 
 FOLDER = Path("/run/berth-release")
@@ -35,7 +34,7 @@ def launch_to_end(*arguments: str) -> None:
 
 def _launch(*arguments: str) -> None:
     unit = ("systemd-run", "--quiet", "--collect", "--unit=berth-release")
-    run(*unit, "--property=OnFailure=berth-release-settle.service", *arguments, seconds=LONGEST_SECONDS)
+    engine.run(*unit, "--property=OnFailure=berth-release-settle.service", *arguments, seconds=LONGEST_SECONDS)
 
 
 def ready() -> None:
@@ -88,7 +87,7 @@ def judgement(run_id: str) -> str | None:
 def _tell(run_id: str, what: str, document: dict[str, Any]) -> None:
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     # The probe account's password is among it.
-    write(FOLDER / f"{run_id}.{what}", json.dumps(document), 0o600)
+    files.write(FOLDER / f"{run_id}.{what}", json.dumps(document), 0o600)
 
 
 def _told(run_id: str, what: str) -> dict[str, Any] | None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from berth_release import unit
+from berth_release import clock, engine, files, unit
+from berth_release.clock import now
 from berth_release.deploy import Deploy
 from berth_release.edge import Live
-from berth_release.engine import LAST_LINES, containers, health, last_lines, logs, run
+from berth_release.engine import LAST_LINES, containers, health, last_lines, logs
 from berth_release.probe import Visit, Wrong
-from berth_release.records import Run, now
+from berth_release.records import Run
 from berth_release.settings import Refused
 
 # A database that ended so often does not come up by itself.
@@ -91,13 +91,13 @@ class Upgrade(Deploy):
         """All of it, behind the maintenance page. What fails is undone."""
         with self.records.guarded():
             who = self._mine(run_id)
-            began, due = time.monotonic(), [Database.read(one) for one in who.detail["due"]]
+            began, due = clock.monotonic(), [Database.read(one) for one in who.detail["due"]]
             try:
                 self._replace(self.edge.live(), due, who)
             except (Refused, OSError) as error:
                 no = error if isinstance(error, Refused) else Refused(f"It did not go on: {error}.")
                 raise self._undone(who, due, no) from error
-            self.took["closed"] = round(time.monotonic() - began, 1)
+            self.took["closed"] = round(clock.monotonic() - began, 1)
             return self._over(self._mine(run_id), due, None)
 
     def settle_other(self, who: Run) -> str:
@@ -118,12 +118,12 @@ class Upgrade(Deploy):
         return [database for database in databases if database.old != database.new]
 
     def _look(self, service: str, image: str) -> Database:
-        data = run("docker", "volume", "inspect", "--format={{.Mountpoint}}", f"{service}_data").stdout.strip()
+        data = engine.run("docker", "volume", "inspect", "--format={{.Mountpoint}}", f"{service}_data").stdout.strip()
         if not data:
             raise Refused(f"{service} has no data on this host, so there is nothing to upgrade.")
         if not self._image_id(image):
             raise Refused(f"The host lacks {image}, so nothing was begun.")
-        container = json.loads(run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
+        container = json.loads(engine.run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
         # Not there after a run that was cut off while the container was replaced.
         name = image
         if container:
@@ -131,21 +131,21 @@ class Upgrade(Deploy):
             if self._image_id(name) != old:
                 # The name means another image by now; the old one gets a name of its own, so that nobody removes it.
                 name = f"berth/{service}:before-upgrade"
-                run("docker", "tag", old, name)
+                engine.run("docker", "tag", old, name)
         return Database(service, image, name, Path(data))
 
     def _image_id(self, name: str) -> str:
-        return run("docker", "image", "inspect", "--format={{.Id}}", name).stdout.strip()
+        return engine.run("docker", "image", "inspect", "--format={{.Id}}", name).stdout.strip()
 
     def _backup(self) -> str:
         """Return who is making a backup, which needs the databases."""
         if not shutil.which("berth-backup"):
             return ""
-        return str(json.loads(run("berth-backup", "status").stdout or "{}").get("running", ""))
+        return str(json.loads(engine.run("berth-backup", "status").stdout or "{}").get("running", ""))
 
     def _room_for(self, database: Database) -> None:
         """The way back is a copy of the data, made while nobody writes."""
-        size = int(run("du", "--summarize", "--bytes", str(database.data)).stdout.split()[0])
+        size = int(engine.run("du", "--summarize", "--bytes", str(database.data)).stdout.split()[0])
         free = shutil.disk_usage(database.data).free
         if free < size * ROOM:
             raise Refused(
@@ -160,12 +160,12 @@ class Upgrade(Deploy):
             self._close(live, self.edge.maintenance_addresses(), who.by)
         self._stop_services(live)
         self._timed("databases stopped", "stop", [database.container for database in due])
-        began = time.monotonic()
+        began = clock.monotonic()
         for database in due:
             # One that an earlier attempt left is of its own data.
             shutil.rmtree(database.copy, ignore_errors=True)
             self._copy(database.data, database.copy)
-        self.took["copied"] = round(time.monotonic() - began, 1)
+        self.took["copied"] = round(clock.monotonic() - began, 1)
         self._note(phase=REPLACING)
         self._start_databases({database: database.new for database in due})
         self._start_services(live)
@@ -180,7 +180,7 @@ class Upgrade(Deploy):
         self._stop_services(live)
         try:
             if self._mine(who.id).phase == REPLACING:
-                run("docker", "rm", "--force", *(database.container for database in due))
+                engine.run("docker", "rm", "--force", *(database.container for database in due))
                 for database in due:
                     shutil.rmtree(database.data, ignore_errors=True)
                     self._copy(database.copy, database.data)
@@ -218,15 +218,15 @@ class Upgrade(Deploy):
         """Under another name until it is whole, so that a copy that was cut off is never taken for one."""
         part = _draft(target)
         shutil.rmtree(part, ignore_errors=True)
-        done = run("cp", "--archive", "--reflink=auto", str(source), str(part), seconds=3600)
+        done = engine.run("cp", "--archive", "--reflink=auto", str(source), str(part), seconds=3600)
         if done.returncode:
             raise Refused(f"{source} could not be copied.", "cp", last_lines(done))
         part.rename(target)
 
     def _start_databases(self, images: dict[Database, str]) -> None:
-        began, root = time.monotonic(), self.settings.root
+        began, root = clock.monotonic(), self.settings.root
         chosen = {f"{database.service.upper()}_IMAGE": image for database, image in images.items()}
-        done = run(
+        done = engine.run(
             *("docker", "compose", "--progress=plain", f"--project-directory={root}", "--project-name=berth"),
             *(f"--env-file={root}/.env", f"--file={root}/docker-compose.prod.yml", "--profile=platform"),
             *("up", "--detach", "--pull=never", "--no-deps", *(database.service for database in images)),
@@ -240,22 +240,22 @@ class Upgrade(Deploy):
             raise Refused("The databases could not be started.", "compose", last_lines(done))
         for database in images:
             self._await_healthy(database.container, began + self.healthy_seconds)
-        self.took["databases healthy"] = round(time.monotonic() - began, 1)
+        self.took["databases healthy"] = round(clock.monotonic() - began, 1)
 
     def _await_healthy(self, name: str, deadline: float) -> None:
         while True:
-            inspected = json.loads(run("docker", "inspect", name).stdout or "[{}]")[0]
+            inspected = json.loads(engine.run("docker", "inspect", name).stdout or "[{}]")[0]
             state = inspected.get("State", {})
             if state.get("Health", {}).get("Status") == "healthy":
                 return
-            if inspected.get("RestartCount", 0) >= RESTARTS or time.monotonic() > deadline:
+            if inspected.get("RestartCount", 0) >= RESTARTS or clock.monotonic() > deadline:
                 image = inspected.get("Config", {}).get("Image", "its new image")
                 raise Refused(
                     f"{name} did not become healthy on {image}.",
                     name,
                     logs(name, LAST_LINES).splitlines() + health(name),
                 )
-            time.sleep(0.3)
+            clock.sleep(0.3)
 
     def _stop_services(self, live: Live | None) -> None:
         """Each ends what it holds: requests that came before the page, tasks under way."""
@@ -266,16 +266,16 @@ class Upgrade(Deploy):
         """The worker last: until the site is seen to work, nothing may happen that the copy does not know."""
         if live is None:
             return
-        began = time.monotonic()
+        began = clock.monotonic()
         found = containers([live.colour])
         for group in (("auth_service", "user_service"), ("celery_worker", "beat")):
             names = [one.name for one in found if one.service in group]
             self._timed("services started", "start", names)
             for name in names:
-                self._await_healthy(name, time.monotonic() + self.settings.healthy_seconds)
+                self._await_healthy(name, clock.monotonic() + self.settings.healthy_seconds)
             if "auth_service" in group:
                 self._look_at(live)
-        self.took["services healthy"] = round(time.monotonic() - began, 1)
+        self.took["services healthy"] = round(clock.monotonic() - began, 1)
 
     def _look_at(self, live: Live) -> None:
         visitor = Visit(**self._description(self.edge.pass_header(), live.signature))
@@ -290,13 +290,13 @@ class Upgrade(Deploy):
 
     def _timed(self, what: str, verb: str, names: list[str]) -> None:
         """Stop or start those containers that are there."""
-        began = time.monotonic()
-        there = set(run("docker", "ps", "--all", "--format={{.Names}}").stdout.split())
+        began = clock.monotonic()
+        there = set(engine.run("docker", "ps", "--all", "--format={{.Names}}").stdout.split())
         if found := [name for name in names if name in there]:
-            done = run("docker", verb, *found, seconds=STOP_SECONDS)
+            done = engine.run("docker", verb, *found, seconds=STOP_SECONDS)
             if done.returncode:
                 raise Refused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
-        self.took[what] = round(self.took.get(what, 0) + time.monotonic() - began, 1)
+        self.took[what] = round(self.took.get(what, 0) + clock.monotonic() - began, 1)
 
     def _write_history(self, who: Run, due: list[Database], refused: Refused | None) -> None:
         line = {
@@ -305,12 +305,12 @@ class Upgrade(Deploy):
             "verb": UPGRADE,
             "databases": {database.service: f"{database.old} -> {database.new}" for database in due},
             "result": "failed" if refused else "live",
-            "seconds": round(time.time() - who.began, 1),
+            "seconds": round(clock.time() - who.began, 1),
             "reason": refused.reason if refused else "",
             "steps": self.took,
         }
-        with suppress(OSError), self.settings.history.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with suppress(OSError):
+            files.append(self.settings.history, json.dumps(line))
 
 
 def _draft(folder: Path) -> Path:

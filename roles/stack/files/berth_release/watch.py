@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import http.client
 import re
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from berth_release import clock
 from berth_release.engine import Place
 from berth_release.settings import Settings
 
@@ -174,7 +174,7 @@ def parse(text: str) -> Service:
 
 def look(places: list[Place], ports: dict[str, int], edges: list[Place]) -> Seen:
     """Ask every service of the routes what it counted, past the edge; one that does not count, for anything."""
-    seen = Seen(time.time(), began={place.name: place.began for place in places})
+    seen = Seen(clock.time(), began={place.name: place.began for place in places})
     for edge in edges:
         # One that does not answer just now is no reason to judge anything.
         with suppress(OSError, http.client.HTTPException):
