@@ -16,7 +16,8 @@ import pytest
 from berth_release import engine, expected, screen
 from berth_release import status as program
 from berth_release.edge import Edge, Live
-from berth_release.records import Records
+from berth_release.host import Host as Known
+from berth_release.lock import Lock
 from berth_release.settings import Settings
 
 NOW = datetime(2026, 11, 29, 5, 20, tzinfo=UTC)
@@ -153,7 +154,7 @@ class Host:
         return "\n".join([f"Id={unit}", *(f"{name}={value}" for name, value in state.items())])
 
     def status(self) -> dict[str, Any]:
-        return program.status(self.settings, Edge(self.settings), Records(self.settings))
+        return program.status(Known.of(self.settings))
 
     def missing(self) -> dict[str, str]:
         return {one["what"]: one["fix"] for one in self.status()["missing"]}
@@ -409,7 +410,7 @@ def test_a_host_on_which_all_is_red_fits_too_and_says_so_first(host: Host) -> No
     for service in SECRETS:
         (host.secrets / service / "password").unlink()
     (host.settings.history).write_text("".join(json.dumps(line) + "\n" for line in history(5)))
-    Records(host.settings).begin("restore", "20261129T023112Z-3f9a", "ada@laptop", {})
+    Lock(host.settings).begin("restore", "20261129T023112Z-3f9a", "ada@laptop", {})
     bad = host.status() | {"timers": well["timers"], "backups": well["backups"], "maintenance": True}
     bad["certificate"] = {"problem": "[Errno 111] Connection refused"}
     shown = screen.text(bad, False, now=NOW)
@@ -439,7 +440,7 @@ def test_a_run_is_named_with_owner_phase_start_and_what_settles_it(
     host: Host, monkeypatch: pytest.MonkeyPatch, verb: str, phase: str, alive: bool, state: str
 ) -> None:
     monkeypatch.setattr(program, "is_alive", lambda _: alive)
-    who = Records(host.settings).begin(verb, "1.5.0", "ada@laptop", {}, phase)
+    who = Lock(host.settings).begin(verb, "1.5.0", "ada@laptop", {}, phase)
     known = host.status()
     shown = screen.text(known, False, now=datetime.fromisoformat(who.since))
     said = f"{verb} 1.5.0 of ada@laptop: {state}, phase {phase}, since {screen.at(who.since)}, just now"
@@ -449,7 +450,7 @@ def test_a_run_is_named_with_owner_phase_start_and_what_settles_it(
 
 
 def test_a_run_at_work_is_no_stale_one(host: Host) -> None:
-    records = Records(host.settings)
+    records = Lock(host.settings)
     records.begin("upgrade", "mongo", "ada@laptop", {}, "replacing")
     with records.guarded():
         assert host.status()["run"]["running"]

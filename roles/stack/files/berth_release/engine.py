@@ -1,4 +1,4 @@
-"""Everything that is asked of Docker."""
+"""Commands, all of them through `run` and `Background`; and what Docker is asked and told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from berth_release import clock, files
-from berth_release.settings import COLOURS, IMAGES, Refused, Settings
+from berth_release.settings import COLOURS, IMAGES, ReleaseRefused, Settings
 
 LAST_LINES = 15
 # What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
@@ -37,8 +37,8 @@ def run(
             env={**os.environ, **environment},
         )
     except subprocess.TimeoutExpired as late:
-        said = late.stderr or late.stdout or b""
-        text = said.decode(errors="replace") if isinstance(said, bytes) else said
+        output = late.stderr or late.stdout or b""
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output
         return subprocess.CompletedProcess(command, 124, "", f"{text}\nnot done within {seconds:.0f} s")
 
 
@@ -98,6 +98,9 @@ class Side:
     def project(self) -> str:
         return f"berth-{self.colour}"
 
+    def container(self, service: str) -> str:
+        return f"{self.project}-{service}-1"
+
     @property
     def compose_file(self) -> Path:
         return self.settings.folder(self.release) / "docker-compose.prod.yml"
@@ -132,13 +135,13 @@ class Side:
         present = {name for image in found for name in image["RepoTags"] or []}
         missing = [name for name in self.images if name not in present]
         if missing:
-            raise Refused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
+            raise ReleaseRefused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
         return found
 
     def check_configuration(self) -> None:
         done = self.compose("config", "--quiet")
         if done.returncode:
-            raise Refused(
+            raise ReleaseRefused(
                 f"docker-compose.prod.yml of release {self.release} is not valid.", "compose", last_lines(done)
             )
 
@@ -168,7 +171,7 @@ class Side:
         )
         if done.returncode:
             run("docker", "rm", "--force", name)
-            raise Refused(
+            raise ReleaseRefused(
                 f"The schema step of {service} failed ({shlex.join(command)}); the live release has not been touched.",
                 name,
                 last_lines(done),
@@ -199,24 +202,27 @@ class Side:
         # One that was only created waits for another that is not healthy.
         ill = failed or [one for one in found if one.state not in ("healthy", "created")]
         if not ill:
-            raise Refused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
-        guilty = ill[0].name
-        state = f"{guilty} is {ill[0].state} after {round(clock.monotonic() - began)} s"
-        raise Refused(
+            raise ReleaseRefused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
+        culprit = ill[0].name
+        state = f"{culprit} is {ill[0].state} after {round(clock.monotonic() - began)} s"
+        raise ReleaseRefused(
             f"Release {self.release} did not become healthy: {state}.",
-            guilty,
-            logs(guilty, LAST_LINES).splitlines() + health(guilty),
+            culprit,
+            logs(culprit, LAST_LINES).splitlines() + health(culprit),
         )
 
     def set_restart(self, policy: str) -> None:
+        """Say whether its containers start with the host. Raises ReleaseRefused where Docker does not take it."""
         names = [container.name for container in containers([self.colour])]
-        if names:
-            run("docker", "update", f"--restart={policy}", *names)
+        done = run("docker", "update", f"--restart={policy}", *names)
+        if done.returncode:
+            raise ReleaseRefused(
+                f"Docker did not set the restart policy of {', '.join(names)}.", "docker", last_lines(done)
+            )
 
     def execute(self, service: str, *command: str, seconds: float, given: str = "") -> subprocess.CompletedProcess[str]:
-        return run(
-            "docker", "exec", "--interactive", f"{self.project}-{service}-1", *command, seconds=seconds, given=given
-        )
+        interactive = ("docker", "exec", "--interactive", self.container(service))
+        return run(*interactive, *command, seconds=seconds, given=given)
 
     def keep_logs(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -234,7 +240,7 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
             "docker", "ps", "--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form
         )
         if listed.returncode:
-            raise Refused(f"Docker does not answer: {listed.stderr.strip()}")
+            raise ReleaseRefused(f"Docker does not answer: {listed.stderr.strip()}")
         for line in listed.stdout.splitlines():
             name, service, state, status, oneoff = line.split("|")
             if oneoff == "True" or service == "flower":
@@ -246,6 +252,14 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
     return found
 
 
+def not_healthy(colour: str) -> list[str]:
+    """Describe which services a colour lacks: empty where it is whole."""
+    found = {one.service: one for one in containers([colour])}
+    wanted = [*IMAGES, "beat", *(name for name in found if name not in IMAGES)]
+    states = {name: found[name].state if name in found else "missing" for name in wanted}
+    return [f"{name} is {state}" for name, state in states.items() if state != "healthy"]
+
+
 def logs(name: str, lines: int) -> str:
     done = run("docker", "logs", "--tail", str(lines), name)
     return done.stdout + done.stderr
@@ -254,8 +268,8 @@ def logs(name: str, lines: int) -> str:
 def health(name: str) -> list[str]:
     """Return what a container's health check said last."""
     state = json.loads(run("docker", "inspect", "--format={{json .State}}", name).stdout or "{}")
-    said = [entry["Output"].strip() for entry in state.get("Health", {}).get("Log") or []]
-    return [f"health check: {said[-1]}"] if said and said[-1] else []
+    outputs = [entry["Output"].strip() for entry in state.get("Health", {}).get("Log") or []]
+    return [f"health check: {outputs[-1]}"] if outputs and outputs[-1] else []
 
 
 def stop_colour(colour: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from berth_release import engine
 from berth_release.edge import Live
 from berth_release.engine import last_lines
-from berth_release.settings import Refused, Settings
+from berth_release.settings import ReleaseRefused, Settings
 
 UNITS = Path("/etc/systemd/system")
 TABLES = Path("/etc/nftables.d")
@@ -53,7 +53,7 @@ def found() -> list[Found]:
         "docker", "ps", "--all", "--filter=label=com.docker.compose.project", "--format", "|".join(fields)
     )
     if listed.returncode:
-        raise Refused(f"Docker does not answer: {listed.stderr.strip()}")
+        raise ReleaseRefused(f"Docker does not answer: {listed.stderr.strip()}")
     containers = []
     for line in listed.stdout.splitlines():
         name, state, status, networks, project, service, oneoff = line.split("|")
@@ -74,7 +74,7 @@ def missing(settings: Settings, live: Live | None, containers: list[Found] | Non
     else:
         try:
             first = _of_the_engine(settings, live, containers)
-        except Refused as unread:
+        except ReleaseRefused as unread:
             first = [_lack(unread.reason, playbook("provision"))]
     return first + _tables(settings) + units
 
@@ -152,7 +152,7 @@ def _config(*options: str, **chosen: str) -> dict[str, Any]:
     done = engine.run("docker", "compose", *options, "config", "--format=json", seconds=60, **chosen)
     if done.returncode:
         file = options[-1 if len(options) == 1 else 3].partition("=")[2]
-        raise Refused(f"{file} cannot be read: {' '.join(last_lines(done)[-1:])}")
+        raise ReleaseRefused(f"{file} cannot be read: {' '.join(last_lines(done)[-1:])}")
     return dict(json.loads(done.stdout))
 
 

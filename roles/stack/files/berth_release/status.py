@@ -10,26 +10,25 @@ from contextlib import suppress
 from typing import Any
 
 from berth_release import clock, engine
-from berth_release.clock import moment
-from berth_release.deploy import RESTORE
-from berth_release.edge import Edge
 from berth_release.expected import Found, found, missing, playbook, show
-from berth_release.records import Records, is_alive
-from berth_release.settings import COLOURS, Refused, Settings
+from berth_release.host import Host
+from berth_release.lock import Lock, describe, is_alive
+from berth_release.recovery import RESTORE
+from berth_release.settings import COLOURS, ReleaseRefused, Settings
 
 HISTORY_LINES = 5
 CERTIFICATE_DAYS = 14
 DISK_PERCENT = 10
 
 
-def status(settings: Settings, edge: Edge, records: Records) -> dict[str, Any]:
+def status(host: Host) -> dict[str, Any]:
+    settings, edge, history = host.settings, host.edge, host.history.releases()
     live = edge.live()
-    history = records.history()
     disk = shutil.disk_usage(settings.root)
     containers: list[Found] | None
     try:
         containers = found()
-    except Refused:
+    except ReleaseRefused:
         containers = None
     ours = ("berth", *(f"berth-{colour}" for colour in COLOURS))
     known = {
@@ -38,8 +37,8 @@ def status(settings: Settings, edge: Edge, records: Records) -> dict[str, Any]:
         "since": next((line["at"] for line in reversed(history) if line["result"] == "live"), ""),
         "maintenance": bool(edge.maintenance_key()),
         "maintenance_since": edge.maintenance_since(),
-        "lock": _lock(records),
-        "run": _run(records),
+        "lock": _lock(host.lock),
+        "run": _run(host.lock),
         "services": {one.name: one.state for one in containers or [] if one.project in ours},
         "certificate": _certificate(settings),
         "disk_free_percent": round(100 * disk.free / disk.total),
@@ -48,7 +47,7 @@ def status(settings: Settings, edge: Edge, records: Records) -> dict[str, Any]:
         "failed_units": _failed_units(),
         "backups": _backups(settings),
         "security_updates": _security_updates(),
-        "rolled_back": records.rolled_back(),
+        "rolled_back": host.history.rolled_back(),
         "history": [
             {name: line.get(name, "") for name in ("at", "by", "verb", "from", "to", "result", "seconds", "reason")}
             for line in history[-HISTORY_LINES:]
@@ -109,7 +108,7 @@ def _certificate(settings: Settings) -> dict[str, Any]:
     seconds = ssl.cert_time_to_seconds(end) if end else 0
     return {
         "issuer": found.get("issuer", ""),
-        "until": moment(seconds),
+        "until": clock.moment(seconds),
         "days_left": round((seconds - clock.time()) / 86400, 1),
     }
 
@@ -138,7 +137,7 @@ def _timers() -> dict[str, dict[str, str]]:
 
 def _iso(timestamp: str) -> str:
     """Return systemd's "@<seconds>" as a moment; empty where there is none."""
-    return moment(int(timestamp[1:])) if timestamp[1:].isdigit() and timestamp != "@0" else ""
+    return clock.moment(int(timestamp[1:])) if timestamp[1:].isdigit() and timestamp != "@0" else ""
 
 
 def _backups(settings: Settings) -> dict[str, Any]:
@@ -159,27 +158,27 @@ def _security_updates() -> int:
     return sum(line.startswith("Inst") and "security" in line.lower() for line in done.stdout.splitlines())
 
 
-def _run(records: Records) -> dict[str, Any]:
-    """Return who is changing the site, or began to and did not end; nothing where nobody does."""
-    who = records.current()
-    if who is None:
+def _run(lock: Lock) -> dict[str, Any]:
+    """Return run is changing the site, or began to and did not end; nothing where nobody does."""
+    run = lock.current()
+    if run is None:
         return {}
     return {
-        "what": f"{who.verb} {who.release} of {who.by}",
-        "since": who.since,
-        "phase": who.phase,
+        "what": f"{run.verb} {run.release} of {run.by}",
+        "since": run.since,
+        "phase": run.phase,
         # Before its first step it is the controller's turn; from there on, the program's.
-        "running": records.is_guarded() or (who.phase == "begun" and is_alive(who)),
-        "alone": not is_alive(who),
-        "settle": f"sudo {'berth-backup' if who.verb == RESTORE else 'berth-release'} settle",
+        "running": lock.is_held() or (run.phase == "begun" and is_alive(run)),
+        "alone": not is_alive(run),
+        "settle": f"sudo {'berth-backup' if run.verb == RESTORE else 'berth-release'} settle",
     }
 
 
-def _lock(records: Records) -> str:
-    who = records.current()
-    if who is None:
+def _lock(lock: Lock) -> str:
+    run = lock.current()
+    if run is None:
         return "free"
-    state = "running" if records.is_guarded() else "waiting for its controller" if is_alive(who) else "stale"
-    if not is_alive(who) and state == "running":
+    state = "running" if lock.is_held() else "waiting for its controller" if is_alive(run) else "stale"
+    if not is_alive(run) and state == "running":
         state += " without its controller"
-    return f"{records.describe(who)}: {state}"
+    return f"{describe(run)}: {state}"

@@ -1,4 +1,4 @@
-"""What outlives a run: who is at it and how far, and what was released before."""
+"""The one lock of everything that changes the site, and the record of its holder, which outlives the program."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from berth_release import clock, files
-from berth_release.clock import now
-from berth_release.settings import Refused, Settings
+from berth_release.settings import ReleaseRefused, Settings
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -74,42 +73,54 @@ def _process(number: int) -> tuple[str, int, str]:
     return name, int(values[1]), values[19]
 
 
-def is_alive(who: Run) -> bool:
+def is_alive(run: Run) -> bool:
     """Tell whether the operator who began this is still connected. Where that cannot be known, yes."""
-    if who.boot != boot():
+    if run.boot != boot():
         return False
-    if not who.session:
+    if not run.session:
         return True
-    number, _, started = who.session.partition(":")
+    number, _, started = run.session.partition(":")
     try:
         return _process(int(number))[2] == started
     except OSError:
         return False
 
 
-class Records:
+def describe(run: Run | None) -> str:
+    if run is None:
+        return "Somebody is changing the site"
+    return f"{run.by} has been at {run.verb} {run.release} since {run.since} (phase: {run.phase})"
+
+
+class Lock:
     def __init__(self, settings: Settings) -> None:
-        self._history = settings.history
         self._run = settings.releases / "run.json"
         self._guard = settings.releases / "guard"
 
     @contextmanager
-    def guarded(self, wait: bool = False) -> Iterator[None]:
-        """One program at a time. The kernel gives this up by itself when the program ends, however it ends."""
+    def held(self, wait: bool = False, by_caller: bool = False) -> Iterator[None]:
+        """Hold it as long as the block lasts. The kernel gives it up by itself when the program ends, however it ends.
+
+        Raises ReleaseRefused, which names the holder, where another program has it and `wait` is false. With
+        `by_caller` whoever started this program holds it.
+        """
+        if by_caller:
+            yield
+            return
         with self._guard.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                raise Refused(
-                    f"{self.describe(self.current())}, on this host right now. Wait until it is done."
+                raise ReleaseRefused(
+                    f"{describe(self.current())}, on this host right now. Wait until it is done."
                 ) from None
             yield
 
-    def is_guarded(self) -> bool:
+    def is_held(self) -> bool:
         try:
-            with self.guarded():
+            with self.held():
                 return False
-        except Refused:
+        except ReleaseRefused:
             return True
 
     def current(self) -> Run | None:
@@ -120,66 +131,41 @@ class Records:
         # One that a newer program wrote may say more.
         return Run(**{name: value for name, value in found.items() if name in Run.__dataclass_fields__})
 
-    @staticmethod
-    def describe(who: Run | None) -> str:
-        if who is None:
-            return "Somebody is changing the site"
-        return f"{who.by} has been at {who.verb} {who.release} since {who.since} (phase: {who.phase})"
+    def mine(self, run_id: str) -> Run:
+        """Return this run; raise ReleaseRefused where it does not have the lock any more."""
+        run = self.current()
+        if run is None or run.id != run_id:
+            raise ReleaseRefused(f"This run has lost its lock. {describe(run)}.")
+        return run
 
     def begin(self, verb: str, release: str, by: str, live: dict[str, str], phase: str = "begun", **detail: Any) -> Run:
         run_id, began = uuid.uuid4().hex[:12], clock.time()
         return self.save(
-            Run(run_id, verb, release, by, now(), began, phase, session(), boot(), live=live, detail=detail)
+            Run(run_id, verb, release, by, clock.now(), began, phase, session(), boot(), live=live, detail=detail)
         )
 
-    def save(self, who: Run, **changes: Any) -> Run:
-        changed = replace(who, **changes)
-        files.write(self._run, json.dumps(asdict(changed)) + "\n")
+    def save(self, run: Run, **changes: Any) -> Run:
+        changed = replace(run, **changes)
+        files.write(self._run, json.dumps(vars(changed)) + "\n")
         return changed
+
+    def note(self, **changes: Any) -> None:
+        """Write it down for whoever has to take over."""
+        if run := self.current():
+            self.save(run, **changes)
+
+    @contextmanager
+    def step(self, name: str, needed: bool = True) -> Iterator[None]:
+        """Write down where we are, and how long it took. A step that is not `needed` is done on a full disk too."""
+        with suppress(*(() if needed else (OSError,))):
+            self.note(phase=name)
+        began = clock.monotonic()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if run := self.current():
+                    self.save(run, steps={**run.steps, name: round(clock.monotonic() - began, 1)})
 
     def end(self) -> None:
         self._run.unlink(missing_ok=True)
-
-    def history(self) -> list[dict[str, Any]]:
-        try:
-            lines = self._history.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        # A line that a full disk cut short is no reason to refuse a release.
-        whole = []
-        for line in lines:
-            with suppress(ValueError):
-                whole.append(json.loads(line))
-        return [line for line in whole if "to" in line]
-
-    def remember(self, who: Run, result: str, reason: str = "") -> None:
-        line = {
-            "at": now(),
-            "by": who.by,
-            "verb": who.verb,
-            "from": who.live.get("release", ""),
-            "to": who.release,
-            "colour": who.colour,
-            "result": result,
-            "seconds": round(clock.time() - who.began, 1),
-            "seconds_since_switch": round(clock.time() - who.switched, 1) if who.switched else None,
-            "reason": reason,
-            "steps": who.steps,
-        }
-        files.append(self._history, json.dumps(line))
-
-    def rolled_back(self) -> dict[str, str]:
-        """Return release -> when and by whom, for those that were rolled back and not released with force since."""
-        marked: dict[str, str] = {}
-        for line in self.history():
-            if line["result"] != "live":
-                continue
-            marked.pop(line["to"], None)
-            if line["verb"] == "rollback" and line["from"] and line["from"] != line["to"]:
-                marked[line["from"]] = f"{line['at']} by {line['by']}"
-        return marked
-
-    def were_live(self) -> list[str]:
-        """Return the releases that were live, the newest first, each once."""
-        found = [line["to"] for line in reversed(self.history()) if line["result"] == "live"]
-        return list(dict.fromkeys(found))
