@@ -440,19 +440,19 @@ def test_a_run_is_named_with_owner_phase_start_and_what_settles_it(
     host: Host, monkeypatch: pytest.MonkeyPatch, verb: str, phase: str, alive: bool, state: str
 ) -> None:
     monkeypatch.setattr(program, "is_alive", lambda _: alive)
-    who = Lock(host.settings).begin(verb, "1.5.0", "ada@laptop", {}, phase)
+    run = Lock(host.settings).begin(verb, "1.5.0", "ada@laptop", {}, phase)
     known = host.status()
-    shown = screen.text(known, False, now=datetime.fromisoformat(who.since))
-    said = f"{verb} 1.5.0 of ada@laptop: {state}, phase {phase}, since {screen.at(who.since)}, just now"
+    shown = screen.text(known, False, now=datetime.fromisoformat(run.since))
+    said = f"{verb} 1.5.0 of ada@laptop: {state}, phase {phase}, since {screen.at(run.since)}, just now"
     assert said in " ".join(shown.split())
     settle = f"    sudo {'berth-backup' if verb == 'restore' else 'berth-release'} settle\n"
     assert (settle in shown) is (state == "CUT OFF")
 
 
 def test_a_run_at_work_is_no_stale_one(host: Host) -> None:
-    records = Lock(host.settings)
-    records.begin("upgrade", "mongo", "ada@laptop", {}, "replacing")
-    with records.guarded():
+    lock = Lock(host.settings)
+    lock.begin("upgrade", "mongo", "ada@laptop", {}, "replacing")
+    with lock.held():
         assert host.status()["run"]["running"]
 
 

@@ -17,7 +17,7 @@ from berth_release.probe import Busy, ProbeFailed
 from berth_release.retire import retire
 from berth_release.settings import ReleaseRefused, stuck
 from berth_release.switch import confirm, roll_back
-from berth_release.watch import counts, watch
+from berth_release.watch import counts, watch_release
 
 # Whose record this is; a restore's is settled by berth-backup.
 RELEASES, RESTORE = ("release", "rollback"), "restore"
@@ -165,7 +165,7 @@ class Recovery:
         if restarted:
             # Services count from zero again, and that nobody answered while the host started is not their fault.
             run = self.host.lock.save(run, start=counts(self.host, run.colour).plain())
-        watch(self.host, run)
+        watch_release(self.host, run)
 
     def _await_healthy(self, colour: str) -> None:
         deadline = clock.monotonic() + self.host.settings.healthy_seconds

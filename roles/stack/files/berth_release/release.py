@@ -13,8 +13,8 @@ from berth_release.lock import Run
 from berth_release.recovery import Recovery
 from berth_release.retire import retire
 from berth_release.settings import COLOURS, ReleaseRefused, other
-from berth_release.switch import confirm, switch
-from berth_release.watch import watch
+from berth_release.switch import confirm, switch_traffic
+from berth_release.watch import watch_release
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Release:
                 gates.schema(candidate)
                 gates.start(candidate)
                 gates.smoke(candidate)
-                switch(host, candidate)
+                switch_traffic(host, candidate)
                 self._tell_switched(run, candidate)
-                note = watch(host, host.lock.mine(run_id))
+                note = watch_release(host, host.lock.mine(run_id))
             return retire(host, host.lock.mine(run_id), note)
 
     def finish(self, run_id: str) -> dict[str, Any]:

@@ -55,6 +55,6 @@ def prune(host: Host, live: str) -> None:
     )
     beyond = set(were_live[keep:])
     for folder in [*failed[:-keep], *(folder for folder in folders if folder.name in beyond)]:
-        # Those that are gone already are no reason to stop.
+        # What is gone already, or cannot be removed, is no reason to stop: the next release tries again.
         engine.run("docker", "image", "rm", *Side(host.settings, folder.name, COLOURS[0]).images)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)

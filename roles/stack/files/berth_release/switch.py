@@ -21,7 +21,7 @@ ROUND_SECONDS = 5
 PATHS = ("/", "/api/auth/openapi.json", "/api/users/openapi.json")
 
 
-def switch(host: Host, candidate: Candidate) -> None:
+def switch_traffic(host: Host, candidate: Candidate) -> None:
     """Switch traffic to the candidate. Raises ReleaseRefused where the edge does not show it."""
     with host.lock.step("switch"):
         # In this order: whenever the host goes down in between, the colour that the edge leads to comes back.

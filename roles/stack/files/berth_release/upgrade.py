@@ -131,6 +131,8 @@ class Upgrade:
         container = json.loads(engine.run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
         # Not there after a run that was cut off while the container was replaced.
         name = image
+        if not container and f"berth-{service}-1" in _containers():
+            raise ReleaseRefused(f"Docker does not describe berth-{service}-1, so nothing was begun.")
         if container:
             old, name = container[0]["Image"], container[0]["Config"]["Image"]
             if self._image_id(name) != old:
@@ -150,7 +152,11 @@ class Upgrade:
 
     def _room_for(self, database: Database) -> None:
         """The way back is a copy of the data, made while nobody writes."""
-        size = int(engine.run("du", "--summarize", "--bytes", str(database.data)).stdout.split()[0])
+        done = engine.run("du", "--summarize", "--bytes", str(database.data))
+        # It fails where a file goes meanwhile, and counts the others.
+        if not done.stdout:
+            raise ReleaseRefused(f"{database.data} could not be measured. Nothing was begun.", "du", last_lines(done))
+        size = int(done.stdout.split()[0])
         free = shutil.disk_usage(database.data).free
         if free < size * ROOM:
             raise ReleaseRefused(
@@ -298,12 +304,20 @@ class Upgrade:
     def _timed(self, what: str, verb: str, names: list[str]) -> None:
         """Stop or start those containers that are there."""
         began = clock.monotonic()
-        there = set(engine.run("docker", "ps", "--all", "--format={{.Names}}").stdout.split())
+        there = _containers()
         if found := [name for name in names if name in there]:
             done = engine.run("docker", verb, *found, seconds=STOP_SECONDS)
             if done.returncode:
                 raise ReleaseRefused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
         self.took[what] = round(self.took.get(what, 0) + clock.monotonic() - began, 1)
+
+
+def _containers() -> set[str]:
+    """Return the names of all containers: one that is not known to run would not be stopped."""
+    done = engine.run("docker", "ps", "--all", "--format={{.Names}}")
+    if done.returncode:
+        raise ReleaseRefused(f"Docker does not answer: {done.stderr.strip()}")
+    return set(done.stdout.split())
 
 
 def _draft(folder: Path) -> Path:

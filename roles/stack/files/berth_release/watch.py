@@ -23,7 +23,7 @@ COMPARABLE = 1.5
 SPARE_PROCESSORS = 0.1
 
 
-def watch(host: Host, run: Run) -> str:
+def watch_release(host: Host, run: Run) -> str:
     """Watch a release that is live, until the time is over and the controller has said what it saw from outside.
 
     Return what is to be remembered of it. Raises ReleaseRefused where the release does worse than the one before, or
