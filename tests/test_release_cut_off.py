@@ -9,9 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
+from berth_release.__main__ import main
+from berth_release.lock import Lock
 from berth_release.settings import ReleaseRefused
 from tests.cut_off import Killed
 from tests.release_world import (
@@ -31,6 +34,7 @@ from tests.release_world import (
     Worlds,
     ask,
     play,
+    settings_of,
 )
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108  # where it is not, a disk does
@@ -228,6 +232,8 @@ def test_killed_at_any_step_it_is_brought_to_its_end_by_who_takes_over(worlds: W
         else:
             if who == "the next boot":
                 world.lose_power()
+                led_to = world.of(world.live.colour) if world.live else {}
+                assert not {one.state for one in led_to.values()} - {""}, "what the edge leads to does not come back"
             ask("settle")
         seen.append(case.state_of(world))
         known = results(world)
@@ -280,3 +286,96 @@ def test_a_disk_that_is_full_at_any_write_leaves_no_lock_and_is_named(worlds: Wo
             assert len(results(world)) <= 1
 
     each(steps, check)
+
+
+def test_a_run_whose_controller_is_connected_is_waited_for_unless_its_lock_is_broken(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    ask("begin", "--by=ada@laptop", NEW)
+    with pytest.raises(ReleaseRefused, match=r"ada@laptop has been at release 1\.1 since .* and is still connected"):
+        ask("begin", "--by=bob@laptop", NEW)
+    assert ask("settle") == {"changed": False}
+    run = ask("begin", "--by=bob@laptop", "--break-lock", NEW)["run"]
+    assert results(world) == ["undone"]
+    ask("undo", run, "--reason=enough")
+    assert GOOD.state_of(world) == "old"
+
+
+def test_a_verb_of_a_newer_program_is_given_up_by_whoever_breaks_its_lock(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    Lock(settings_of(world.root)).begin("migrate", "mongo", "eve@laptop", {}, "copying")
+    with pytest.raises(ReleaseRefused, match="does not know that verb"):
+        ask("begin", "--by=ada@laptop", NEW)
+    begun = ask("begin", "--by=ada@laptop", "--break-lock", NEW)
+    assert begun["settled"].startswith("given up: eve@laptop has been at migrate mongo")
+
+
+# --- Maintenance ---
+
+
+def test_a_site_is_closed_to_all_but_operators_and_opened_again(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    header = ask("maintenance", "on", "--by=ada@laptop", "--allow=192.0.2.7")["header"]
+    assert world.led_to({}) is None
+    assert world.led_to(header) == world.live
+    assert ask("maintenance", "on", "--by=bob@laptop", "--allow=192.0.2.7")["changed"] is False
+    assert ask("maintenance", "off")["changed"] is True
+    assert world.led_to({}) == world.live
+    assert ask("maintenance", "off")["changed"] is False
+
+
+@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+def test_maintenance_in_which_a_request_or_a_write_fails_is_repeated(worlds: Worlds, on: bool) -> None:
+    kinds = (READ, REQUEST, WRITE)
+
+    def attempt(fault: Fault) -> World:
+        world = worlds.make(closed=not on)
+        world.fault = fault
+        ask("maintenance", "on" if on else "off", "--by=ada@laptop")
+        return world
+
+    def check(number: int) -> None:
+        with suppress(ReleaseRefused):
+            attempt(Fault(FULL, number, kinds))
+        worlds.world.repair()
+        ask("maintenance", "on" if on else "off", "--by=ada@laptop")
+        assert bool(worlds.world.text("maintenance.yml")) is on
+
+    each(attempt(Fault(kinds=kinds)).steps, check)
+
+
+def test_a_page_that_the_edge_does_not_show_leaves_the_site_open(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    world.fault = Fault(FAILS, 0, (REQUEST,), stays=True)
+    with pytest.raises(ReleaseRefused, match="did not show the maintenance page within 1 s, so nothing was begun"):
+        ask("maintenance", "on", "--by=ada@laptop")
+    assert world.led_to({}) == world.live
+
+
+def test_where_nothing_is_live_nothing_is_closed(worlds: Worlds) -> None:
+    FIRST.make(worlds)
+    with pytest.raises(ReleaseRefused, match="Nothing is live"):
+        ask("maintenance", "on", "--by=ada@laptop")
+
+
+# --- The command ---
+
+
+def test_the_command_answers_with_one_object_and_with_1_where_it_is_refused(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    GOOD.make(worlds)
+    # Those of the test go on hearing.
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def command(*words: str) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setattr("sys.argv", ["berth-release", *words])
+        code = main()
+        return code, json.loads(capsys.readouterr().out)
+
+    code, begun = command("begin", "--by=ada@laptop", NEW)
+    assert (code, begun["release"]) == (0, NEW)
+    code, refused = command("start", "another")
+    assert code == 1
+    assert refused["reason"].startswith("This run has lost its lock. ada@laptop has been at release 1.1")
+    # As playbooks read it.
+    assert set(refused) == {"reason", "guilty", "lines"}

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import tarfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -302,6 +303,26 @@ def test_an_objection_that_comes_too_late_says_so(watched_run: tuple[Host, Run])
         poll(lambda: unit.judgement(run.id), 10, "the objection")
         host.end(run, {"changed": True})
     assert "stayed live" in objecting.result(timeout=10)["note"]
+
+
+# --- Commands ---
+
+
+def test_a_command_that_takes_too_long_has_failed_and_says_so() -> None:
+    done = engine.run("sh", "-c", "echo begun >&2; exec sleep 60", seconds=1)
+    assert done.returncode != 0
+    assert engine.last_lines(done) == ["begun", "", "not done within 1 s"]
+
+
+def test_a_command_is_given_its_input_and_environment() -> None:
+    assert engine.run("sh", "-c", 'cat; echo "$COLOUR"', given="in ", COLOUR="blue").stdout == "in blue\n"
+
+
+def test_a_command_in_the_background_shows_its_output_and_ends_with_its_block() -> None:
+    with engine.Background(["sh", "-c", "echo $COLOUR; exec sleep 60"], {"COLOUR": "blue"}) as command:
+        poll(command.lines, 10, "its output")
+        assert (command.returncode(), command.lines()) == (None, ["blue"])
+    assert command.returncode() == -signal.SIGKILL
 
 
 # --- Whose fault it is ---

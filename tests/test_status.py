@@ -431,9 +431,9 @@ def test_more_red_than_fits_names_where_the_rest_is(host: Host) -> None:
     ("verb", "phase", "alive", "state"),
     [
         ("release", "begun", True, "running"),
-        ("release", "begun", False, "CUT OFF"),
-        ("release", "smoke", True, "CUT OFF"),
-        ("restore", "filling", False, "CUT OFF"),
+        ("release", "begun", False, "INTERRUPTED"),
+        ("release", "smoke", True, "INTERRUPTED"),
+        ("restore", "filling", False, "INTERRUPTED"),
     ],
 )
 def test_a_run_is_named_with_owner_phase_start_and_what_settles_it(
@@ -446,7 +446,7 @@ def test_a_run_is_named_with_owner_phase_start_and_what_settles_it(
     said = f"{verb} 1.5.0 of ada@laptop: {state}, phase {phase}, since {screen.at(run.since)}, just now"
     assert said in " ".join(shown.split())
     settle = f"    sudo {'berth-backup' if verb == 'restore' else 'berth-release'} settle\n"
-    assert (settle in shown) is (state == "CUT OFF")
+    assert (settle in shown) is (state == "INTERRUPTED")
 
 
 def test_a_run_at_work_is_no_stale_one(host: Host) -> None:

@@ -255,9 +255,9 @@ def show(units: Iterable[str]) -> dict[str, dict[str, str]]:
     if not names:
         return {}
     properties = "Id,LoadState,ActiveState,RemainAfterExit,Restart,Wants,Result,ExecMainExitTimestamp"
-    told = engine.run("systemctl", "show", "--timestamp=unix", f"--property={properties}", *names).stdout
+    output = engine.run("systemctl", "show", "--timestamp=unix", f"--property={properties}", *names).stdout
     empty = dict.fromkeys(properties.split(","), "")
-    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in told.split("\n\n")]
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.split("\n\n")]
     return {block["Id"]: {**empty, **block} for block in blocks if block.get("Id")}
 
 

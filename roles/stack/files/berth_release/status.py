@@ -55,8 +55,8 @@ def status(host: Host) -> dict[str, Any]:
     }
     lacks = missing(settings, live, containers)
     # What does not stay up is said once, with what brings it back.
-    said = " ".join(lack["what"] for lack in lacks)
-    red = [one for one in _red(known) if not (one["what"].startswith("unit ") and one["what"].split()[1] in said)]
+    named = " ".join(lack["what"] for lack in lacks)
+    red = [one for one in _red(known) if not (one["what"].startswith("unit ") and one["what"].split()[1] in named)]
     return {**known, "missing": lacks, "red": lacks + red}
 
 
@@ -68,16 +68,16 @@ def _red(known: dict[str, Any]) -> list[dict[str, str]]:
         red.append({"what": what, "fix": fix})
 
     if known["run"] and not known["run"]["running"]:
-        add(f"{known['run']['what']} was cut off ({known['run']['phase']})", known["run"]["settle"])
+        add(f"{known['run']['what']} was interrupted ({known['run']['phase']})", known["run"]["settle"])
     if known["live"] == "nothing":
         add("no release is live: the site answers 503", playbook("release", "-e", "release=<version>"))
     certificate = known["certificate"]
     if problem := certificate.get("problem"):
-        add(f"the edge shows no certificate: {problem}", playbook("doctor"))
+        add(f"the edge serves no certificate: {problem}", playbook("doctor"))
     elif certificate["days_left"] < CERTIFICATE_DAYS:
-        add(f"the certificate ends in {certificate['days_left']:.0f} days", playbook("doctor"))
+        add(f"the certificate expires in {certificate['days_left']:.0f} days", playbook("doctor"))
     if known["disk_free_percent"] < DISK_PERCENT:
-        add(f"the disk has {known['disk_free_percent']} % of its room left", "docs/runbooks/DiskFull.md")
+        add(f"the disk has {known['disk_free_percent']} % free", "docs/runbooks/DiskFull.md")
     for name in known["failed_units"]:
         add(f"unit {name} failed", f"sudo journalctl --unit={name} --lines=20")
     backups = known["backups"]
@@ -97,7 +97,7 @@ def _failed_units() -> list[str]:
 
 
 def _certificate(settings: Settings) -> dict[str, Any]:
-    """Return whose certificate the edge shows and for how long it is good."""
+    """Return whose certificate the edge serves, and for how long it is valid."""
     try:
         pem = _shown(settings)
     except OSError as error:
@@ -114,7 +114,7 @@ def _certificate(settings: Settings) -> dict[str, Any]:
 
 
 def _shown(settings: Settings) -> str:
-    context = ssl._create_unverified_context()  # noqa: S323  # what it shows is asked, not whether it is good
+    context = ssl._create_unverified_context()  # noqa: S323  # it is looked at, not trusted
     with (
         socket.create_connection((settings.address, 443), timeout=5) as plain,
         context.wrap_socket(plain, server_hostname=settings.domain) as secure,
@@ -141,7 +141,7 @@ def _iso(timestamp: str) -> str:
 
 
 def _backups(settings: Settings) -> dict[str, Any]:
-    """Return what berth-backup knows without asking a store; nothing on a host without it."""
+    """Return what berth-backup knows without asking a repository; nothing on a host without it."""
     with suppress(OSError, ValueError):
         known = json.loads(engine.run("berth-backup", "status").stdout or "{}")
         if "targets" in known:
