@@ -108,6 +108,8 @@ class World:
     # Whether systemd has another program take over from one that was killed.
     takes_over: bool = True
     dead: bool = False
+    # In which phase it was killed.
+    killed_in: str = ""
     broken: bool = False
     tried: bool = False
     runs: int = 0
@@ -125,7 +127,7 @@ class World:
         self.broken = len(self.steps) == self.fault.at or (self.broken and self.fault.stays)
         self.steps.append(what)
         if self.broken and self.fault.what == KILLED:
-            self.dead = True
+            self.dead, self.killed_in = True, self._record().get("phase", "")
             raise Killed
         return failed() if self.broken else change()
 
@@ -157,11 +159,14 @@ class World:
         if self.dead:
             raise Killed
         self.now += max(seconds, 0.1)
-        place = self.root / "releases/run.json"
-        run = json.loads(place.read_text()) if place.exists() else {}
+        run = self._record()
         # The controller looks from outside as soon as the release is watched.
         if self.opinion is not None and run.get("phase") == "watch" and unit.judgement(run["id"]) is None:
             unit.judge(run["id"], self.opinion)
+
+    def _record(self) -> dict[str, Any]:
+        place = self.root / "releases/run.json"
+        return dict(json.loads(place.read_text())) if place.exists() else {}
 
     def _unit(self, *command: str) -> None:
         """Run the program in a process of its own; where it is killed, the next one takes over."""
@@ -247,7 +252,7 @@ class World:
         REMOVE(unit.FOLDER, ignore_errors=True)
         for name, one in self.containers.items():
             if one.policy == "unless-stopped":
-                self.containers[name] = replace(one, since=self.now, requests=0, failed=0)
+                self.containers[name] = replace(one, since=self.now + 1, requests=0, failed=0)
             else:
                 one.state = "exited"
 

@@ -236,6 +236,8 @@ def test_killed_at_any_step_it_is_brought_to_its_end_by_who_takes_over(worlds: W
                 assert not {one.state for one in led_to.values()} - {""}, "what the edge leads to does not come back"
             ask("settle")
         seen.append(case.state_of(world))
+        if world.killed_in in ("watch", "drain", "prune"):
+            assert seen[-1] == ("old" if case.bad else "new")
         known = results(world)
         # Nothing was begun, or it is in the history, once.
         assert known in ([["live"]] if seen[-1] == "new" else [["failed"], ["undone"], []])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from berth_release import clock, counters, engine
@@ -97,15 +98,13 @@ class Gates:
     def _speed_of(self, live: Live | None) -> dict[str, float] | None:
         if live is None:
             return None
-        visitor = self.host.account.visit(live)
-        try:
-            return visitor.speed(visitor.sign_in() or "")
-        except Busy:
-            return None
-        except ProbeFailed:
-            return {}
-        finally:
-            visitor.close()
+        with closing(self.host.account.visit(live)) as visitor:
+            try:
+                return visitor.speed(visitor.sign_in() or "")
+            except Busy:
+                return None
+            except ProbeFailed:
+                return {}
 
     def _visit(self, candidate: Candidate) -> dict[str, float]:
         """Return how fast the candidate answers."""

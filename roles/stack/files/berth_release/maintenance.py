@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from berth_release import clock, engine, switch
+from berth_release import engine, switch
 from berth_release.edge import Live
 from berth_release.host import Host
 from berth_release.lock import describe
@@ -52,27 +53,18 @@ class Maintenance:
         edge, settings = self.host.edge, self.host.settings
         key = edge.maintenance_key()
         edge.close(live, key or secrets.token_urlsafe(32), addresses, by)
-        deadline, row = clock.monotonic() + settings.confirm_seconds, 0
-        while row < switch.CONFIRMATIONS:
-            row = row + 1 if self._is_shown() else 0
-            if row == 0:
-                if clock.monotonic() > deadline:
-                    if not key:
-                        edge.open()
-                    raise ReleaseRefused(
-                        f"The edge did not show the maintenance page within {settings.confirm_seconds} s, "
-                        "so nothing was begun."
-                    )
-                clock.sleep(0.2)
+        if switch.look_repeatedly(self._look_at_page, settings.confirm_seconds):
+            if not key:
+                edge.open()
+            raise ReleaseRefused(
+                f"The edge did not show the maintenance page within {settings.confirm_seconds} s, so nothing was begun."
+            )
 
-    def _is_shown(self) -> bool:
-        visitor = Visit(self.host.settings.domain, self.host.settings.address, seconds=switch.ROUND_SECONDS)
-        try:
-            return visitor.ask("GET", "/api/users/me")[0] == 503
-        except ProbeFailed:
-            return False
-        finally:
-            visitor.close()
+    def _look_at_page(self) -> None:
+        settings = self.host.settings
+        with closing(Visit(settings.domain, settings.address, seconds=switch.ROUND_SECONDS)) as visitor:
+            if visitor.ask("GET", "/api/users/me")[0] != 503:
+                raise ProbeFailed("The site is open.")
 
     def _refuse_to_open(self, live: Live | None, held: bool) -> None:
         """Keep the page where visitors would meet errors behind it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,13 +155,9 @@ class Recovery:
         if restarted:
             # The containers may be starting still.
             self._await_healthy(live.colour)
-        visitor = self.host.account.visit(live)
-        try:
+        with closing(self.host.account.visit(live)) as visitor, suppress(Busy):
             confirm(self.host, live)
-            with suppress(Busy):
-                visitor.everything()
-        finally:
-            visitor.close()
+            visitor.everything()
         if restarted:
             # Services count from zero again, and that nobody answered while the host started is not their fault.
             run = self.host.lock.save(run, start=counts(self.host, run.colour).plain())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from berth_release import clock, engine
@@ -41,25 +42,32 @@ def confirm(host: Host, live: Live) -> None:
     Raises ReleaseRefused where that is not so within `confirm_seconds`.
     """
     seconds = host.settings.confirm_seconds
-    deadline = clock.monotonic() + seconds
-    row = 0
-    while row < CONFIRMATIONS:
+
+    def look() -> None:
         # Each time on a connection of its own.
-        visitor = replace(host.account.visit(live), seconds=ROUND_SECONDS)
-        try:
+        with closing(replace(host.account.visit(live), seconds=ROUND_SECONDS)) as visitor:
             for path in PATHS:
                 status, _ = visitor.ask("GET", path)
                 if status >= 400:
                     raise ProbeFailed(f"{path} gave {status}.")
+
+    if problem := look_repeatedly(look, seconds):
+        raise ReleaseRefused(f"The edge did not show {live.signature} within {seconds} s: {problem}")
+
+
+def look_repeatedly(look: Callable[[], None], seconds: float) -> str:
+    """Look until all is well several times in a row. Return what ProbeFailed last says when the time is over."""
+    deadline, row = clock.monotonic() + seconds, 0
+    while row < CONFIRMATIONS:
+        try:
+            look()
+            row += 1
         except ProbeFailed as failed:
             row = 0
             if clock.monotonic() > deadline:
-                raise ReleaseRefused(f"The edge did not show {live.signature} within {seconds} s: {failed}") from failed
+                return str(failed)
             clock.sleep(0.2)
-        else:
-            row += 1
-        finally:
-            visitor.close()
+    return ""
 
 
 def roll_back(host: Host, run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -291,13 +291,11 @@ class Upgrade:
         self.took["services healthy"] = round(clock.monotonic() - began, 1)
 
     def _look_at(self, live: Live) -> None:
-        visitor = self.host.account.visit(live)
-        try:
-            visitor.everything()
-        except ProbeFailed as failed:
-            raise ReleaseRefused(f"On the new images the site is not well: {failed}") from failed
-        finally:
-            visitor.close()
+        with closing(self.host.account.visit(live)) as visitor:
+            try:
+                visitor.everything()
+            except ProbeFailed as failed:
+                raise ReleaseRefused(f"On the new images the site is not well: {failed}") from failed
 
     # --- small things ---
 
