@@ -105,7 +105,7 @@ class World:
     # What the controller says of the release once it has looked from outside; None: it does not say.
     opinion: str | None = ""
     connected: bool = True
-    # Whether systemd has another program take over from one that was killed.
+    # Whether systemd has another program take over from one that was killed, and the controller hears; or all is gone.
     takes_over: bool = True
     dead: bool = False
     # In which phase it was killed.
@@ -174,9 +174,10 @@ class World:
             with suppress(ReleaseRefused):
                 ask(*command)
         except Killed:
+            if not self.takes_over:
+                raise
             self.dead = False
-            if self.takes_over:
-                ask("settle")
+            ask("settle")
 
     # --- docker ---
 

@@ -71,64 +71,64 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def do(asked: argparse.Namespace) -> dict[str, Any]:
+def do(args: argparse.Namespace) -> dict[str, Any]:
     settings = Settings.read()
     try:
-        return answer_of(asked, settings)
+        return answer_of(args, settings)
     except OSError as error:
         raise stuck(settings, error) from error
 
 
-def answer_of(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+def answer_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     host = Host.of(settings)
     recovery = Recovery(host)
-    release, maintenance, upgrade = Release(host, recovery), Maintenance(host), Upgrade(host, recovery, asked.seconds)
-    match asked.command:
+    release, maintenance, upgrade = Release(host, recovery), Maintenance(host), Upgrade(host, recovery, args.seconds)
+    match args.command:
         case "begin":
-            return release.begin(asked.verb, asked.release, asked.by, asked.force, asked.break_lock)
+            return release.begin(args.verb, args.release, args.by, args.force, args.break_lock)
         case "start":
-            return release.start(asked.run)
+            return release.start(args.run)
         case "run":
-            return release.run(asked.run)
+            return release.run(args.run)
         case "finish":
-            return release.finish(asked.run)
+            return release.finish(args.run)
         case "undo":
-            return release.undo(asked.run, asked.reason)
+            return release.undo(args.run, args.reason)
         case "settle":
-            return recovery.settle(asked.guarded)
+            return recovery.settle(args.guarded)
         case "maintenance":
-            if asked.state == "on":
-                return maintenance.enable(asked.allow, asked.by, asked.guarded)
-            return maintenance.disable(asked.force, asked.guarded)
+            if args.state == "on":
+                return maintenance.enable(args.allow, args.by, args.guarded)
+            return maintenance.disable(args.force, args.guarded)
         case "upgrade":
-            return upgrade.upgrade(asked.by, dict(image.split("=", 1) for image in asked.images))
+            return upgrade.upgrade(args.by, dict(image.split("=", 1) for image in args.images))
         case "upgrade-run":
-            return upgrade.run(asked.run)
+            return upgrade.run(args.run)
         case _:
             return status(host)
 
 
-def as_asked(answer: dict[str, Any], asked: argparse.Namespace) -> str:
+def formatted(answer: dict[str, Any], args: argparse.Namespace) -> str:
     """Return the answer as JSON; the status as a screen, unless a program asks for it."""
-    if asked.command != "status" or asked.json:
+    if args.command != "status" or args.json:
         return json.dumps(answer)
-    coloured = asked.colour == "always" or (
-        asked.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    coloured = args.colour == "always" or (
+        args.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     )
-    return screen.text(answer, coloured, asked.inventory)
+    return screen.text(answer, coloured, args.inventory)
 
 
 def main() -> int:
     # Whoever asked may go away; what was begun is brought to an end all the same.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    asked = arguments_of(sys.argv[1:])
+    args = arguments_of(sys.argv[1:])
     try:
-        answer, code = do(asked), 0
+        answer, code = do(args), 0
     except ReleaseRefused as refused:
         answer, code = refused.answer, 1
     try:
-        print(as_asked(answer, asked) if code == 0 else json.dumps(answer), flush=True)
+        print(formatted(answer, args) if code == 0 else json.dumps(answer), flush=True)
     except BrokenPipeError:
         return 1
     return code

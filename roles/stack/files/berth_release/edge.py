@@ -88,7 +88,7 @@ class Edge:
 
     def switch(self, live: Live) -> None:
         """Switch traffic to this colour, that of operators during maintenance too."""
-        # The way back is a second name of the file, so that it needs no room on the disk.
+        # What is rolled back to is a second name of the file, so that it needs no room on the disk.
         back = self._next / "release.back"
         back.unlink(missing_ok=True)
         if self.live():

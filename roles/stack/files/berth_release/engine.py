@@ -17,6 +17,8 @@ from berth_release import clock, files
 from berth_release.settings import COLOURS, IMAGES, ReleaseRefused, Settings
 
 LAST_LINES = 15
+# Bytes of a command's output that are looked at; compose writes some hundred lines.
+LONGEST_OUTPUT = 2**20
 # What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
 ENDED = ("exited", "dead", "unhealthy")
 
@@ -46,7 +48,7 @@ class Background:
     """A command that runs while the caller watches what comes of it; it is killed at the end of the block."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the block
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the block
         self._process = subprocess.Popen(
             command,
             stdout=self._output,
@@ -68,9 +70,9 @@ class Background:
         return self._process.poll()
 
     def lines(self) -> list[str]:
-        """Return the last lines of its output so far."""
-        self._output.seek(0)
-        return self._output.read().strip().splitlines()[-LAST_LINES:]
+        """Return the last lines of its output so far, read past the position at which the command goes on writing."""
+        output = os.pread(self._output.fileno(), LONGEST_OUTPUT, 0)
+        return output.decode(errors="replace").strip().splitlines()[-LAST_LINES:]
 
 
 def last_lines(done: subprocess.CompletedProcess[str]) -> list[str]:

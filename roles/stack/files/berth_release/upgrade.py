@@ -151,7 +151,7 @@ class Upgrade:
         return str(json.loads(engine.run("berth-backup", "status").stdout or "{}").get("running", ""))
 
     def _room_for(self, database: Database) -> None:
-        """The way back is a copy of the data, made while nobody writes."""
+        """What is rolled back to is a copy of the data, made while nobody writes."""
         done = engine.run("du", "--summarize", "--bytes", str(database.data))
         # It fails where a file goes meanwhile, and counts the others.
         if not done.stdout:
@@ -161,7 +161,7 @@ class Upgrade:
         if free < size * ROOM:
             raise ReleaseRefused(
                 f"{database.service} has {size // 2**20} MiB of data and the disk {free // 2**20} MiB of room: "
-                "too little for the copy that is the way back. Nothing was begun."
+                "too little for the copy to roll back to. Nothing was begun."
             )
 
     # --- what is done ---
