@@ -320,7 +320,7 @@ def test_a_command_is_given_its_input_and_environment() -> None:
 
 def test_a_command_in_the_background_shows_its_output_and_ends_with_its_block() -> None:
     with engine.Background(["sh", "-c", "echo $COLOUR; exec sleep 60"], {"COLOUR": "blue"}) as command:
-        poll(command.lines, 10, "its output")
+        poll(lambda: command.lines() or None, 10, "its output")
         assert (command.returncode(), command.lines()) == (None, ["blue"])
     assert command.returncode() == -signal.SIGKILL
 
