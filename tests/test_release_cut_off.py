@@ -15,6 +15,7 @@ import pytest
 
 from berth_release.__main__ import main
 from berth_release.lock import Lock
+from berth_release.probe import ProbeFailed, Visit
 from berth_release.settings import ReleaseRefused
 from tests.cut_off import Killed
 from tests.release_world import (
@@ -157,6 +158,42 @@ def test_what_is_live_already_is_left_alone(worlds: Worlds) -> None:
     assert play()["settled"] == "routes written again, blue stopped"
     assert GOOD.state_of(world) == "new"
     assert results(world) == ["live"]
+
+
+def test_a_history_that_a_full_disk_left_incomplete_is_completed(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    history = world.root / "releases.jsonl"
+    before = history.read_text()
+    play()
+    history.write_text(before)
+    assert play()["settled"] == "history completed"
+    assert play()["changed"] is False
+    assert results(world) == ["live"]
+
+
+def test_a_slow_release_is_refused_before_anybody_is_led_to_it(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = GOOD.make(worlds)
+    monkeypatch.setattr(Visit, "speed", lambda visit, _: {"/": 90_000.0 if visit.release == f"{NEW} green" else 5.0})
+    with pytest.raises(ReleaseRefused, match=r"too slow: / takes 90000 ms, with the live release 5 ms"):
+        play()
+    assert GOOD.state_of(world) == "old"
+
+
+def test_a_schema_step_that_hurts_the_live_release_ends_the_attempt(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = GOOD.make(worlds)
+
+    def speed(_: Visit, __: str) -> dict[str, float]:
+        if any("auth_service.schema" in step for step in world.steps):
+            raise ProbeFailed("/ gave 500.")
+        return {"/": 5.0}
+
+    world.fault = Fault(kinds=(COMMAND,))
+    monkeypatch.setattr(Visit, "speed", speed)
+    with pytest.raises(ReleaseRefused, match=r"Since the schema step of 1\.1, the live release 1\.0 does not answer"):
+        play()
+    assert GOOD.state_of(world) == "old"
 
 
 def each(steps: list[str], check: Callable[[int], None]) -> None:
