@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import tarfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -26,14 +27,19 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jinja2 import Environment, FileSystemLoader
 
-from berth_release import probe, unit, watch
+from berth_release import clock, counters, engine, files, probe, unit, watch
 from berth_release.__main__ import answer_of, arguments_of
-from berth_release.deploy import Deploy
+from berth_release.account import ProbeAccount
 from berth_release.edge import Edge, Live
 from berth_release.engine import Side
+from berth_release.history import History
+from berth_release.host import Host
+from berth_release.lock import Lock, Run, is_alive
 from berth_release.probe import Visit
-from berth_release.records import Records, Run, is_alive
-from berth_release.settings import Refused, Settings, stuck
+from berth_release.recovery import Recovery
+from berth_release.release import Release
+from berth_release.retire import retire
+from berth_release.settings import ReleaseRefused, Settings, stuck
 from shared.app import new_app
 from shared.errors import Overloaded
 from tests.support import ROOT, poll
@@ -91,10 +97,9 @@ def test_a_rollback_to_what_is_no_release_here_begins_nothing(
     engine.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     asked = arguments_of(["begin", "--by=ada@laptop", "--verb=rollback", "9.9.9"])
-    with pytest.raises(Refused, match=r"release 9\.9\.9 is not complete"):
+    with pytest.raises(ReleaseRefused, match=r"release 9\.9\.9 is not complete"):
         answer_of(asked, settings)
-    records = Records(settings)
-    assert (records.current(), records.history()) == (None, [])
+    assert (Lock(settings).current(), History(settings).releases()) == (None, [])
 
 
 def watched(settings: Settings, name: str) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
@@ -118,7 +123,7 @@ def test_the_way_back_needs_no_room_on_the_disk(edge: Edge, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("berth_release.edge.write", full)
+    monkeypatch.setattr("berth_release.edge.files.write", full)
     edge.switch_back(BLUE)
     assert edge.live() == BLUE
 
@@ -134,7 +139,7 @@ def test_operators_of_a_closed_site_go_back_with_everybody(edge: Edge, settings:
 
 def test_a_trial_asks_for_a_secret_and_comes_before_everything_else(edge: Edge, settings: Settings) -> None:
     edge.switch(BLUE)
-    [(header, secret)] = edge.try_out(GREEN).items()
+    [(header, secret)] = edge.enable_trial(GREEN).items()
     for router in watched(settings, "trial.yml")["http"]["routers"].values():
         assert str(router["rule"]).startswith(f"(Header(`{header}`, `{secret}`)) && ")
         assert int(str(router["priority"])) >= 30000
@@ -157,12 +162,11 @@ def test_a_release_while_the_site_is_closed_takes_operators_along(edge: Edge, se
     assert edge.pass_header() == {}
 
 
-def test_who_led_a_release_back_says_why_not_who_saw_it_being_led_back(edge: Edge, settings: Settings) -> None:
-    records = Records(settings)
-    mine = records.begin("release", "1.1", "ada@laptop", {})
-    unit.tell_ended(mine.id, Refused("It was too slow.", "berth-blue-auth_service-1", ["slow"]))
-    records.end()
-    assert Deploy(settings, edge, records).undo(mine.id, "Somebody else answers.") == {
+def test_whoever_rolled_a_release_back_says_why_and_not_who_saw_it(settings: Settings) -> None:
+    host = Host.of(settings)
+    mine = host.lock.begin("release", "1.1", "ada@laptop", {})
+    host.end(mine, ReleaseRefused("It was too slow.", "berth-blue-auth_service-1", ["slow"]))
+    assert Release(host, Recovery(host)).undo(mine.id, "Somebody else answers.") == {
         "changed": False,
         "reason": "It was too slow.",
         "guilty": "berth-blue-auth_service-1",
@@ -171,44 +175,44 @@ def test_who_led_a_release_back_says_why_not_who_saw_it_being_led_back(edge: Edg
 
 
 def test_a_second_operator_is_told_who_is_at_it(settings: Settings) -> None:
-    mine, theirs = Records(settings), Records(settings)
+    mine, theirs = Lock(settings), Lock(settings)
     mine.begin("release", "1.1", "ada@laptop", {})
-    with mine.guarded(), pytest.raises(Refused, match=r"ada@laptop has been at release 1\.1 since"), theirs.guarded():
+    with mine.held(), pytest.raises(ReleaseRefused, match=r"ada@laptop has been at release 1\.1 since"), theirs.held():
         pass
 
 
 def test_a_lock_is_stale_once_its_connection_or_its_boot_is_gone(settings: Settings) -> None:
-    who = Records(settings).begin("release", "1.1", "ada@laptop", {})
+    run = Lock(settings).begin("release", "1.1", "ada@laptop", {})
     started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
-    assert is_alive(replace(who, session=f"{os.getpid()}:{started}"))
-    assert not is_alive(replace(who, session=f"{os.getpid()}:1"))
-    assert not is_alive(replace(who, session="", boot="another"))
+    assert is_alive(replace(run, session=f"{os.getpid()}:{started}"))
+    assert not is_alive(replace(run, session=f"{os.getpid()}:1"))
+    assert not is_alive(replace(run, session="", boot="another"))
 
 
 def test_a_release_that_was_rolled_back_stays_marked_until_it_is_live_again(settings: Settings) -> None:
-    records = Records(settings)
+    lock, history = Lock(settings), History(settings)
 
     def did(verb: str, before: str, after: str, result: str = "live") -> None:
-        records.remember(records.begin(verb, after, "ada", {"release": before}), result)
+        history.add(lock.begin(verb, after, "ada", {"release": before}), result)
 
     did("release", "", "1.0")
     did("release", "1.0", "1.1")
     did("rollback", "1.1", "1.0")
-    assert set(records.rolled_back()) == {"1.1"}
+    assert set(history.rolled_back()) == {"1.1"}
     did("release", "1.0", "1.1", "failed")
-    assert set(records.rolled_back()) == {"1.1"}
+    assert set(history.rolled_back()) == {"1.1"}
     did("release", "1.0", "1.1")
-    assert records.rolled_back() == {}
-    assert records.were_live() == ["1.1", "1.0"]
+    assert history.rolled_back() == {}
+    assert history.were_live() == ["1.1", "1.0"]
 
 
 def test_a_line_that_a_full_disk_cut_short_hides_no_other(settings: Settings) -> None:
-    records = Records(settings)
-    records.remember(records.begin("release", "1.0", "ada", {}), "live")
+    lock, history = Lock(settings), History(settings)
+    history.add(lock.begin("release", "1.0", "ada", {}), "live")
     whole = settings.history.read_text()
     settings.history.write_text(whole + whole[:40])
-    records.remember(records.begin("release", "1.1", "ada", {}), "live")
-    assert records.were_live() == ["1.1", "1.0"]
+    history.add(lock.begin("release", "1.1", "ada", {}), "live")
+    assert history.were_live() == ["1.1", "1.0"]
 
 
 def test_a_full_disk_is_named_with_the_room_there_is(settings: Settings) -> None:
@@ -220,88 +224,105 @@ def test_a_full_disk_is_named_with_the_room_there_is(settings: Settings) -> None
 def test_a_release_that_is_live_stays_live_though_the_history_cannot_be_written(
     edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = Records(settings)
-    deploy = Deploy(settings, edge, records)
+    host = Host.of(settings)
     edge.switch(GREEN)
-    who = records.save(records.begin("release", GREEN.release, "ada", vars(BLUE)), colour=GREEN.colour)
-    monkeypatch.setattr(deploy, "_retire", lambda _: None)
-    # A folder in its place, as no disk can be filled for a test of this size.
-    settings.history.mkdir()
-    why = rf"Release {GREEN.release} is live, but the history does not say so"
-    with pytest.raises(Refused, match=why):
-        deploy._end(who, "")
-    with pytest.raises(Refused, match=why):
-        deploy.finish(who.id)
-    assert records.current() is None
-    assert edge.live() == GREEN
+    run = host.lock.begin("release", GREEN.release, "ada", vars(BLUE))
+    run = host.lock.save(run, colour=GREEN.colour)
+    monkeypatch.setattr(engine, "run", lambda *command, **_: CompletedProcess(command, 0, "", ""))
 
-    settings.history.rmdir()
-    monkeypatch.setattr("berth_release.deploy.containers", lambda _: [])
-    assert deploy._nothing_to_do(who, GREEN)["changed"]
-    assert records.were_live() == [GREEN.release]
-    assert not deploy._nothing_to_do(who, GREEN)["changed"]
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files, "append", full)
+    why = rf"Release {GREEN.release} is live, but the history does not say so"
+    with pytest.raises(ReleaseRefused, match=why):
+        retire(host, run, "")
+    with pytest.raises(ReleaseRefused, match=why):
+        Release(host, Recovery(host)).finish(run.id)
+    assert host.lock.current() is None
+    assert edge.live() == GREEN
 
 
 @pytest.fixture
-def watched_run(edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> tuple[Deploy, Run]:
-    """A release that everybody has been led to, after its watch, with nobody to hear from."""
-    records = Records(settings)
+def watched_run(edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> tuple[Host, Run]:
+    """A release that is live, after its watch, with nobody to hear from."""
+    host = Host.of(replace(settings, watch_seconds=0, smoke_seconds=60))
     edge.switch(GREEN)
-    who = records.begin("release", GREEN.release, "ada", vars(BLUE))
-    who = records.save(who, colour=GREEN.colour, phase="watch", session="1:1")
-    monkeypatch.setattr(Deploy, "_compare", lambda *_: None)
-    return Deploy(replace(settings, watch_seconds=0, smoke_seconds=60), edge, records), who
+    run = host.lock.begin("release", GREEN.release, "ada", vars(BLUE))
+    monkeypatch.setattr(watch, "compare", lambda *_: None)
+    return host, host.lock.save(run, colour=GREEN.colour, phase="watch", session="1:1")
 
 
 def test_a_watched_release_stays_though_its_controller_is_gone_and_the_history_says_so(
-    watched_run: tuple[Deploy, Run],
+    watched_run: tuple[Host, Run],
 ) -> None:
-    deploy, who = watched_run
-    assert deploy._watch(who) == "Nobody looked from outside: its controller was gone."
+    assert watch.watch_release(*watched_run) == "Nobody looked from outside: its controller was gone."
 
 
 def test_a_watched_release_waits_for_its_controller_who_may_be_of_another_opinion(
-    watched_run: tuple[Deploy, Run],
+    watched_run: tuple[Host, Run],
 ) -> None:
-    deploy, who = watched_run
-    there = replace(who, session="")
-    Timer(1, unit.judge, (who.id, "It is not well from outside.")).start()
-    with pytest.raises(Refused, match="not well from outside"):
-        deploy._watch(there)
-    unit.judge(who.id, "")
-    assert deploy._watch(there) == ""
+    host, run = watched_run
+    there = replace(run, session="")
+    Timer(1, unit.judge, (run.id, "It is not well from outside.")).start()
+    with pytest.raises(ReleaseRefused, match="not well from outside"):
+        watch.watch_release(host, there)
+    unit.judge(run.id, "")
+    assert watch.watch_release(host, there) == ""
 
 
 def test_a_release_whose_program_was_killed_is_nobody_elses_turn_though_its_controller_is_there(
-    watched_run: tuple[Deploy, Run],
+    watched_run: tuple[Host, Run],
 ) -> None:
-    deploy, who = watched_run
-    assert not deploy._is_waited_for(replace(who, session=""))
-    assert deploy._is_waited_for(replace(who, session="", phase="begun"))
+    host, run = watched_run
+    recovery = Recovery(host)
+    assert not recovery.is_waited_for(replace(run, session=""))
+    assert recovery.is_waited_for(replace(run, session="", phase="begun"))
 
 
-def test_whoever_follows_a_run_reads_how_it_ended(settings: Settings, edge: Edge) -> None:
-    deploy = Deploy(settings, edge, Records(settings))
+def test_whoever_follows_a_run_reads_how_it_ended(settings: Settings) -> None:
+    host = Host.of(settings)
+    release = Release(host, Recovery(host))
     unit.tell_ended("good", {"changed": True})
-    assert deploy.finish("good") == {"changed": True}
+    assert release.finish("good") == {"changed": True}
     assert unit.judgement("good") == ""
-    unit.tell_ended("bad", Refused("It does worse.", "berth-green-beat-1", ["last words"]))
-    with pytest.raises(Refused, match="It does worse") as refused:
-        deploy.finish("bad")
-    assert (refused.value.guilty, refused.value.lines) == ("berth-green-beat-1", ["last words"])
-    with pytest.raises(Refused, match="This run has lost its lock"):
-        deploy.finish("unknown")
+    unit.tell_ended("bad", ReleaseRefused("It does worse.", "berth-green-beat-1", ["last words"]))
+    with pytest.raises(ReleaseRefused, match="It does worse") as refused:
+        release.finish("bad")
+    assert (refused.value.culprit, refused.value.lines) == ("berth-green-beat-1", ["last words"])
+    with pytest.raises(ReleaseRefused, match="This run has lost its lock"):
+        release.finish("unknown")
 
 
-def test_an_objection_that_comes_too_late_says_so(watched_run: tuple[Deploy, Run]) -> None:
-    deploy, who = watched_run
+def test_an_objection_that_comes_too_late_says_so(watched_run: tuple[Host, Run]) -> None:
+    host, run = watched_run
+    release = Release(host, Recovery(host))
     # The program is at work, and ends well without having heard.
-    with deploy.records.guarded():
-        objecting = ThreadPoolExecutor().submit(deploy.undo, who.id, "It is not well from outside.")
-        poll(lambda: unit.judgement(who.id), 10, "the objection")
-        unit.tell_ended(who.id, {"changed": True})
-        deploy.records.end()
+    with host.lock.held():
+        objecting = ThreadPoolExecutor().submit(release.undo, run.id, "It is not well from outside.")
+        poll(lambda: unit.judgement(run.id), 10, "the objection")
+        host.end(run, {"changed": True})
     assert "stayed live" in objecting.result(timeout=10)["note"]
+
+
+# --- Commands ---
+
+
+def test_a_command_that_takes_too_long_has_failed_and_says_so() -> None:
+    done = engine.run("sh", "-c", "echo begun >&2; exec sleep 60", seconds=1)
+    assert done.returncode != 0
+    assert engine.last_lines(done) == ["begun", "", "not done within 1 s"]
+
+
+def test_a_command_is_given_its_input_and_environment() -> None:
+    assert engine.run("sh", "-c", 'cat; echo "$COLOUR"', given="in ", COLOUR="blue").stdout == "in blue\n"
+
+
+def test_a_command_in_the_background_shows_its_output_and_ends_with_its_block() -> None:
+    with engine.Background(["sh", "-c", "echo $COLOUR; exec sleep 60"], {"COLOUR": "blue"}) as command:
+        poll(lambda: command.lines() or None, 10, "its output")
+        assert (command.returncode(), command.lines()) == (None, ["blue"])
+    assert command.returncode() == -signal.SIGKILL
 
 
 # --- Whose fault it is ---
@@ -310,15 +331,15 @@ ENDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, float("inf"))
 ME, LOGIN = "GET /api/users/me", "POST /api/auth/login"
 
 
-def kind(requests: int, ms: float = 3, failed: int = 0, refused: int = 0) -> watch.Counted:
+def kind(requests: int, ms: float = 3, failed: int = 0, refused: int = 0) -> counters.Counted:
     """So many requests of one kind, each so slow."""
     buckets = {end: float(requests if ms / 1000 <= end else 0) for end in ENDS}
-    return watch.Counted(requests, failed, refused, requests * ms / 1000, buckets)
+    return counters.Counted(requests, failed, refused, requests * ms / 1000, buckets)
 
 
-def during(seconds: float, lost: float = 0, **services: dict[str, watch.Counted]) -> watch.Seen:
+def during(seconds: float, lost: float = 0, **services: dict[str, counters.Counted]) -> counters.Seen:
     """What services counted in so many seconds."""
-    return watch.Seen(seconds, {name: watch.Service(routes, lost) for name, routes in services.items()})
+    return counters.Seen(seconds, {name: counters.Service(routes, lost) for name, routes in services.items()})
 
 
 BEFORE = during(40, user_service={ME: kind(2400)}, auth_service={"GET /api/auth/me": kind(2400), LOGIN: kind(4, 40)})
@@ -383,7 +404,7 @@ FINE = kind(600)
     }.values(),
 )
 def test_a_release_is_judged_by_what_its_services_count_and_not_by_what_a_client_can_cause(
-    settings: Settings, after: watch.Seen, worse: str
+    settings: Settings, after: counters.Seen, worse: str
 ) -> None:
     limits = replace(settings, watch_requests=20, watch_errors_percent=1.0, slower_factor=3.0, slower_ms=100)
     said = watch.verdict(BEFORE, after, limits)
@@ -404,12 +425,12 @@ def test_what_services_serve_is_what_is_read() -> None:
                 await asyncio.sleep(0.3)
 
     client = TestClient(app, raise_server_exceptions=False)
-    before = watch.Seen(1, {"user_service": watch.parse(client.get("/metrics").text)})
+    before = counters.Seen(1, {"user_service": counters.parse(client.get("/metrics").text)})
     for outcome in ("fine", "fine", "broken", "full", "slow"):
         client.get(f"/{outcome}")
     for unjudged in ("/healthz", "/api/openapi.json", "/metrics"):
         client.get(unjudged)
-    after = watch.Seen(2, {"user_service": watch.parse(client.get("/metrics").text)})
+    after = counters.Seen(2, {"user_service": counters.parse(client.get("/metrics").text)})
     # The process may have counted for other tests.
     routes = after.since(before).services["user_service"].routes
     [(route, found)] = [(name, counted) for name, counted in routes.items() if counted.requests]
@@ -418,14 +439,14 @@ def test_what_services_serve_is_what_is_read() -> None:
     assert 0.3 <= found.seconds < 1
     assert found.buckets[float("inf")] - found.buckets[0.25] == 1
     lost = "# TYPE worker_processes_lost_total counter\nworker_processes_lost_total 2.0\n"
-    assert watch.parse(lost).lost == 2
+    assert counters.parse(lost).lost == 2
 
 
 def test_what_was_counted_survives_the_record_and_what_the_edge_counted_is_not_taken_for_it() -> None:
     written = json.loads(json.dumps(BEFORE.plain()))
-    assert watch.Seen.read(written) == BEFORE
+    assert counters.Seen.read(written) == BEFORE
     edge = {"requests": 9, "failed": 9, "buckets": {"0.1": 3, "Infinity": 9}}
-    assert watch.Seen.read(edge) == watch.Seen.read({}) == watch.Seen()
+    assert counters.Seen.read(edge) == counters.Seen.read({}) == counters.Seen()
     # The program before this one would take these for its own.
     assert not {"requests", "failed", "buckets"} & set(written)
 
@@ -434,8 +455,8 @@ def test_what_was_counted_survives_the_record_and_what_the_edge_counted_is_not_t
 class Colour:
     """A colour as the program meets it: docker by its answers, services by their sockets."""
 
-    deploy: Deploy
-    who: Run
+    host: Host
+    run: Run
     folder: Path
     servers: dict[str, ThreadingHTTPServer]
     serves: dict[str, str]
@@ -458,8 +479,8 @@ class Colour:
 
     def compare(self) -> str:
         try:
-            self.deploy._compare(self.who, self.silence)
-        except Refused as refused:
+            watch.compare(self.host, self.run, self.silence)
+        except ReleaseRefused as refused:
             return refused.reason
         return ""
 
@@ -468,7 +489,7 @@ COUNTS = 'http_requests_total{{method="GET",route="/api/users/me",status="200"}}
 
 
 @pytest.fixture
-def colour(edge: Edge, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colour]:
+def colour(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colour]:
     engine = tmp_path / "docker"
     engine.write_text(f"#!/bin/sh\ncase $1 in ps) cat {tmp_path}/listed;; inspect) cat {tmp_path}/described;; esac\n")
     engine.chmod(0o755)
@@ -497,12 +518,11 @@ def colour(edge: Edge, settings: Settings, tmp_path: Path, monkeypatch: pytest.M
         port = servers[service].server_port
         text = re.sub(rf"(http://{service}-@COLOUR@:)\d+", rf"\g<1>{port}", routes.read_text())
         routes.write_text(text)
-    records = Records(settings)
-    deploy = Deploy(replace(settings, watch_requests=20, watch_errors_percent=1.0), edge, records)
-    made = Colour(deploy, records.begin("release", GREEN.release, "ada", vars(BLUE)), tmp_path, servers, serves)
+    host = Host.of(replace(settings, watch_requests=20, watch_errors_percent=1.0))
+    made = Colour(host, host.lock.begin("release", GREEN.release, "ada", vars(BLUE)), tmp_path, servers, serves)
     made.runs(*serves)
-    start = deploy._counts("green").plain()
-    made.who = records.save(made.who, colour="green", start=start, counted=start)
+    start = watch.counts(host, "green").plain()
+    made.run = host.lock.save(made.run, colour="green", start=start, counted=start)
     yield made
     for server in servers.values():
         server.shutdown()
@@ -510,7 +530,7 @@ def colour(edge: Edge, settings: Settings, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_colour_that_is_well_is_left_alone(colour: Colour) -> None:
-    assert set(colour.who.start["services"]) == {"auth_service", "user_service"}
+    assert set(colour.run.start["services"]) == {"auth_service", "user_service"}
     assert colour.compare() == ""
 
 
@@ -530,8 +550,8 @@ def test_a_service_that_stays_silent_is_at_fault_and_one_that_is_slow_once_is_no
     fine, colour.serves[service] = colour.serves[service], serves
     assert colour.compare() == ""
     later = time.time() + watch.SILENT_SECONDS
-    with monkeypatch.context() as clock:
-        clock.setattr(time, "time", lambda: later)
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "time", lambda: later)
         assert f"{service} {how}" in colour.compare()
     colour.serves[service] = fine
     assert colour.compare() == ""
@@ -642,9 +662,9 @@ def test_nobody_knows_the_probe_accounts_address_once_it_is_made(
     edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong guesses at its password would have it refused, and with it every release."""
-    deploy = Deploy(settings, edge, Records(settings))
+    account = ProbeAccount(settings, edge)
     # Until then it is the one that programs before this one made.
-    assert deploy._description({}, "")["email"] == "release-probe@berth.invalid"
+    assert account.email == "release-probe@berth.invalid"
     given: list[dict[str, str]] = []
 
     def execute(*_: object, given_to: list[dict[str, str]] = given, **more: str) -> CompletedProcess[str]:
@@ -653,10 +673,10 @@ def test_nobody_knows_the_probe_accounts_address_once_it_is_made(
 
     monkeypatch.setattr(Side, "execute", execute)
     side = Side(settings, "1.1", "green")
-    email = deploy._make_probe_account(side)
+    email = account.make(side)
     assert re.fullmatch(r"release-probe-[0-9a-f]{16}@berth\.invalid", email)
-    assert deploy._description({}, "")["email"] == email == deploy._make_probe_account(side)
-    assert given == [{"email": email, "password": deploy._password()}] * 2
+    assert account.email == email == account.make(side)
+    assert given == [{"email": email, "password": account.password}] * 2
 
 
 def test_layers_that_the_host_has_do_not_travel(tmp_path: Path) -> None:
@@ -681,7 +701,7 @@ def test_layers_that_the_host_has_do_not_travel(tmp_path: Path) -> None:
 
 def test_only_who_sends_this_hosts_key_is_shown_which_release_answers(edge: Edge, settings: Settings) -> None:
     edge.switch(BLUE)
-    edge.try_out(GREEN)
+    edge.enable_trial(GREEN)
     edge.close(BLUE, "key", ["203.0.113.9"])
     [(header, key)] = edge.release_header().items()
     for name in ("release.yml", "trial.yml", "operator.yml"):

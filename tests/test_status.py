@@ -16,7 +16,8 @@ import pytest
 from berth_release import engine, expected, screen
 from berth_release import status as program
 from berth_release.edge import Edge, Live
-from berth_release.records import Records
+from berth_release.host import Host as Known
+from berth_release.lock import Lock
 from berth_release.settings import Settings
 
 NOW = datetime(2026, 11, 29, 5, 20, tzinfo=UTC)
@@ -153,7 +154,7 @@ class Host:
         return "\n".join([f"Id={unit}", *(f"{name}={value}" for name, value in state.items())])
 
     def status(self) -> dict[str, Any]:
-        return program.status(self.settings, Edge(self.settings), Records(self.settings))
+        return program.status(Known.of(self.settings))
 
     def missing(self) -> dict[str, str]:
         return {one["what"]: one["fix"] for one in self.status()["missing"]}
@@ -162,8 +163,7 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host(tmp_path)
-    for module in (engine, expected, program):
-        monkeypatch.setattr(module, "run", host.run)
+    monkeypatch.setattr(engine, "run", host.run)
     monkeypatch.setattr(expected, "UNITS", host.root / "units")
     monkeypatch.setattr(expected, "TABLES", host.root / "nft")
     monkeypatch.setattr(expected, "RUNTIME", host.secrets)
@@ -410,7 +410,7 @@ def test_a_host_on_which_all_is_red_fits_too_and_says_so_first(host: Host) -> No
     for service in SECRETS:
         (host.secrets / service / "password").unlink()
     (host.settings.history).write_text("".join(json.dumps(line) + "\n" for line in history(5)))
-    Records(host.settings).begin("restore", "20261129T023112Z-3f9a", "ada@laptop", {})
+    Lock(host.settings).begin("restore", "20261129T023112Z-3f9a", "ada@laptop", {})
     bad = host.status() | {"timers": well["timers"], "backups": well["backups"], "maintenance": True}
     bad["certificate"] = {"problem": "[Errno 111] Connection refused"}
     shown = screen.text(bad, False, now=NOW)
@@ -431,28 +431,28 @@ def test_more_red_than_fits_names_where_the_rest_is(host: Host) -> None:
     ("verb", "phase", "alive", "state"),
     [
         ("release", "begun", True, "running"),
-        ("release", "begun", False, "CUT OFF"),
-        ("release", "smoke", True, "CUT OFF"),
-        ("restore", "filling", False, "CUT OFF"),
+        ("release", "begun", False, "INTERRUPTED"),
+        ("release", "smoke", True, "INTERRUPTED"),
+        ("restore", "filling", False, "INTERRUPTED"),
     ],
 )
 def test_a_run_is_named_with_owner_phase_start_and_what_settles_it(
     host: Host, monkeypatch: pytest.MonkeyPatch, verb: str, phase: str, alive: bool, state: str
 ) -> None:
     monkeypatch.setattr(program, "is_alive", lambda _: alive)
-    who = Records(host.settings).begin(verb, "1.5.0", "ada@laptop", {}, phase)
+    run = Lock(host.settings).begin(verb, "1.5.0", "ada@laptop", {}, phase)
     known = host.status()
-    shown = screen.text(known, False, now=datetime.fromisoformat(who.since))
-    said = f"{verb} 1.5.0 of ada@laptop: {state}, phase {phase}, since {screen.at(who.since)}, just now"
+    shown = screen.text(known, False, now=datetime.fromisoformat(run.since))
+    said = f"{verb} 1.5.0 of ada@laptop: {state}, phase {phase}, since {screen.at(run.since)}, just now"
     assert said in " ".join(shown.split())
     settle = f"    sudo {'berth-backup' if verb == 'restore' else 'berth-release'} settle\n"
-    assert (settle in shown) is (state == "CUT OFF")
+    assert (settle in shown) is (state == "INTERRUPTED")
 
 
 def test_a_run_at_work_is_no_stale_one(host: Host) -> None:
-    records = Records(host.settings)
-    records.begin("upgrade", "mongo", "ada@laptop", {}, "replacing")
-    with records.guarded():
+    lock = Lock(host.settings)
+    lock.begin("upgrade", "mongo", "ada@laptop", {}, "replacing")
+    with lock.held():
         assert host.status()["run"]["running"]
 
 

@@ -7,16 +7,21 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from berth_release import deploy, mongo, unit, upgrade
-from berth_release.edge import Edge, Live
+from berth_release import engine, switch, unit
+from berth_release.edge import Live
 from berth_release.engine import Container
-from berth_release.records import Records
-from berth_release.settings import Refused, Settings
+from berth_release.host import Host
+from berth_release.lock import Lock
+from berth_release.maintenance import Maintenance
+from berth_release.recovery import Recovery
+from berth_release.release import Release
+from berth_release.settings import ReleaseRefused, Settings
 from berth_release.upgrade import Upgrade
 from tests.cut_off import CutOff, Killed
 
@@ -26,6 +31,10 @@ WANTED = {"mongo": "mongo:9", "redis": "redis:9"}
 VERSIONS = {"mongo:7": "7.0.14", "mongo:8": "8.0.4", "mongo:8-older": "8.0.1", "mongo:9": "9.0.1", "mongo:10": "10.0.0"}
 
 REMOVE = shutil.rmtree
+
+
+class CommandFails(Exception):  # noqa: N818  # what it does
+    """A command ends with status 1."""
 
 
 class Docker(CutOff):
@@ -41,6 +50,8 @@ class Docker(CutOff):
         self.mongosh_fails = self.init_fails = ""
         # Images that somebody removed from the host.
         self.gone: set[str] = set()
+        # Further names of images.
+        self.tags: dict[str, str] = {}
         for name in self.images:
             self.data(name).mkdir(parents=True)
             (self.data(name) / "data").write_text("old")
@@ -55,8 +66,17 @@ class Docker(CutOff):
         return self.data("mongo") / "compatibility"
 
     def run(self, *command: str, **environment: Any) -> subprocess.CompletedProcess[str]:
-        said = self.step(lambda: self._do(list(command), environment))
-        return subprocess.CompletedProcess(command, *said)
+        try:
+            ended = self.step(lambda: self._do(list(command), environment))
+        except CommandFails:
+            ended = (1, "", f"{command[0]} failed")
+        return subprocess.CompletedProcess(command, *ended)
+
+    def remove(self, place: Path) -> None:
+        with suppress(CommandFails):
+            self.step(lambda: _remove(place))
+            return
+        _remove(place)
 
     def _do(self, command: list[str], environment: dict[str, Any]) -> tuple[int, str, str]:
         match command:
@@ -68,6 +88,8 @@ class Docker(CutOff):
                 return 0, json.dumps(self._inspect(name)), ""
             case ["docker", "ps", *_]:
                 return 0, "\n".join([f"berth-{one}-1" for one in self.images] + list(self._colour())), ""
+            case ["docker", "tag", image, name]:
+                self.tags[name] = image.removeprefix("sha256:")
             case ["docker", "stop", *names]:
                 self.up -= set(names)
             case ["docker", "start", *names]:
@@ -79,6 +101,7 @@ class Docker(CutOff):
             case ["docker", "compose", *_, "--no-deps", first, second]:
                 self._start([first, second], environment)
             case ["cp", "--archive", _, source, target]:
+                assert not {f"berth-{name}-1" for name in self.images if name in source} & self.up, "it is in use"
                 shutil.copytree(source, target)
             case ["docker", "run", *_, image, "--version"]:
                 return (
@@ -95,7 +118,7 @@ class Docker(CutOff):
             case ["docker", "exec", "berth-mongo-1", "mongosh", *_, "--eval", _]:
                 return 0, self.compatibility.read_text() + "\n", ""
             case ["docker", "exec", "berth-mongo-1", "mongosh", *_, "/etc/berth/mongo-init.js"]:
-                self._raise_compatibility()
+                self.raise_compatibility()
             case ["berth-backup", "status"]:
                 return 0, json.dumps({"running": self.backup}), ""
             case ["du", *_]:
@@ -106,13 +129,14 @@ class Docker(CutOff):
 
     def _start(self, services: list[str], images: dict[str, Any]) -> None:
         for service in services:
-            self.images[service] = images[f"{service.upper()}_IMAGE"]
+            image = images[f"{service.upper()}_IMAGE"]
+            self.images[service] = self.tags.get(image, image)
             self.up.add(f"berth-{service}-1")
             if self.images[service].endswith(":9"):
                 # What the old image could not read any more.
                 (self.data(service) / "data").write_text("new")
 
-    def _raise_compatibility(self) -> None:
+    def raise_compatibility(self) -> None:
         assert {"berth-mongo-1", *self._colour()} <= self.up, "raised before the site is seen to work"
         assert not list(self.place.glob("*/berth-before-upgrade*")), "raised while there is a way back"
         major, minor, _ = VERSIONS[self.images["mongo"]].split(".")
@@ -140,13 +164,13 @@ class Docker(CutOff):
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(os, "chown", lambda *_: None)
     monkeypatch.setattr(unit, "FOLDER", tmp_path / "run")
-    monkeypatch.setattr(upgrade, "logs", lambda *_: "")
-    monkeypatch.setattr(upgrade, "health", lambda *_: [])
+    monkeypatch.setattr(engine, "logs", lambda *_: "")
+    monkeypatch.setattr(engine, "health", lambda *_: [])
     monkeypatch.setattr(Upgrade, "_look_at", lambda *_: None)
-    monkeypatch.setattr(Upgrade, "_confirm", lambda *_: None)
+    monkeypatch.setattr(switch, "confirm", lambda *_: None)
     # The page is shown as soon as its file is there.
     monkeypatch.setattr(
-        Upgrade, "_close", lambda self, live, addresses, by="": self.edge.close(live, "key", addresses, by)
+        Maintenance, "close", lambda self, live, addresses, by="": self.host.edge.close(live, "key", addresses, by)
     )
     names = set(Settings.__dataclass_fields__) - {"root", "edge", "domain", "address", "image_prefix"}
     numbers: dict[str, Any] = dict.fromkeys(names, 1)
@@ -164,15 +188,13 @@ def site(settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str = "") -> 
     for name in ("routes.yml", "maintenance.yml"):
         (settings.releases / name).write_text("x: 1\n")
     docker = Docker(settings.root.parent / "volumes", bad)
-    for module in (upgrade, deploy, mongo):
-        monkeypatch.setattr(module, "run", docker.run)
-    for module in (upgrade, deploy):
-        monkeypatch.setattr(module, "containers", docker.containers)
+    monkeypatch.setattr(engine, "run", docker.run)
+    monkeypatch.setattr(engine, "containers", docker.containers)
     monkeypatch.setattr(shutil, "which", lambda name: name)
-    monkeypatch.setattr(shutil, "rmtree", lambda place, **_: docker.step(lambda: _remove(place)))
-    edge = Edge(settings)
-    edge.switch(BLUE)
-    work = Upgrade(settings, edge, Records(settings), 1)
+    monkeypatch.setattr(shutil, "rmtree", lambda place, **_: docker.remove(place))
+    host = Host.of(settings)
+    host.edge.switch(BLUE)
+    work = Upgrade(host, Recovery(host), 1)
     # In this process instead of a unit.
     monkeypatch.setattr(unit, "launch_to_end", lambda _verb, run_id, *_: _launched(work, run_id))
     return docker, work
@@ -184,8 +206,8 @@ def _remove(place: Path) -> None:
 
 def _launched(work: Upgrade, run_id: str) -> None:
     try:
-        work.run_upgrade(run_id)
-    except Refused:
+        work.run(run_id)
+    except ReleaseRefused:
         return
 
 
@@ -193,7 +215,7 @@ def state_of(docker: Docker, settings: Settings) -> str:
     """Return done or as before; fail where it is neither."""
     assert not (settings.edge / "dynamic/maintenance.yml").exists()
     assert docker.up == {"berth-mongo-1", "berth-redis-1", *(f"berth-blue-{name}-1" for name in SERVICES)}
-    assert Records(settings).current() is None
+    assert Lock(settings).current() is None
     assert not list(docker.place.glob("*/berth-before-upgrade*"))
     data = {(docker.data(name) / "data").read_text() for name in docker.images}
     images = set(docker.images.values())
@@ -211,7 +233,7 @@ def test_killed_at_any_step_it_is_settled_to_done_or_as_before(
 ) -> None:
     docker, work = site(settings, monkeypatch, bad)
     if bad:
-        with pytest.raises(Refused, match="The old image is back, with the data as it was"):
+        with pytest.raises(ReleaseRefused, match="The old image is back, with the data as it was"):
             work.upgrade("ada@laptop", WANTED)
     else:
         work.upgrade("ada@laptop", WANTED)
@@ -222,10 +244,30 @@ def test_killed_at_any_step_it_is_settled_to_done_or_as_before(
         docker.fails_at, docker.after = number, after
         with pytest.raises(Killed):
             work.upgrade("ada@laptop", WANTED)
-        work.settle()
+        work.recovery.settle()
         seen.append(state_of(docker, settings))
     assert seen == sorted(seen)
     assert set(seen) == ({"as before"} if bad else {"as before", "done"})
+
+
+def test_what_fails_at_any_step_is_undone_or_done_and_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    work.upgrade("ada@laptop", WANTED)
+    for number in range(docker.steps):
+        docker, work = site(settings, monkeypatch)
+        docker.fails_at, docker.fault = number, CommandFails
+        try:
+            work.upgrade("ada@laptop", WANTED)
+            reason = ""
+        except ReleaseRefused as refused:
+            reason = refused.reason
+        unraised = "featureCompatibilityVersion was not raised" in reason
+        if unraised:
+            # The next play does it.
+            docker.raise_compatibility()
+        assert state_of(docker, settings) == ("done" if unraised or not reason else "as before")
 
 
 def test_killed_while_it_is_settled_it_is_settled_by_the_next_one(
@@ -241,9 +283,9 @@ def test_killed_while_it_is_settled_it_is_settled_by_the_next_one(
                 work.upgrade("ada@laptop", WANTED)
             docker.fails_at = docker.steps + again
             try:
-                work.settle()
+                work.recovery.settle()
             except Killed:
-                work.settle()
+                work.recovery.settle()
             state_of(docker, settings)
 
 
@@ -283,7 +325,7 @@ def test_a_mongodb_that_cannot_take_over_the_data_is_refused_before_anything_cha
 ) -> None:
     docker, work = site(settings, monkeypatch)
     docker.compatibility.write_text(compatibility)
-    with pytest.raises(Refused, match=says):
+    with pytest.raises(ReleaseRefused, match=says):
         work.upgrade("ada@laptop", {**WANTED, "mongo": wanted})
     docker.compatibility.write_text("8.0")
     assert state_of(docker, settings) == "as before"
@@ -304,7 +346,7 @@ def test_a_mongodb_that_does_not_say_what_its_data_is_of_is_not_replaced(
 ) -> None:
     docker, work = site(settings, monkeypatch)
     docker.mongosh_fails = "MongoNetworkError: connect ECONNREFUSED"
-    with pytest.raises(Refused, match=r"^berth-mongo-1 does not answer, .* Nothing was begun\.$") as caught:
+    with pytest.raises(ReleaseRefused, match=r"^berth-mongo-1 does not answer, .* Nothing was begun\.$") as caught:
         work.upgrade("ada@laptop", WANTED)
     assert caught.value.lines == [docker.mongosh_fails]
     assert state_of(docker, settings) == "as before"
@@ -316,7 +358,7 @@ def test_another_patch_release_is_taken_and_asks_nothing_of_the_data(
     docker, work = site(settings, monkeypatch)
     docker.compatibility.write_text("7.0")
     docker.mongosh_fails = "it does not even start"
-    with pytest.raises(Refused, match="featureCompatibilityVersion was not raised: it does not even start"):
+    with pytest.raises(ReleaseRefused, match="featureCompatibilityVersion was not raised: it does not even start"):
         work.upgrade("ada@laptop", {"mongo": "mongo:8-older"})
     assert docker.images["mongo"] == "mongo:8-older"
 
@@ -328,7 +370,7 @@ def test_where_the_data_cannot_be_raised_the_upgrade_stands_and_that_is_said(
 
     docker.init_fails = "Error: an index is in its way"
     with pytest.raises(
-        Refused,
+        ReleaseRefused,
         match=r"^The databases run their new images and the site is open\. But featureCompatibilityVersion was not "
         r"raised: Error: an index is in its way\. Run ansible/upgrade_data\.yml again\.$",
     ):
@@ -342,7 +384,7 @@ def test_where_the_data_cannot_be_raised_the_upgrade_stands_and_that_is_said(
 def test_what_was_taken_back_is_not_raised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     docker, work = site(settings, monkeypatch, "redis:9")
     docker.compatibility.write_text("7.0")
-    with pytest.raises(Refused, match="The old image is back"):
+    with pytest.raises(ReleaseRefused, match="The old image is back"):
         work.upgrade("ada@laptop", {"mongo": "mongo:8-older", "redis": "redis:9"})
     assert docker.compatibility.read_text() == "7.0"
 
@@ -359,7 +401,7 @@ def test_an_upgrade_does_not_stop_the_databases_under_a_backup(
 ) -> None:
     docker, work = site(settings, monkeypatch)
     docker.backup = "Process 7 has been at it (run) since 02:30"
-    with pytest.raises(Refused, match=r"^Process 7 has been at it .*: a backup\. Wait until it is done"):
+    with pytest.raises(ReleaseRefused, match=r"^Process 7 has been at it .*: a backup\. Wait until it is done"):
         work.upgrade("ada@laptop", WANTED)
     assert state_of(docker, settings) == "as before"
 
@@ -368,12 +410,12 @@ def test_the_site_is_not_opened_onto_services_that_are_down(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docker, work = site(settings, monkeypatch)
-    work.edge.close(BLUE, "key", [], "ada@laptop")
+    work.host.edge.close(BLUE, "key", [], "ada@laptop")
     docker.up.discard("berth-blue-user_service-1")
-    with pytest.raises(Refused, match=r"user_service is exited: the site stays closed.*maintenance_force=true"):
-        work.maintenance(False, [])
+    with pytest.raises(ReleaseRefused, match=r"user_service is exited: the site stays closed.*maintenance_force=true"):
+        work.maintenance.disable()
     assert (settings.edge / "dynamic/maintenance.yml").exists()
-    work.maintenance(False, [], force=True)
+    work.maintenance.disable(force=True)
     assert not (settings.edge / "dynamic/maintenance.yml").exists()
 
 
@@ -381,28 +423,35 @@ def test_a_verb_that_is_not_finished_keeps_the_site_closed_and_is_named(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, work = site(settings, monkeypatch)
-    work.edge.close(BLUE, "key", [], "ada@laptop")
-    work.records.begin("restore", "everything", "ada@laptop", {}, "swapping")
-    with pytest.raises(Refused, match=r"ada@laptop has been at restore everything since .* is not finished"):
-        work.maintenance(False, [])
+    work.host.edge.close(BLUE, "key", [], "ada@laptop")
+    work.host.lock.begin("restore", "everything", "ada@laptop", {}, "swapping")
+    with pytest.raises(ReleaseRefused, match=r"ada@laptop has been at restore everything since .* is not finished"):
+        work.maintenance.disable()
 
 
 def test_a_restore_that_was_cut_off_is_settled_before_a_release_begins(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, work = site(settings, monkeypatch)
-    work.records.begin("restore", "everything", "ada@laptop", {}, "swapping")
+    work.host.lock.begin("restore", "everything", "ada@laptop", {}, "swapping")
     asked = []
 
     def settled(*command: str, **_: Any) -> subprocess.CompletedProcess[str]:
         asked.append(command)
-        work.records.end()
+        work.host.lock.end()
         return subprocess.CompletedProcess(command, 0, '{"changed": true, "settled": "finished: it"}', "")
 
-    monkeypatch.setattr(deploy, "run", settled)
-    begun = work.begin("release", "1.1", "bob@laptop", False, False)
+    monkeypatch.setattr(engine, "run", settled)
+    begun = Release(work.host, work.recovery).begin("release", "1.1", "bob@laptop", False, False)
     assert asked == [("berth-backup", "settle", "--guarded")]
     assert begun["settled"] == "finished: it"
+
+
+def set_maintenance(work: Upgrade, on: bool) -> None:
+    if on:
+        work.maintenance.enable([], "ada@laptop")
+    else:
+        work.maintenance.disable()
 
 
 @pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
@@ -413,7 +462,7 @@ def test_maintenance_cut_off_at_any_step_is_finished_by_the_same_command(
     for number in range(2):
         docker, work = site(settings, monkeypatch)
         if not on:
-            work.maintenance(True, [], "ada@laptop")
+            work.maintenance.enable([], "ada@laptop")
         rename, unlink = Path.rename, Path.unlink
 
         def step(change: Callable[..., Any], docker: Docker = docker) -> Callable[..., Any]:
@@ -427,10 +476,10 @@ def test_maintenance_cut_off_at_any_step_is_finished_by_the_same_command(
         with monkeypatch.context() as cut:
             cut.setattr(Path, "rename", step(rename))
             cut.setattr(Path, "unlink", step(unlink))
-            cut.setattr(work, "_refuse_to_open", lambda *_: None)
+            cut.setattr(Maintenance, "_refuse_to_open", lambda *_: None)
             with pytest.raises(Killed):
-                work.maintenance(on, [], "ada@laptop")
+                set_maintenance(work, on)
         # What visitors see is what is believed.
-        assert bool(work.edge.maintenance_key()) == page.exists()
-        work.maintenance(on, [], "ada@laptop")
+        assert bool(work.host.edge.maintenance_key()) == page.exists()
+        set_maintenance(work, on)
         assert page.exists() == on

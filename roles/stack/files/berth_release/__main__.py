@@ -1,7 +1,7 @@
 """berth-release: what Ansible asks a host to do about releases. Answers with one JSON object on standard output.
 
 berth-release begin --by NAME [--verb rollback] [--force] [--break-lock] [RELEASE]
-berth-release start RUN             have it done; returns once everybody is led to it
+berth-release start RUN             have it done; returns once traffic is switched to it
 berth-release finish RUN            it is well from outside; returns at its end
 berth-release undo RUN --reason WHY
 berth-release run RUN               what start has done, in a unit of its own: gates, switch, watch, end of the old
@@ -11,7 +11,7 @@ berth-release upgrade --by NAME --seconds N SERVICE=IMAGE...
 berth-release upgrade-run RUN       what upgrade has done, in a unit of its own
 berth-release status [--json] [--colour auto|always|never] [--inventory NAME]
                                     a screen for people; with --json the object
-Exit status 1: refused; the object says why, who is guilty, and what that container said last.
+Exit status 1: refused; the object says why, the culprit (a container or a program), and its last lines.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import sys
 from typing import Any
 
 from berth_release import screen
-from berth_release.edge import Edge
 from berth_release.expected import INVENTORY
-from berth_release.records import Records
-from berth_release.settings import Refused, Settings, stuck
+from berth_release.host import Host
+from berth_release.maintenance import Maintenance
+from berth_release.recovery import Recovery
+from berth_release.release import Release
+from berth_release.settings import ReleaseRefused, Settings, stuck
 from berth_release.status import status
 from berth_release.upgrade import Upgrade
 
@@ -64,66 +66,69 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     shown.add_argument("--colour", choices=["auto", "always", "never"], default="auto")
     # As the next command names it.
     shown.add_argument("--inventory", default=INVENTORY)
+    # How long databases may take to become healthy where nobody says so: in an upgrade that was cut off.
+    parser.set_defaults(seconds=180)
     return parser.parse_args(argv)
 
 
-def do(asked: argparse.Namespace) -> dict[str, Any]:
+def do(args: argparse.Namespace) -> dict[str, Any]:
     settings = Settings.read()
     try:
-        return answer_of(asked, settings)
+        return answer_of(args, settings)
     except OSError as error:
         raise stuck(settings, error) from error
 
 
-def answer_of(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    edge, records = Edge(settings), Records(settings)
-    # Knows every verb whose record may be found.
-    deploy = Upgrade(settings, edge, records)
-    match asked.command:
+def answer_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    host = Host.of(settings)
+    recovery = Recovery(host)
+    release, maintenance, upgrade = Release(host, recovery), Maintenance(host), Upgrade(host, recovery, args.seconds)
+    match args.command:
         case "begin":
-            return deploy.begin(asked.verb, asked.release, asked.by, asked.force, asked.break_lock)
+            return release.begin(args.verb, args.release, args.by, args.force, args.break_lock)
         case "start":
-            return deploy.start(asked.run)
+            return release.start(args.run)
         case "run":
-            return deploy.run(asked.run)
+            return release.run(args.run)
         case "finish":
-            return deploy.finish(asked.run)
+            return release.finish(args.run)
         case "undo":
-            return deploy.undo(asked.run, asked.reason)
+            return release.undo(args.run, args.reason)
         case "settle":
-            return deploy.settle(asked.guarded)
+            return recovery.settle(args.guarded)
         case "maintenance":
-            return deploy.maintenance(asked.state == "on", asked.allow, asked.by, asked.force, asked.guarded)
+            if args.state == "on":
+                return maintenance.enable(args.allow, args.by, args.guarded)
+            return maintenance.disable(args.force, args.guarded)
         case "upgrade":
-            images = dict(image.split("=", 1) for image in asked.images)
-            return Upgrade(settings, edge, records, asked.seconds).upgrade(asked.by, images)
+            return upgrade.upgrade(args.by, dict(image.split("=", 1) for image in args.images))
         case "upgrade-run":
-            return Upgrade(settings, edge, records, asked.seconds).run_upgrade(asked.run)
+            return upgrade.run(args.run)
         case _:
-            return status(settings, edge, records)
+            return status(host)
 
 
-def as_asked(answer: dict[str, Any], asked: argparse.Namespace) -> str:
+def formatted(answer: dict[str, Any], args: argparse.Namespace) -> str:
     """Return the answer as JSON; the status as a screen, unless a program asks for it."""
-    if asked.command != "status" or asked.json:
+    if args.command != "status" or args.json:
         return json.dumps(answer)
-    coloured = asked.colour == "always" or (
-        asked.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    coloured = args.colour == "always" or (
+        args.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     )
-    return screen.text(answer, coloured, asked.inventory)
+    return screen.text(answer, coloured, args.inventory)
 
 
 def main() -> int:
     # Whoever asked may go away; what was begun is brought to an end all the same.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    asked = arguments_of(sys.argv[1:])
+    args = arguments_of(sys.argv[1:])
     try:
-        answer, code = do(asked), 0
-    except Refused as refused:
-        answer, code = {"reason": refused.reason, "guilty": refused.guilty, "lines": refused.lines}, 1
+        answer, code = do(args), 0
+    except ReleaseRefused as refused:
+        answer, code = refused.answer, 1
     try:
-        print(as_asked(answer, asked) if code == 0 else json.dumps(answer), flush=True)
+        print(formatted(answer, args) if code == 0 else json.dumps(answer), flush=True)
     except BrokenPipeError:
         return 1
     return code

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from berth_release.records import now, write
+from berth_release import files
+from berth_release.clock import now
 from berth_release.settings import Settings
 
 # The edge runs as this group; what only it and root may read holds a secret.
@@ -75,7 +76,7 @@ class Edge:
         """Return the secret by which operators see the release; made here, and a lost one is replaced."""
         place = self._settings.releases / "release-key"
         if not place.exists():
-            write(place, secrets.token_urlsafe(32), 0o600)
+            files.write(place, secrets.token_urlsafe(32), 0o600)
         return place.read_text()
 
     def release_header(self) -> dict[str, str]:
@@ -86,18 +87,18 @@ class Edge:
         return self._text("release.yml") == self.routes(live)
 
     def switch(self, live: Live) -> None:
-        """Lead everybody to this colour, and operators during maintenance too."""
-        # The way back is a second name of the file, so that it needs no room on the disk.
+        """Switch traffic to this colour, that of operators during maintenance too."""
+        # What is rolled back to is a second name of the file, so that it needs no room on the disk.
         back = self._next / "release.back"
         back.unlink(missing_ok=True)
         if self.live():
             back.hardlink_to(self._watched / "release.yml")
-        self._rename("release.yml", self.routes(live))
+        self._draft("release.yml", self.routes(live)).rename(self._watched / "release.yml")
         if key := self.maintenance_key():
             self.close(live, key, self.maintenance_addresses())
 
     def switch_back(self, live: Live) -> None:
-        """Lead everybody to where the edge led before the last switch."""
+        """Switch traffic to where it went before the last switch."""
         back = self._next / "release.back"
         if back.exists() and back.read_text().startswith(f"{MARK}{json.dumps(vars(live))}\n"):
             back.rename(self._watched / "release.yml")
@@ -108,15 +109,16 @@ class Edge:
         else:
             self.switch(live)
 
-    def lead_nowhere(self) -> None:
-        """The first release failed: the edge answers 503 by itself, as before."""
+    def clear_route(self) -> None:
+        """Switch traffic to nothing, after a first release that failed: the edge answers 503 by itself, as before."""
         (self._watched / "release.yml").unlink(missing_ok=True)
 
-    def try_out(self, live: Live) -> dict[str, str]:
-        """Lead those who send a secret header to this colour; return that header."""
+    def enable_trial(self, live: Live) -> dict[str, str]:
+        """Route requests that have a secret header to this colour; return that header."""
         key = secrets.token_urlsafe(32)
         condition = f"Header(`{TRIAL_HEADER}`, `{key}`)"
-        self._rename("trial.yml", self.routes(live, "-trial", condition, 30000), 0o640, EDGE_GROUP)
+        draft = self._draft("trial.yml", self.routes(live, "-trial", condition, 30000), 0o640, EDGE_GROUP)
+        draft.rename(self._watched / draft.name)
         return {TRIAL_HEADER: key}
 
     def end_trial(self) -> None:
@@ -128,13 +130,13 @@ class Edge:
         known = {"by": before.get("by") or by, "since": before.get("since") or now()}
         allowed = [f"Header(`{OPERATOR_HEADER}`, `{key}`)", *map(_comes_from, addresses)]
         routes = self.routes(live, "-operator", " || ".join(allowed), 20000)
-        self._rename(
-            "operator.yml",
-            f"# {json.dumps({'key': key, 'addresses': addresses, **known})}\n{routes}",
-            0o640,
-            EDGE_GROUP,
-        )
-        self._rename("maintenance.yml", self._maintenance.read_text().replace("@COLOUR@", live.colour))
+        operators = json.dumps({"key": key, "addresses": addresses, **known})
+        page = self._maintenance.read_text().replace("@COLOUR@", live.colour)
+        # Both are written before either is put in place: a full disk leaves operators where they were.
+        drafts = [self._draft("operator.yml", f"# {operators}\n{routes}", 0o640, EDGE_GROUP)]
+        drafts.append(self._draft("maintenance.yml", page))
+        for draft in drafts:
+            draft.rename(self._watched / draft.name)
 
     def open(self) -> None:
         for name in ("maintenance.yml", "operator.yml"):
@@ -169,10 +171,11 @@ class Edge:
         except FileNotFoundError:
             return ""
 
-    def _rename(self, name: str, text: str, mode: int = 0o644, group: int = 0) -> None:
+    def _draft(self, name: str, text: str, mode: int = 0o644, group: int = 0) -> Path:
+        """Write it where the edge does not look; the caller renames it into the watched folder."""
         draft: Path = self._next / name
-        write(draft, text, mode, group)
-        draft.rename(self._watched / name)
+        files.write(draft, text, mode, group)
+        return draft
 
 
 def _comes_from(address: str) -> str:

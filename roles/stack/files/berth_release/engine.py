@@ -1,4 +1,4 @@
-"""Everything that is asked of Docker."""
+"""Commands, all of them through `run` and `Background`; and what Docker is asked and told."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import os
 import shlex
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from berth_release.settings import COLOURS, IMAGES, Refused, Settings
+from berth_release import clock, files
+from berth_release.settings import COLOURS, IMAGES, ReleaseRefused, Settings
 
 LAST_LINES = 15
+# Bytes of a command's output that are looked at; compose writes some hundred lines.
+LONGEST_OUTPUT = 2**20
 # What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
 ENDED = ("exited", "dead", "unhealthy")
 
@@ -37,9 +39,40 @@ def run(
             env={**os.environ, **environment},
         )
     except subprocess.TimeoutExpired as late:
-        said = late.stderr or late.stdout or b""
-        text = said.decode(errors="replace") if isinstance(said, bytes) else said
+        output = late.stderr or late.stdout or b""
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output
         return subprocess.CompletedProcess(command, 124, "", f"{text}\nnot done within {seconds:.0f} s")
+
+
+class Background:
+    """A command that runs while the caller watches what comes of it; it is killed at the end of the block."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the block
+        self._process = subprocess.Popen(
+            command,
+            stdout=self._output,
+            stderr=self._output,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+    def returncode(self) -> int | None:
+        """Return its exit status; None as long as it runs."""
+        return self._process.poll()
+
+    def lines(self) -> list[str]:
+        """Return the last lines of its output so far, read past the position at which the command goes on writing."""
+        output = os.pread(self._output.fileno(), LONGEST_OUTPUT, 0)
+        return output.decode(errors="replace").strip().splitlines()[-LAST_LINES:]
 
 
 def last_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -67,6 +100,9 @@ class Side:
     def project(self) -> str:
         return f"berth-{self.colour}"
 
+    def container(self, service: str) -> str:
+        return f"{self.project}-{service}-1"
+
     @property
     def compose_file(self) -> Path:
         return self.settings.folder(self.release) / "docker-compose.prod.yml"
@@ -92,7 +128,7 @@ class Side:
         command = ["docker", "compose", "--progress=plain", f"--project-directory={root}"]
         command += [f"--project-name={self.project}", f"--env-file={root}/.env", f"--file={self.compose_file}"]
         chosen = {"IMAGE_PREFIX": self.prefix, "RELEASE": self.release, "COLOUR": self.colour, "RESTART_POLICY": "no"}
-        return [*command, "--profile=release", *arguments], {**os.environ, **chosen}
+        return [*command, "--profile=release", *arguments], chosen
 
     def inspect_images(self) -> list[dict[str, Any]]:
         """Describe the release's images, or name those that are not here."""
@@ -101,13 +137,13 @@ class Side:
         present = {name for image in found for name in image["RepoTags"] or []}
         missing = [name for name in self.images if name not in present]
         if missing:
-            raise Refused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
+            raise ReleaseRefused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
         return found
 
     def check_configuration(self) -> None:
         done = self.compose("config", "--quiet")
         if done.returncode:
-            raise Refused(
+            raise ReleaseRefused(
                 f"docker-compose.prod.yml of release {self.release} is not valid.", "compose", last_lines(done)
             )
 
@@ -137,7 +173,7 @@ class Side:
         )
         if done.returncode:
             run("docker", "rm", "--force", name)
-            raise Refused(
+            raise ReleaseRefused(
                 f"The schema step of {service} failed ({shlex.join(command)}); the live release has not been touched.",
                 name,
                 last_lines(done),
@@ -145,57 +181,55 @@ class Side:
 
     def start(self, seconds: int) -> None:
         """Start every container and wait until all are healthy, or name the first that cannot become it any more."""
-        began = alone_since = time.monotonic()
+        began = alone_since = clock.monotonic()
         # Compose will start these again; another that ends has failed.
         ended = {container.name for container in containers([self.colour]) if container.state in ENDED}
         command, environment = self._composed("up", "--detach", "--pull=never", "--remove-orphans")
-        with (
-            tempfile.TemporaryFile("w+") as said,
-            subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL, env=environment) as up,
-        ):
+        with Background(command, environment) as up:
             while True:
-                done = up.poll() is not None
+                code = up.returncode()
+                done = code is not None
                 found = containers([self.colour])
-                if done and up.returncode == 0 and found and all(one.state == "healthy" for one in found):
+                if code == 0 and found and all(one.state == "healthy" for one in found):
                     return
                 failed = [one for one in found if one.state in ENDED and (done or one.name not in ended)]
                 # What the machine can do, the others have shown by then.
                 if sum(one.state not in ("healthy", "created") for one in found) != 1:
-                    alone_since = time.monotonic()
-                late = time.monotonic() - began > seconds or time.monotonic() - alone_since > seconds / 2
-                if failed or late or (done and up.returncode):
+                    alone_since = clock.monotonic()
+                late = clock.monotonic() - began > seconds or clock.monotonic() - alone_since > seconds / 2
+                if failed or late or code:
                     break
-                time.sleep(0.5)
-            up.kill()
-            up.wait()
-            said.seek(0)
-            lines = said.read().strip().splitlines()[-LAST_LINES:]
+                clock.sleep(0.5)
+            lines = up.lines()
         # One that was only created waits for another that is not healthy.
         ill = failed or [one for one in found if one.state not in ("healthy", "created")]
         if not ill:
-            raise Refused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
-        guilty = ill[0].name
-        state = f"{guilty} is {ill[0].state} after {round(time.monotonic() - began)} s"
-        raise Refused(
+            raise ReleaseRefused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
+        culprit = ill[0].name
+        state = f"{culprit} is {ill[0].state} after {round(clock.monotonic() - began)} s"
+        raise ReleaseRefused(
             f"Release {self.release} did not become healthy: {state}.",
-            guilty,
-            logs(guilty, LAST_LINES).splitlines() + health(guilty),
+            culprit,
+            logs(culprit, LAST_LINES).splitlines() + health(culprit),
         )
 
     def set_restart(self, policy: str) -> None:
+        """Say whether its containers start with the host. Raises ReleaseRefused where Docker does not take it."""
         names = [container.name for container in containers([self.colour])]
-        if names:
-            run("docker", "update", f"--restart={policy}", *names)
+        done = run("docker", "update", f"--restart={policy}", *names)
+        if done.returncode:
+            raise ReleaseRefused(
+                f"Docker did not set the restart policy of {', '.join(names)}.", "docker", last_lines(done)
+            )
 
     def execute(self, service: str, *command: str, seconds: float, given: str = "") -> subprocess.CompletedProcess[str]:
-        return run(
-            "docker", "exec", "--interactive", f"{self.project}-{service}-1", *command, seconds=seconds, given=given
-        )
+        interactive = ("docker", "exec", "--interactive", self.container(service))
+        return run(*interactive, *command, seconds=seconds, given=given)
 
     def keep_logs(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for container in containers([self.colour]):
-            (folder / f"{container.name}.log").write_text(logs(container.name, 5000))
+            files.write(folder / f"{container.name}.log", logs(container.name, 5000))
 
 
 def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
@@ -208,7 +242,7 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
             "docker", "ps", "--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form
         )
         if listed.returncode:
-            raise Refused(f"Docker does not answer: {listed.stderr.strip()}")
+            raise ReleaseRefused(f"Docker does not answer: {listed.stderr.strip()}")
         for line in listed.stdout.splitlines():
             name, service, state, status, oneoff = line.split("|")
             if oneoff == "True" or service == "flower":
@@ -220,6 +254,14 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
     return found
 
 
+def not_healthy(colour: str) -> list[str]:
+    """Describe which services a colour lacks: empty where it is whole."""
+    found = {one.service: one for one in containers([colour])}
+    wanted = [*IMAGES, "beat", *(name for name in found if name not in IMAGES)]
+    states = {name: found[name].state if name in found else "missing" for name in wanted}
+    return [f"{name} is {state}" for name, state in states.items() if state != "healthy"]
+
+
 def logs(name: str, lines: int) -> str:
     done = run("docker", "logs", "--tail", str(lines), name)
     return done.stdout + done.stderr
@@ -228,8 +270,8 @@ def logs(name: str, lines: int) -> str:
 def health(name: str) -> list[str]:
     """Return what a container's health check said last."""
     state = json.loads(run("docker", "inspect", "--format={{json .State}}", name).stdout or "{}")
-    said = [entry["Output"].strip() for entry in state.get("Health", {}).get("Log") or []]
-    return [f"health check: {said[-1]}"] if said and said[-1] else []
+    outputs = [entry["Output"].strip() for entry in state.get("Health", {}).get("Log") or []]
+    return [f"health check: {outputs[-1]}"] if outputs and outputs[-1] else []
 
 
 def stop_colour(colour: str) -> None:

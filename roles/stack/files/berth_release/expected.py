@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from berth_release import engine
 from berth_release.edge import Live
-from berth_release.engine import last_lines, run
-from berth_release.settings import Refused, Settings
+from berth_release.engine import last_lines
+from berth_release.settings import ReleaseRefused, Settings
 
 UNITS = Path("/etc/systemd/system")
 TABLES = Path("/etc/nftables.d")
@@ -48,9 +49,11 @@ def found() -> list[Found]:
     """Return every container of a compose project; those that are there for one command only are left out."""
     fields = ["{{.Names}}", "{{.State}}", "{{.Status}}", "{{.Networks}}"]
     fields += [f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("project", "service", "oneoff")]
-    listed = run("docker", "ps", "--all", "--filter=label=com.docker.compose.project", "--format", "|".join(fields))
+    listed = engine.run(
+        "docker", "ps", "--all", "--filter=label=com.docker.compose.project", "--format", "|".join(fields)
+    )
     if listed.returncode:
-        raise Refused(f"Docker does not answer: {listed.stderr.strip()}")
+        raise ReleaseRefused(f"Docker does not answer: {listed.stderr.strip()}")
     containers = []
     for line in listed.stdout.splitlines():
         name, state, status, networks, project, service, oneoff = line.split("|")
@@ -71,7 +74,7 @@ def missing(settings: Settings, live: Live | None, containers: list[Found] | Non
     else:
         try:
             first = _of_the_engine(settings, live, containers)
-        except Refused as unread:
+        except ReleaseRefused as unread:
             first = [_lack(unread.reason, playbook("provision"))]
     return first + _tables(settings) + units
 
@@ -107,7 +110,7 @@ def _of_the_engine(settings: Settings, live: Live | None, containers: list[Found
         for service in config["services"]:
             back = playbook("provision", "--tags", "monitoring")
             lacks += _lack_of(there.get((config["name"], service)), f"{service} (monitoring)", back)
-    gone = set(networks.values()) - set(run("docker", "network", "ls", "--format={{.Name}}").stdout.split())
+    gone = set(networks.values()) - set(engine.run("docker", "network", "ls", "--format={{.Name}}").stdout.split())
     lacks += [_lack(f"network {name} is MISSING", playbook("provision", "--tags", "stack")) for name in sorted(gone)]
     joined = {key: name for key, name in networks.items() if name not in gone}
     return lacks + _connections(used, joined, there) + _mounts(used, there)
@@ -146,10 +149,10 @@ def _compose(settings: Settings, file: Path, project: str, profile: str, live: L
 
 
 def _config(*options: str, **chosen: str) -> dict[str, Any]:
-    done = run("docker", "compose", *options, "config", "--format=json", seconds=60, **chosen)
+    done = engine.run("docker", "compose", *options, "config", "--format=json", seconds=60, **chosen)
     if done.returncode:
         file = options[-1 if len(options) == 1 else 3].partition("=")[2]
-        raise Refused(f"{file} cannot be read: {' '.join(last_lines(done)[-1:])}")
+        raise ReleaseRefused(f"{file} cannot be read: {' '.join(last_lines(done)[-1:])}")
     return dict(json.loads(done.stdout))
 
 
@@ -252,9 +255,9 @@ def show(units: Iterable[str]) -> dict[str, dict[str, str]]:
     if not names:
         return {}
     properties = "Id,LoadState,ActiveState,RemainAfterExit,Restart,Wants,Result,ExecMainExitTimestamp"
-    told = run("systemctl", "show", "--timestamp=unix", f"--property={properties}", *names).stdout
+    output = engine.run("systemctl", "show", "--timestamp=unix", f"--property={properties}", *names).stdout
     empty = dict.fromkeys(properties.split(","), "")
-    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in told.split("\n\n")]
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.split("\n\n")]
     return {block["Id"]: {**empty, **block} for block in blocks if block.get("Id")}
 
 
@@ -270,6 +273,6 @@ def _tables(settings: Settings) -> list[dict[str, str]]:
         if place.exists()
         for table in re.findall(r"^table (\w+ \w+) \{", place.read_text(), re.MULTILINE)
     }
-    listed = run("nft", "list", "tables").stdout
+    listed = engine.run("nft", "list", "tables").stdout
     there = {line.removeprefix("table ").strip() for line in listed.splitlines()}
     return [_lack(f"nftables table {name} is MISSING", fix) for name, fix in wanted.items() if name not in there]

@@ -23,7 +23,7 @@ ROUNDS = 8
 TRIES = 3
 
 
-class Wrong(Exception):  # noqa: N818  # "raise Wrong" says it
+class ProbeFailed(Exception):  # noqa: N818  # "raise ProbeFailed" says it
     """The site answers, but not as it must; or it does not answer. The service is most likely the one to blame."""
 
     def __init__(self, sentence: str, service: str = "") -> None:
@@ -32,7 +32,7 @@ class Wrong(Exception):  # noqa: N818  # "raise Wrong" says it
         self.service = service or next((name for prefix, name in prefixes.items() if prefix in sentence), "frontend")
 
 
-class Busy(Wrong):
+class Busy(ProbeFailed):
     """The site refused by load, until there was no more time."""
 
 
@@ -59,12 +59,14 @@ class Visit:
         """Sign in, read the profile, fetch the front page and every asset it names; return how fast that was."""
         token = self.sign_in()
         if token is None:
-            raise Wrong("The probe account cannot sign in.", "auth_service")
+            raise ProbeFailed("The probe account cannot sign in.", "auth_service")
         bearer = _bearer(token)
         for path, where in {"/api/auth/me": "auth_service", "/api/users/me": "user_service"}.items():
             status, body = self.ask("GET", path, headers=bearer)
             if status != 200 or _json(body).get("email") != self.email:
-                raise Wrong(f"{where} does not tell the probe account who it is: {path} gave {status}, {_short(body)}")
+                raise ProbeFailed(
+                    f"{where} does not tell the probe account who it is: {path} gave {status}, {_short(body)}"
+                )
         self.front_page()
         speed = self.speed(token)
         self.ask("POST", "/api/auth/logout", headers=bearer)
@@ -77,7 +79,7 @@ class Visit:
             return None
         token = _json(body).get("access_token")
         if status != 200 or not isinstance(token, str):
-            raise Wrong(f"Signing in gave {status}: {_short(body)}", "auth_service")
+            raise ProbeFailed(f"Signing in gave {status}: {_short(body)}", "auth_service")
         return token
 
     def front_page(self) -> None:
@@ -85,11 +87,11 @@ class Visit:
         page = body.decode(errors="replace")
         assets = sorted(set(re.findall(r'(?:src|href)="(/[^"#?]+\.[a-z0-9]+)"', page)))
         if status != 200 or not any(asset.endswith(".js") for asset in assets):
-            raise Wrong(f"The front page names no script: status {status}, {_short(body)}")
+            raise ProbeFailed(f"The front page names no script: status {status}, {_short(body)}")
         for asset in assets:
             status, body = self.ask("GET", asset)
             if status != 200 or not body:
-                raise Wrong(f"The front page names {asset}, which gave {status} and {len(body)} bytes.")
+                raise ProbeFailed(f"The front page names {asset}, which gave {status} and {len(body)} bytes.")
 
     def speed(self, token: str) -> dict[str, float]:
         """Return the median time of a few short requests, in milliseconds."""
@@ -101,7 +103,7 @@ class Visit:
                 status, body = self.ask("GET", path, headers=_bearer(token) if token else {})
                 times.append((time.perf_counter() - began) * 1000)
                 if status >= 500:
-                    raise Wrong(f"{path} gave {status}: {_short(body)}")
+                    raise ProbeFailed(f"{path} gave {status}: {_short(body)}")
             found[path] = round(statistics.median(times), 1)
         return found
 
@@ -113,7 +115,7 @@ class Visit:
         while True:
             try:
                 status, text, wait = self._ask(method, path, document, headers)
-            except Wrong as error:
+            except ProbeFailed as error:
                 # What was refused until there was no more time is not held against the release.
                 if refusal and self.seconds_left() <= 0:
                     raise Busy(refusal) from error
@@ -131,7 +133,7 @@ class Visit:
         """Send one request, once; return the answer, and after how many seconds to come back, if at all."""
         left = self.seconds_left()
         if left <= 0:
-            raise Wrong(f"{path} was not reached: the {self.seconds:.0f} s for everything were over.")
+            raise ProbeFailed(f"{path} was not reached: the {self.seconds:.0f} s for everything were over.")
         body = None if document is None else json.dumps(document).encode()
         sent = {**self.headers, **(headers or {}), **({"Content-Type": "application/json"} if body else {})}
         try:
@@ -143,12 +145,12 @@ class Visit:
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise Wrong(f"{path} gave no answer: {type(error).__name__}: {error}") from error
+            raise ProbeFailed(f"{path} gave no answer: {type(error).__name__}: {error}") from error
         if answer.will_close:
             self.close()
         seen = answer.getheader("X-Berth-Release", "none")
         if self.release and seen != self.release:
-            raise Wrong(f"{path} was answered by release {seen}, not by {self.release}: status {answer.status}.")
+            raise ProbeFailed(f"{path} was answered by release {seen}, not by {self.release}: status {answer.status}.")
         refused = answer.status == 429 or (answer.status == 503 and _json(text).get("code") == "overloaded")
         retry_after = answer.getheader("Retry-After", "")
         return answer.status, text, (min(int(retry_after), 5) if retry_after.isdigit() else 1) if refused else None
@@ -189,19 +191,19 @@ def _short(body: bytes) -> str:
 def main() -> int:
     plan = json.load(sys.stdin)
     visit = Visit(**plan)
-    said = ""
+    first = ""
     for _ in range(TRIES):
         try:
             print(json.dumps({"milliseconds": visit.everything()}))
         except Busy as busy:
             print(json.dumps({"milliseconds": {}, "note": str(busy)}))
-        except Wrong as error:
+        except ProbeFailed as error:
             # The first says most: later ones may only say that the time was over.
-            said = said or str(error)
+            first = first or str(error)
             time.sleep(min(1, max(visit.seconds_left(), 0)))
             continue
         return 0
-    print(said)
+    print(first)
     return 1
 
 

@@ -64,9 +64,9 @@ def fitted(known: dict[str, Any], now: datetime) -> list[Line]:
     return top + wrong + rest + history
 
 
-def _row(label: str, said: str, colour: str = PLAIN, most: int = 3) -> list[Line]:
+def _row(label: str, text: str, colour: str = PLAIN, most: int = 3) -> list[Line]:
     """Return a labelled row, wrapped; of a long one its first lines."""
-    body = textwrap.wrap(said, WIDTH - LABEL, max_lines=most, placeholder=" ...", break_on_hyphens=False) or [""]
+    body = textwrap.wrap(text, WIDTH - LABEL, max_lines=most, placeholder=" ...", break_on_hyphens=False) or [""]
     return [(f"{label if number == 0 else '':<{LABEL}}{line}", colour) for number, line in enumerate(body)]
 
 
@@ -83,10 +83,10 @@ def _top(known: dict[str, Any], now: datetime) -> list[Line]:
     if not run:
         lines += _row("lock", "free")
     else:
-        state = "running" if run["running"] else "CUT OFF"
-        without = ", without its controller" if run["running"] and run["alone"] else ""
-        said = f"{run['what']}: {state}{without}, phase {run['phase']}, since {since(run['since'], now)}"
-        lines += _row("lock", said, YELLOW if run["running"] else RED)
+        state = "running" if run["running"] else "INTERRUPTED"
+        without = ", its controller disconnected" if run["running"] and run["alone"] else ""
+        row = f"{run['what']}: {state}{without}, phase {run['phase']}, since {since(run['since'], now)}"
+        lines += _row("lock", row, YELLOW if run["running"] else RED)
     if known["maintenance"]:
         closed = known["maintenance_since"]
         began = f", since {since(closed['since'], now)}" if "since" in closed else ""
@@ -106,11 +106,11 @@ def _wrong(known: dict[str, Any]) -> list[Line]:
         what.append(one["what"])
         names += [restart[2]] if restart else []
     if not together:
-        return [("all well: what should run here runs", GREEN)]
+        return [("all well: everything that should run here is running", GREEN)]
     lines: list[Line] = [("RED", RED)]
     for fix, (what, names) in together.items():
-        said = textwrap.wrap(_shorter(what), WIDTH - 2, max_lines=3, placeholder=" ...", break_on_hyphens=False)
-        lines += [(f"  {line}", RED) for line in said]
+        sentences = textwrap.wrap(_shorter(what), WIDTH - 2, max_lines=3, placeholder=" ...", break_on_hyphens=False)
+        lines += [(f"  {line}", RED) for line in sentences]
         command = " ".join([fix, *dict.fromkeys(names)])
         lines += [(f"    {line}", PLAIN) for line in textwrap.wrap(command, WIDTH - 4, break_on_hyphens=False)]
     return lines
@@ -123,10 +123,10 @@ def _shorter(sentences: list[str]) -> str:
         parts = re.fullmatch(r"(container|unit|network|nftables table|secrets in) (.+) (?:is|are) (\w+)", sentence)
         kind, name, state = parts.groups() if parts else ("", sentence, "")
         groups.setdefault((kind, state), []).append(name)
-    said = [
+    row = [
         f"{kind} {', '.join(names)}: {state}" if kind else "; ".join(names) for (kind, state), names in groups.items()
     ]
-    return "; ".join(said)
+    return "; ".join(row)
 
 
 def _rest(known: dict[str, Any], now: datetime) -> list[Line]:
@@ -138,17 +138,17 @@ def _rest(known: dict[str, Any], now: datetime) -> list[Line]:
         names = dict(re.findall(r"\b(CN|O) ?= ?([^,]+)", certificate["issuer"]))
         issuer = ", ".join(names[name] for name in ("O", "CN") if name in names)
         left = f"{at(certificate['until'])}, {certificate['days_left']:.0f} days left"
-        lines += _row("certificate", f"good until {left} ({issuer})", PLAIN, 1)
+        lines += _row("certificate", f"valid until {left} ({issuer})", PLAIN, 1)
     lines += _row("disk", f"{known['disk_free_gib']} GiB free ({known['disk_free_percent']} %)")
     lines += _row(
         "timers", ", ".join(_timer(name, ended, now) for name, ended in known["timers"].items()) or "none", PLAIN, 3
     )
     lines += _backups(known["backups"], now)
     waiting = known["security_updates"]
-    lines += _row("updates", f"{waiting} security update{'' if waiting == 1 else 's'} to be installed")
+    lines += _row("updates", f"{waiting} security update{'' if waiting == 1 else 's'} pending")
     if known["rolled_back"]:
         rolled = ", ".join(known["rolled_back"])
-        lines += _row("rolled back", f"{rolled}: live again only with -e release_force=true", PLAIN, 1)
+        lines += _row("rolled back", f"{rolled}: to release again, -e release_force=true", PLAIN, 1)
     return lines
 
 
@@ -163,8 +163,8 @@ def _services(services: dict[str, str]) -> list[Line]:
     order = sorted(groups, key=lambda state: state in WELL)
     lines: list[Line] = []
     for state in order:
-        said = f"{state}: {', '.join(groups[state])}"
-        lines += _row("services" if not lines else "", said, PLAIN if state in WELL else RED, 3)
+        row = f"{state}: {', '.join(groups[state])}"
+        lines += _row("services" if not lines else "", row, PLAIN if state in WELL else RED, 3)
     return lines[:5]
 
 
@@ -181,15 +181,15 @@ def _timer(service: str, ended: dict[str, str], now: datetime) -> str:
 def _backups(backups: dict[str, Any], now: datetime) -> list[Line]:
     targets = backups.get("targets", {})
     if not targets:
-        return _row("backups", "none are made: backup_targets is empty", YELLOW)
+        return _row("backups", "none: backup_targets is empty", YELLOW)
     lines: list[Line] = []
     for name, target in targets.items():
-        said = f"{name}: none yet"
+        row = f"{name}: none yet"
         if target["ended"]:
-            said = f"{name}: {since(target['ended'], now)}, {size(sum(_bytes(target['bytes'])))}"
+            row = f"{name}: {since(target['ended'], now)}, {size(sum(_bytes(target['bytes'])))}"
         if target["changes_until"]:
-            said += f", changes until {_position(target['changes_until'])}"
-        lines += _row("" if lines else "backups", said, RED if target["problems"] else PLAIN, 1)
+            row += f", changes until {_position(target['changes_until'])}"
+        lines += _row("" if lines else "backups", row, RED if target["problems"] else PLAIN, 1)
     return lines[:4]
 
 
@@ -218,7 +218,7 @@ def _history(known: dict[str, Any]) -> list[Line]:
         step = f"{line['from']} -> {line['to']}" if line["from"] else line["to"]
         took = f", {line['seconds']:.0f} s" if isinstance(line["seconds"], int | float) else ""
         why = f": {line['reason']}" if line["reason"] else ""
-        said = f"{at(line['at'])} {line['verb']} {step} {line['result']}{took}, {line['by']}{why}"
+        row = f"{at(line['at'])} {line['verb']} {step} {line['result']}{took}, {line['by']}{why}"
         # Why the last one failed is worth more than a line.
-        lines += _row("" if lines else "history", said, PLAIN, 1 if lines else 3)
-    return lines or _row("history", "nothing was released yet")
+        lines += _row("" if lines else "history", row, PLAIN, 1 if lines else 3)
+    return lines or _row("history", "no release yet")

@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PLACE = Path("/opt/berth/releases/settings.json")
 COLOURS = ("blue", "green")
@@ -56,24 +57,29 @@ class Settings:
         return self.releases / release
 
 
-class Refused(Exception):  # noqa: N818  # "raise Refused" says it
-    """A step says no. The reason is one sentence; the lines are the last ones of whoever is guilty."""
+class ReleaseRefused(Exception):  # noqa: N818  # "raise ReleaseRefused" says it
+    """A step fails. The reason is one sentence; the lines are the last ones of the culprit: a container, a program."""
 
-    def __init__(self, reason: str, guilty: str = "", lines: list[str] | None = None) -> None:
+    def __init__(self, reason: str, culprit: str = "", lines: list[str] | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.guilty = guilty
+        self.culprit = culprit
         self.lines = lines or []
 
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What playbooks read, of this program and of the one before it."""
+        return {"reason": self.reason, "guilty": self.culprit, "lines": self.lines}
 
-def stuck(settings: Settings, error: OSError) -> Refused:
+
+def stuck(settings: Settings, error: OSError) -> ReleaseRefused:
     """Say in one sentence why this host cannot go on; of a full disk, which one."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return Refused(f"This host cannot go on: {error}.")
+        return ReleaseRefused(f"This host cannot go on: {error}.")
     room = {place: os.statvfs(place) for place in (settings.root, settings.releases, settings.edge)}
     place, least = min(room.items(), key=lambda one: one[1].f_bavail * one[1].f_frsize)
     free = least.f_bavail * least.f_frsize // 1024**2
-    return Refused(f"The disk is full: {place} has room for {free} MiB and {least.f_favail} files.")
+    return ReleaseRefused(f"The disk is full: {place} has room for {free} MiB and {least.f_favail} files.")
 
 
 def other(colour: str) -> str:

@@ -6,31 +6,29 @@ import json
 import shutil
 import socket
 import ssl
-import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
-from berth_release.deploy import RESTORE
-from berth_release.edge import Edge
-from berth_release.engine import run
+from berth_release import clock, engine
 from berth_release.expected import Found, found, missing, playbook, show
-from berth_release.records import Records, is_alive
-from berth_release.settings import COLOURS, Refused, Settings
+from berth_release.host import Host
+from berth_release.lock import Lock, describe, is_alive
+from berth_release.recovery import RESTORE
+from berth_release.settings import COLOURS, ReleaseRefused, Settings
 
 HISTORY_LINES = 5
 CERTIFICATE_DAYS = 14
 DISK_PERCENT = 10
 
 
-def status(settings: Settings, edge: Edge, records: Records) -> dict[str, Any]:
+def status(host: Host) -> dict[str, Any]:
+    settings, edge, history = host.settings, host.edge, host.history.releases()
     live = edge.live()
-    history = records.history()
     disk = shutil.disk_usage(settings.root)
     containers: list[Found] | None
     try:
         containers = found()
-    except Refused:
+    except ReleaseRefused:
         containers = None
     ours = ("berth", *(f"berth-{colour}" for colour in COLOURS))
     known = {
@@ -39,8 +37,8 @@ def status(settings: Settings, edge: Edge, records: Records) -> dict[str, Any]:
         "since": next((line["at"] for line in reversed(history) if line["result"] == "live"), ""),
         "maintenance": bool(edge.maintenance_key()),
         "maintenance_since": edge.maintenance_since(),
-        "lock": _lock(records),
-        "run": _run(records),
+        "lock": _lock(host.lock),
+        "run": _run(host.lock),
         "services": {one.name: one.state for one in containers or [] if one.project in ours},
         "certificate": _certificate(settings),
         "disk_free_percent": round(100 * disk.free / disk.total),
@@ -49,7 +47,7 @@ def status(settings: Settings, edge: Edge, records: Records) -> dict[str, Any]:
         "failed_units": _failed_units(),
         "backups": _backups(settings),
         "security_updates": _security_updates(),
-        "rolled_back": records.rolled_back(),
+        "rolled_back": host.history.rolled_back(),
         "history": [
             {name: line.get(name, "") for name in ("at", "by", "verb", "from", "to", "result", "seconds", "reason")}
             for line in history[-HISTORY_LINES:]
@@ -57,8 +55,8 @@ def status(settings: Settings, edge: Edge, records: Records) -> dict[str, Any]:
     }
     lacks = missing(settings, live, containers)
     # What does not stay up is said once, with what brings it back.
-    said = " ".join(lack["what"] for lack in lacks)
-    red = [one for one in _red(known) if not (one["what"].startswith("unit ") and one["what"].split()[1] in said)]
+    named = " ".join(lack["what"] for lack in lacks)
+    red = [one for one in _red(known) if not (one["what"].startswith("unit ") and one["what"].split()[1] in named)]
     return {**known, "missing": lacks, "red": lacks + red}
 
 
@@ -70,16 +68,16 @@ def _red(known: dict[str, Any]) -> list[dict[str, str]]:
         red.append({"what": what, "fix": fix})
 
     if known["run"] and not known["run"]["running"]:
-        add(f"{known['run']['what']} was cut off ({known['run']['phase']})", known["run"]["settle"])
+        add(f"{known['run']['what']} was interrupted ({known['run']['phase']})", known["run"]["settle"])
     if known["live"] == "nothing":
         add("no release is live: the site answers 503", playbook("release", "-e", "release=<version>"))
     certificate = known["certificate"]
     if problem := certificate.get("problem"):
-        add(f"the edge shows no certificate: {problem}", playbook("doctor"))
+        add(f"the edge serves no certificate: {problem}", playbook("doctor"))
     elif certificate["days_left"] < CERTIFICATE_DAYS:
-        add(f"the certificate ends in {certificate['days_left']:.0f} days", playbook("doctor"))
+        add(f"the certificate expires in {certificate['days_left']:.0f} days", playbook("doctor"))
     if known["disk_free_percent"] < DISK_PERCENT:
-        add(f"the disk has {known['disk_free_percent']} % of its room left", "docs/runbooks/DiskFull.md")
+        add(f"the disk has {known['disk_free_percent']} % free", "docs/runbooks/DiskFull.md")
     for name in known["failed_units"]:
         add(f"unit {name} failed", f"sudo journalctl --unit={name} --lines=20")
     backups = known["backups"]
@@ -94,29 +92,29 @@ def _red(known: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _failed_units() -> list[str]:
-    listed = run("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend", "berth-*")
+    listed = engine.run("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend", "berth-*")
     return [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
 
 
 def _certificate(settings: Settings) -> dict[str, Any]:
-    """Return whose certificate the edge shows and for how long it is good."""
+    """Return whose certificate the edge serves, and for how long it is valid."""
     try:
         pem = _shown(settings)
     except OSError as error:
         return {"problem": str(error)}
-    done = run("openssl", "x509", "-noout", "-issuer", "-enddate", given=pem)
+    done = engine.run("openssl", "x509", "-noout", "-issuer", "-enddate", given=pem)
     found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     end = found.get("notAfter", "")
     seconds = ssl.cert_time_to_seconds(end) if end else 0
     return {
         "issuer": found.get("issuer", ""),
-        "until": moment(seconds),
-        "days_left": round((seconds - time.time()) / 86400, 1),
+        "until": clock.moment(seconds),
+        "days_left": round((seconds - clock.time()) / 86400, 1),
     }
 
 
 def _shown(settings: Settings) -> str:
-    context = ssl._create_unverified_context()  # noqa: S323  # what it shows is asked, not whether it is good
+    context = ssl._create_unverified_context()  # noqa: S323  # it is looked at, not trusted
     with (
         socket.create_connection((settings.address, 443), timeout=5) as plain,
         context.wrap_socket(plain, server_hostname=settings.domain) as secure,
@@ -126,7 +124,7 @@ def _shown(settings: Settings) -> str:
 
 def _timers() -> dict[str, dict[str, str]]:
     """Return how and when what Berth does on schedule ended last: backups, pruning and the like."""
-    listed = run("systemctl", "list-timers", "--all", "--no-legend", "--plain", "berth-*")
+    listed = engine.run("systemctl", "list-timers", "--all", "--no-legend", "--plain", "berth-*")
     services = [line.split()[-1] for line in listed.stdout.splitlines() if line.strip()]
     return {
         name: {
@@ -139,52 +137,48 @@ def _timers() -> dict[str, dict[str, str]]:
 
 def _iso(timestamp: str) -> str:
     """Return systemd's "@<seconds>" as a moment; empty where there is none."""
-    return moment(int(timestamp[1:])) if timestamp[1:].isdigit() and timestamp != "@0" else ""
-
-
-def moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return clock.moment(int(timestamp[1:])) if timestamp[1:].isdigit() and timestamp != "@0" else ""
 
 
 def _backups(settings: Settings) -> dict[str, Any]:
-    """Return what berth-backup knows without asking a store; nothing on a host without it."""
+    """Return what berth-backup knows without asking a repository; nothing on a host without it."""
     with suppress(OSError, ValueError):
-        known = json.loads(run("berth-backup", "status").stdout or "{}")
+        known = json.loads(engine.run("berth-backup", "status").stdout or "{}")
         if "targets" in known:
             place = settings.root / "backup/settings.json"
             most = json.loads(place.read_text())["max_age_hours"]
             # A new host makes its first one in the night.
-            new = time.time() - place.stat().st_mtime < most * 3600
+            new = clock.time() - place.stat().st_mtime < most * 3600
             return {**known, "max_age_hours": most, "new": new}
     return {}
 
 
 def _security_updates() -> int:
-    done = run("apt-get", "--simulate", "--quiet", "upgrade")
+    done = engine.run("apt-get", "--simulate", "--quiet", "upgrade")
     return sum(line.startswith("Inst") and "security" in line.lower() for line in done.stdout.splitlines())
 
 
-def _run(records: Records) -> dict[str, Any]:
-    """Return who is changing the site, or began to and did not end; nothing where nobody does."""
-    who = records.current()
-    if who is None:
+def _run(lock: Lock) -> dict[str, Any]:
+    """Return run is changing the site, or began to and did not end; nothing where nobody does."""
+    run = lock.current()
+    if run is None:
         return {}
     return {
-        "what": f"{who.verb} {who.release} of {who.by}",
-        "since": who.since,
-        "phase": who.phase,
+        "what": f"{run.verb} {run.release} of {run.by}",
+        "since": run.since,
+        "phase": run.phase,
         # Before its first step it is the controller's turn; from there on, the program's.
-        "running": records.is_guarded() or (who.phase == "begun" and is_alive(who)),
-        "alone": not is_alive(who),
-        "settle": f"sudo {'berth-backup' if who.verb == RESTORE else 'berth-release'} settle",
+        "running": lock.is_held() or (run.phase == "begun" and is_alive(run)),
+        "alone": not is_alive(run),
+        "settle": f"sudo {'berth-backup' if run.verb == RESTORE else 'berth-release'} settle",
     }
 
 
-def _lock(records: Records) -> str:
-    who = records.current()
-    if who is None:
+def _lock(lock: Lock) -> str:
+    run = lock.current()
+    if run is None:
         return "free"
-    state = "running" if records.is_guarded() else "waiting for its controller" if is_alive(who) else "stale"
-    if not is_alive(who) and state == "running":
+    state = "running" if lock.is_held() else "waiting for its controller" if is_alive(run) else "stale"
+    if not is_alive(run) and state == "running":
         state += " without its controller"
-    return f"{records.describe(who)}: {state}"
+    return f"{describe(run)}: {state}"

@@ -11,9 +11,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from berth_release.engine import run
-from berth_release.records import write
-from berth_release.settings import Refused
+from berth_release import engine, files
+from berth_release.settings import ReleaseRefused
 
 FOLDER = Path("/run/berth-release")
 # No release takes so long; each of its steps has a time limit of its own.
@@ -35,7 +34,7 @@ def launch_to_end(*arguments: str) -> None:
 
 def _launch(*arguments: str) -> None:
     unit = ("systemd-run", "--quiet", "--collect", "--unit=berth-release")
-    run(*unit, "--property=OnFailure=berth-release-settle.service", *arguments, seconds=LONGEST_SECONDS)
+    engine.run(*unit, "--property=OnFailure=berth-release-settle.service", *arguments, seconds=LONGEST_SECONDS)
 
 
 def ready() -> None:
@@ -55,10 +54,10 @@ def tell_switched(run_id: str, answer: dict[str, Any]) -> None:
     _tell(run_id, "switched", answer)
 
 
-def tell_ended(run_id: str, ended: dict[str, Any] | Refused) -> None:
+def tell_ended(run_id: str, ended: dict[str, Any] | ReleaseRefused) -> None:
     """Say how it ended: with an answer, or with a reason."""
-    if isinstance(ended, Refused):
-        ended = {"refused": {"reason": ended.reason, "guilty": ended.guilty, "lines": ended.lines}}
+    if isinstance(ended, ReleaseRefused):
+        ended = {"refused": ended.answer}
     _tell(run_id, "ended", ended)
 
 
@@ -70,7 +69,8 @@ def ended(run_id: str) -> dict[str, Any] | None:
     """Return how it ended, nothing as long as it has not; raise what it was refused for."""
     told = _told(run_id, "ended")
     if told and "refused" in told:
-        raise Refused(**told["refused"])
+        refused = told["refused"]
+        raise ReleaseRefused(refused["reason"], refused["guilty"], refused["lines"])
     return told
 
 
@@ -88,7 +88,7 @@ def judgement(run_id: str) -> str | None:
 def _tell(run_id: str, what: str, document: dict[str, Any]) -> None:
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     # The probe account's password is among it.
-    write(FOLDER / f"{run_id}.{what}", json.dumps(document), 0o600)
+    files.write(FOLDER / f"{run_id}.{what}", json.dumps(document), 0o600)
 
 
 def _told(run_id: str, what: str) -> dict[str, Any] | None:

@@ -1,212 +1,80 @@
-"""What the services of a colour count of themselves: how much they did, how much of it badly, and how fast.
-
-Not what the edge counts: that calls it a failure of the service, too, when a client resets its connection or sends no
-body. What is judged here is nothing that a client can cause alone.
-"""
+"""The watch after the switch: what the services count is compared with what those of the release before counted."""
 
 from __future__ import annotations
 
-import http.client
-import re
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
-from berth_release.engine import Place
-from berth_release.settings import Settings
+from berth_release import clock, counters, engine, unit
+from berth_release.engine import LAST_LINES
+from berth_release.host import Host
+from berth_release.lock import Run, is_alive
+from berth_release.settings import ReleaseRefused, Settings
 
-SECONDS = 3
+# How often services are asked what they counted: summing up their workers' counters costs them some milliseconds.
+LOOK_SECONDS = 1
+# How often it is seen whether the controller has spoken.
+LISTEN_SECONDS = 0.3
 # So long a service may be silent, or answer badly, until that is held against its release. A flood may delay an answer.
 SILENT_SECONDS = 10
 # Beyond so many times the work of before, that requests take longer is no sign of a worse release. Of the edge's work,
 # so much of a processor besides: one that has little to do doubles it easily.
 COMPARABLE = 1.5
 SPARE_PROCESSORS = 0.1
-# The edge's own port for metrics; not published.
-EDGE_PORT = 8082
-# What machines ask, and what this program itself asks to see who answers.
-UNJUDGED = re.compile(r"/(healthz|readyz|metrics)|.*/openapi\.json")
-# Refused because others ask too much: told 503, counted by itself.
-OVERLOAD = "overload"
-_SAMPLE = re.compile(r"^(\w+?)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-COUNTER = "http_requests_total"
 
 
-@dataclass
-class Counted:
-    """Requests of one kind, or of several."""
+def watch_release(host: Host, run: Run) -> str:
+    """Watch a release that is live, until the time is over and the controller has said what it saw from outside.
 
-    requests: float = 0
-    failed: float = 0
-    refused: float = 0
-    # Spent on them, without the time that their clients kept the service waiting.
-    seconds: float = 0
-    # Upper end in seconds -> requests at most that slow.
-    buckets: dict[float, float] = field(default_factory=dict)
-
-    def plus(self, more: Counted, sign: int = 1) -> Counted:
-        ends = {*self.buckets, *more.buckets}
-        return Counted(
-            self.requests + sign * more.requests,
-            self.failed + sign * more.failed,
-            self.refused + sign * more.refused,
-            self.seconds + sign * more.seconds,
-            {end: self.buckets.get(end, 0) + sign * more.buckets.get(end, 0) for end in ends},
-        )
-
-    @property
-    def failed_percent(self) -> float:
-        return 100 * self.failed / self.requests if self.requests else 0.0
-
-    def quantile_ms(self, part: float) -> float:
-        """Return a quantile, interpolated within its bucket as Prometheus does."""
-        total = self.buckets.get(float("inf"), 0)
-        start = below = 0.0
-        for end, count in sorted(self.buckets.items()):
-            if count >= part * total:
-                if end == float("inf"):
-                    return start * 1000
-                return (start + (end - start) * (part * total - below) / max(count - below, 1)) * 1000
-            start, below = end, count
-        return 0.0
+    Return what is to be remembered of it. Raises ReleaseRefused where the release does worse than the one before, or
+    the controller objects.
+    """
+    # A rollback is not compared: the release that it leaves is what was bad.
+    compared = bool(run.live) and run.verb != "rollback"
+    silence, next_look = Silence(), 0.0
+    with host.lock.step("watch"):
+        end = clock.monotonic() + (host.settings.watch_seconds if compared else 0)
+        # So long a look from outside may take, and as long again until it is under way.
+        latest = clock.monotonic() + 2 * host.settings.smoke_seconds
+        while True:
+            objection = unit.judgement(run.id)
+            if objection:
+                raise ReleaseRefused(objection)
+            if compared and clock.monotonic() >= next_look:
+                compare(host, run, silence)
+                next_look = clock.monotonic() + LOOK_SECONDS
+            # Who is silent at the end is waited for, or found at fault.
+            if clock.monotonic() >= end and not silence.since:
+                if objection is not None:
+                    return ""
+                if clock.monotonic() >= latest or not is_alive(run):
+                    return "Nobody looked from outside: its controller was gone."
+            clock.sleep(LISTEN_SECONDS)
 
 
-@dataclass
-class Service:
-    """What one service counted."""
-
-    # Method and route -> requests.
-    routes: dict[str, Counted] = field(default_factory=dict)
-    # Processes that crashed. Nobody else counts the requests that they held.
-    lost: float = 0
-
-    @property
-    def total(self) -> Counted:
-        return summed(self.routes.values())
-
-    def since(self, before: Service) -> Service:
-        # One that counts less than before counts from zero again: it is another process.
-        if self.total.requests < before.total.requests:
-            return self
-        none = Counted()
-        routes = {name: found.plus(before.routes.get(name, none), -1) for name, found in self.routes.items()}
-        return Service(routes, self.lost - before.lost)
+def counts(host: Host, colour: str) -> counters.Seen:
+    """Return what a colour's services have counted until now."""
+    return counters.look(engine.places(colour), host.edge.ports(), engine.edges())
 
 
-@dataclass
-class Seen:
-    """One look at a colour, or what happened between two looks."""
-
-    # When it was, or how long in between.
-    at: float = 0
-    # The services that count.
-    services: dict[str, Service] = field(default_factory=dict)
-    # Container -> when it was started, and how often again.
-    began: dict[str, str] = field(default_factory=dict)
-    # What does not answer, and how: certain where nobody listens.
-    silent: dict[str, str] = field(default_factory=dict)
-    dead: dict[str, str] = field(default_factory=dict)
-    # Seconds that the edge has used of a processor.
-    edge: float = 0
-
-    def since(self, before: Seen) -> Seen:
-        none = Service()
-        services = {name: found.since(before.services.get(name, none)) for name, found in self.services.items()}
-        at = self.at - before.at if before.at else 0
-        # Another edge counts from zero.
-        edge = self.edge - before.edge if self.edge >= before.edge else self.edge
-        return Seen(at, services, self.began, self.silent, self.dead, edge)
-
-    def plain(self) -> dict[str, Any]:
-        """Return what is written down as JSON. Other programs than this one find nothing under the names they know."""
-        services = {
-            name: {"lost": service.lost, "routes": {route: vars(found) for route, found in service.routes.items()}}
-            for name, service in self.services.items()
-        }
-        return {"at": self.at, "services": services, "began": self.began, "edge": self.edge}
-
-    @classmethod
-    def read(cls, values: dict[str, Any]) -> Seen:
-        """Take up what was written as JSON, which knows only text as keys; nothing of what the edge counted."""
-        services = {}
-        for name, service in values.get("services", {}).items():
-            routes = {}
-            for route, found in service["routes"].items():
-                buckets = {float(end): count for end, count in found["buckets"].items()}
-                routes[route] = Counted(**{**found, "buckets": buckets})
-            services[name] = Service(routes, service["lost"])
-        return cls(values.get("at", 0), services, values.get("began", {}), edge=values.get("edge", 0))
-
-
-def summed(parts: Iterable[Counted]) -> Counted:
-    total = Counted()
-    for part in parts:
-        total = total.plus(part)
-    return total
-
-
-def parse(text: str) -> Service:
-    """Read what a service says of itself."""
-    found = Service()
-    for name, labels, value in _SAMPLE.findall(text):
-        if name == "worker_processes_lost_total":
-            found.lost += float(value)
-            continue
-        known = dict(_LABEL.findall(labels))
-        route = known.get("route", "")
-        if not name.startswith("http_request") or not route or UNJUDGED.fullmatch(route):
-            continue
-        counted = found.routes.setdefault(f"{known.get('method', '')} {route}", Counted())
-        if name == COUNTER:
-            counted.requests += float(value)
-            counted.failed += float(value) if re.fullmatch(r"5\d\d", known["status"]) else 0
-            counted.refused += float(value) if known["status"] == OVERLOAD else 0
-        elif name == "http_request_duration_seconds_sum":
-            counted.seconds += float(value)
-        elif name == "http_request_duration_seconds_bucket":
-            end = float(known["le"].replace("+Inf", "inf"))
-            counted.buckets[end] = counted.buckets.get(end, 0) + float(value)
-    return found
-
-
-def look(places: list[Place], ports: dict[str, int], edges: list[Place]) -> Seen:
-    """Ask every service of the routes what it counted, past the edge; one that does not count, for anything."""
-    seen = Seen(time.time(), began={place.name: place.began for place in places})
-    for edge in edges:
-        # One that does not answer just now is no reason to judge anything.
-        with suppress(OSError, http.client.HTTPException):
-            _, text = _get(edge.address, EDGE_PORT, "/metrics")
-            seen.edge += sum(map(float, re.findall(r"^process_cpu_seconds_total (\S+)", text, re.MULTILINE)))
-    for place in places:
-        port = ports.get(place.service)
-        if port is None:
-            continue
-        try:
-            status, text = _get(place.address, port, "/metrics")
-            if status == 200 and COUNTER in text:
-                seen.services[place.service] = parse(text)
-                continue
-            status, _ = _get(place.address, port, "/")
-            if status >= 500:
-                seen.silent[place.service] = f"answers / with {status}"
-        except ConnectionRefusedError:
-            seen.dead[place.service] = f"does not listen on port {port}"
-        except (OSError, http.client.HTTPException) as error:
-            seen.silent[place.service] = f"does not answer: {type(error).__name__}"
-    return seen
-
-
-def _get(address: str, port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(address, port, timeout=SECONDS)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
-    finally:
-        connection.close()
+def compare(host: Host, run: Run, silence: Silence) -> None:
+    """Raise ReleaseRefused where a release that is live does worse than the one before."""
+    before, start = counters.Seen.read(run.counted), counters.Seen.read(run.start)
+    found = {one.name: one for one in engine.containers([run.colour])}
+    seen = counts(host, run.colour)
+    worse, culprit = "", ""
+    if ill := next((one for one in found.values() if one.state != "healthy"), None):
+        worse, culprit = f"{ill.name} is {ill.state}.", ill.name
+    elif gone := next((name for name in start.began if name not in found), ""):
+        worse = f"{gone} is gone."
+    elif again := next((name for name, began in seen.began.items() if start.began.get(name, began) != began), ""):
+        worse, culprit = f"{again} ended, and was started again.", again
+    worse = worse or silence.heard({*before.services, *start.services}, seen)
+    worse = worse or verdict(before, seen.since(start), host.settings)
+    if worse:
+        lines = engine.logs(culprit, LAST_LINES).splitlines() if culprit else []
+        reason = f"Release {run.release} does worse than {run.live['release']} did: {worse}"
+        raise ReleaseRefused(reason, culprit, lines)
 
 
 @dataclass
@@ -215,7 +83,7 @@ class Silence:
 
     since: dict[str, float] = field(default_factory=dict)
 
-    def heard(self, counting: Iterable[str], seen: Seen) -> str:
+    def heard(self, counting: Iterable[str], seen: counters.Seen) -> str:
         """Say who has been silent for too long. Who counted once and does not any more is silent, too."""
         silent = {name: "serves no metrics" for name in counting if name not in seen.services} | seen.silent
         self.since = {name: self.since.get(name, seen.at) for name in silent}
@@ -227,14 +95,14 @@ class Silence:
         return ""
 
 
-def verdict(before: Seen, after: Seen, settings: Settings) -> str:
+def verdict(before: counters.Seen, after: counters.Seen, settings: Settings) -> str:
     """Return what got worse, as a sentence; empty where nothing did, or too little was seen to say."""
-    none = Service()
+    none = counters.Service()
     for name, new in after.services.items():
         if new.lost > before.services.get(name, none).lost:
             return f"{name} has lost {new.lost:.0f} worker processes since the switch."
     pairs = [(f" to {name}", before.services.get(name, none).total, new.total) for name, new in after.services.items()]
-    pairs.append(("", summed(old for _, old, _ in pairs), summed(new for _, _, new in pairs)))
+    pairs.append(("", counters.summed(old for _, old, _ in pairs), counters.summed(new for _, _, new in pairs)))
     for to, past, now in pairs:
         allowed = past.failed_percent + settings.watch_errors_percent
         if now.requests >= settings.watch_requests and now.failed_percent > allowed:
@@ -255,7 +123,7 @@ def verdict(before: Seen, after: Seen, settings: Settings) -> str:
     return ""
 
 
-def is_comparable(before: Seen, after: Seen) -> bool:
+def is_comparable(before: counters.Seen, after: counters.Seen) -> bool:
     """Tell whether the site has no more to do than before: where a flood makes it slow, the release does not.
 
     All of it, since services and edge share the host's processor. What there is to do is weighed by how long the
@@ -268,7 +136,7 @@ def is_comparable(before: Seen, after: Seen) -> bool:
         return False
     past = work = 0.0
     for name, service in after.services.items():
-        known = before.services.get(name, Service())
+        known = before.services.get(name, counters.Service())
         past += known.total.seconds
         for route, found in service.routes.items():
             pace = known.routes.get(route, found)

@@ -1,0 +1,420 @@
+"""A release ends in one of two states, live or as before, whatever fails, fills up or is killed at whichever step."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from berth_release.__main__ import main
+from berth_release.lock import Lock
+from berth_release.probe import ProbeFailed, Visit
+from berth_release.settings import ReleaseRefused
+from tests.cut_off import Killed
+from tests.release_world import (
+    CHANGES,
+    COMMAND,
+    FAILS,
+    FULL,
+    KILLED,
+    NEW,
+    OLD,
+    READ,
+    REQUEST,
+    SERVICES,
+    WRITE,
+    Fault,
+    World,
+    Worlds,
+    ask,
+    play,
+    settings_of,
+)
+
+IN_MEMORY = Path("/dev/shm")  # noqa: S108  # where it is not, a disk does
+
+
+@pytest.fixture
+def worlds(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worlds]:
+    with TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
+        yield Worlds(Path(folder), monkeypatch)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An attempt on a host: what is tried, and what is there before."""
+
+    bad: str = ""
+    verb: str = "release"
+    live: bool = True
+    closed: bool = False
+    opinion: str | None = ""
+
+    def make(self, worlds: Worlds, fault: Fault | None = None) -> World:
+        world = worlds.make(self.bad, self.live, self.closed)
+        world.opinion, world.fault = self.opinion, fault or Fault()
+        return world
+
+    def attempt(self) -> str:
+        """Do it; return what is said of a failure."""
+        try:
+            play(self.verb, "0.9" if self.verb == "rollback" else NEW)
+        except ReleaseRefused as refused:
+            return refused.reason
+        except Killed:
+            return "The program that the controller had started was killed."
+        return ""
+
+    def steps(self, worlds: Worlds, *kinds: str) -> list[str]:
+        """Return every step of it where nothing goes wrong."""
+        world = self.make(worlds, Fault(kinds=kinds))
+        self.attempt()
+        self.state_of(world)
+        return world.steps
+
+    def state_of(self, world: World) -> str:
+        """Return "new" or "old"; fail where it is neither, or where anything of the attempt is left."""
+        world.repair()
+        # What was started with the host is up by then.
+        world.now += 60
+        live = world.live
+        state = "old" if (live is None and not self.live) or (live and live.release == OLD) else "new"
+        colours = {live.colour} if live else set()
+        assert {one.colour for one in world.containers.values()} == colours
+        if live:
+            running = world.of(live.colour).values()
+            assert {one.service for one in running} == set(SERVICES)
+            assert {(one.release, world.state(one)) for one in running} == {(live.release, "healthy")}
+            assert {one.policy for one in running} == {"unless-stopped"}, "it does not come back with the host"
+        assert not world.text("trial.yml")
+        assert bool(world.text("maintenance.yml")) is self.closed
+        if self.closed:
+            assert world.led_to({"X-Berth-Operator": "key"}) == live, "operators are led elsewhere"
+        assert not (world.root / "releases/run.json").exists()
+        with (world.root / "releases/guard").open("a") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if state == "old" and world.tried:
+            assert list(world.root.glob("releases/*/*/berth-*.log")), "the logs of the failed colour are gone"
+        return state
+
+
+def results(world: World, by: str = "ada@laptop") -> list[str]:
+    """Return what the history says of somebody's attempts."""
+    place = world.root / "releases.jsonl"
+    lines = map(json.loads, place.read_text().splitlines() if place.exists() else [])
+    return [line["result"] for line in lines if line["by"] == by]
+
+
+GOOD, LATE, CRASH = Case(), Case("late"), Case("crash")
+ROLLBACK, FIRST, CLOSED = Case(verb="rollback"), Case(live=False), Case(closed=True)
+OBJECTION = Case(opinion="It is not well from outside.")
+
+
+@pytest.mark.parametrize("case", [GOOD, ROLLBACK, FIRST, CLOSED], ids=["release", "rollback", "first", "closed site"])
+def test_what_is_good_goes_live(worlds: Worlds, case: Case) -> None:
+    world = case.make(worlds)
+    assert case.attempt() == ""
+    assert case.state_of(world) == "new"
+    assert results(world) == ["live"]
+    # What nobody goes back to is removed.
+    assert (world.root / "releases/0.8").exists() is (not case.live)
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (CRASH, "berth-green-user_service-1 is exited"),
+        (Case("smoke"), "healthy, but wrong: The front page names /assets/app.js, which gave 404"),
+        (LATE, r"does worse than 1\.0 did: \d+ of \d+ requests to auth_service failed"),
+        (OBJECTION, "It is not well from outside"),
+        (Case("crash", live=False), "did not become healthy"),
+        (Case("smoke", live=False), "healthy, but wrong"),
+    ],
+)
+def test_what_is_bad_is_undone_and_says_why(worlds: Worlds, case: Case, reason: str) -> None:
+    world = case.make(worlds)
+    with pytest.raises(ReleaseRefused, match=reason):
+        play()
+    assert case.state_of(world) == "old"
+    assert results(world) == ["failed"]
+
+
+def test_what_is_live_already_is_left_alone(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    play()
+    assert play()["already"] == f"{NEW} green"
+    assert GOOD.state_of(world) == "new"
+    # A colour that was left over, and routes that somebody has edited, are put right.
+    world.up("blue", OLD)
+    routes = world.root / "edge/dynamic/release.yml"
+    routes.write_text(routes.read_text() + "# edited\n")
+    assert play()["settled"] == "routes written again, blue stopped"
+    assert GOOD.state_of(world) == "new"
+    assert results(world) == ["live"]
+
+
+def test_a_history_that_a_full_disk_left_incomplete_is_completed(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    history = world.root / "releases.jsonl"
+    before = history.read_text()
+    play()
+    history.write_text(before)
+    assert play()["settled"] == "history completed"
+    assert play()["changed"] is False
+    assert results(world) == ["live"]
+
+
+def test_a_slow_release_is_refused_before_anybody_is_led_to_it(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = GOOD.make(worlds)
+    monkeypatch.setattr(Visit, "speed", lambda visit, _: {"/": 90_000.0 if visit.release == f"{NEW} green" else 5.0})
+    with pytest.raises(ReleaseRefused, match=r"too slow: / takes 90000 ms, with the live release 5 ms"):
+        play()
+    assert GOOD.state_of(world) == "old"
+
+
+def test_a_schema_step_that_hurts_the_live_release_ends_the_attempt(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = GOOD.make(worlds)
+
+    def speed(_: Visit, __: str) -> dict[str, float]:
+        if any("auth_service.schema" in step for step in world.steps):
+            raise ProbeFailed("/ gave 500.")
+        return {"/": 5.0}
+
+    world.fault = Fault(kinds=(COMMAND,))
+    monkeypatch.setattr(Visit, "speed", speed)
+    with pytest.raises(ReleaseRefused, match=r"Since the schema step of 1\.1, the live release 1\.0 does not answer"):
+        play()
+    assert GOOD.state_of(world) == "old"
+
+
+def each(steps: list[str], check: Callable[[int], None]) -> None:
+    """Check every step, and name the one at which it does not hold."""
+    assert steps
+    for number, step in enumerate(steps):
+        try:
+            check(number)
+        except AssertionError as error:
+            raise AssertionError(f"at step {number}, {step}: {error}") from error
+
+
+@pytest.mark.parametrize("kinds", [(COMMAND, READ), (REQUEST,)], ids=["commands", "requests"])
+@pytest.mark.parametrize("case", [GOOD, ROLLBACK, LATE], ids=["release", "rollback", "bad release"])
+def test_what_fails_at_any_step_leaves_one_colour_live_and_whole(
+    worlds: Worlds, case: Case, kinds: tuple[str, ...]
+) -> None:
+    steps = case.steps(worlds, *kinds)
+
+    def check(number: int) -> None:
+        world = case.make(worlds, Fault(FAILS, number, kinds))
+        reason = case.attempt()
+        if "down" in steps[number]:
+            # Nobody is led to what is left of the other colour; the next release removes it.
+            live = world.live
+            assert live
+            world.containers = world.of(live.colour)
+        assert case.state_of(world) == ("old" if reason else "new")
+        # Nothing was begun, or it is in the history, once.
+        assert results(world) in ([["failed"], ["undone"], []] if reason else [["live"]])
+
+    each(steps, check)
+
+
+def test_a_docker_that_stays_away_is_settled_once_it_is_back(worlds: Worlds) -> None:
+    def check(number: int) -> None:
+        world = GOOD.make(worlds, Fault(FAILS, number, (COMMAND, READ), stays=True))
+        GOOD.attempt()
+        world.repair()
+        world.connected = False
+        # What is left of the other colour is removed by the next release.
+        ask("settle")
+        with suppress(ReleaseRefused):
+            play()
+        assert GOOD.state_of(world) == "new"
+
+    each(GOOD.steps(worlds, COMMAND, READ), check)
+
+
+TAKES_OVER = {
+    "the unit": {"release": GOOD, "bad release": LATE, "rollback": ROLLBACK, "first": FIRST, "closed site": CLOSED},
+    "the next run": {"release": GOOD, "bad release": LATE},
+    "the next boot": {"release": GOOD, "bad release": LATE, "first": FIRST},
+}
+
+
+@pytest.mark.parametrize(
+    ("who", "case"),
+    [pytest.param(who, case, id=f"{name}, {who}") for who, cases in TAKES_OVER.items() for name, case in cases.items()],
+)
+def test_killed_at_any_step_it_is_brought_to_its_end_by_who_takes_over(worlds: Worlds, who: str, case: Case) -> None:
+    seen = []
+
+    def check(number: int) -> None:
+        world = case.make(worlds, Fault(KILLED, number, CHANGES))
+        world.takes_over = who == "the unit"
+        case.attempt()
+        world.repair()
+        world.connected = False
+        if who == "the next run":
+            run = ask("begin", "--by=bob@laptop", "--force", NEW)["run"]
+            ask("undo", run, "--reason=enough")
+        else:
+            if who == "the next boot":
+                world.lose_power()
+                led_to = world.of(world.live.colour) if world.live else {}
+                assert not {one.state for one in led_to.values()} - {""}, "what the edge leads to does not come back"
+            ask("settle")
+        seen.append(case.state_of(world))
+        if world.killed_in in ("watch", "drain", "prune"):
+            assert seen[-1] == ("old" if case.bad else "new")
+        known = results(world)
+        # Nothing was begun, or it is in the history, once.
+        assert known in ([["live"]] if seen[-1] == "new" else [["failed"], ["undone"], []])
+
+    each(case.steps(worlds, *CHANGES), check)
+    # Once it stays it is never undone; and what is bad never stays.
+    assert seen == sorted(seen, reverse=True)
+    assert ("new" in seen) is (not case.bad)
+
+
+@pytest.mark.parametrize("case", [GOOD, LATE], ids=["release", "bad release"])
+def test_killed_while_it_is_settled_it_is_settled_by_the_next_one(worlds: Worlds, case: Case) -> None:
+    for number in range(0, len(case.steps(worlds, *CHANGES)), 5):
+        for again in (1, 4, 9, 16, 25):
+            world = case.make(worlds, Fault(KILLED, number, CHANGES))
+            world.takes_over = False
+            case.attempt()
+            world.dead, world.connected = False, False
+            world.fault = Fault(KILLED, len(world.steps) + again, CHANGES)
+            with suppress(Killed):
+                ask("settle")
+            world.repair()
+            ask("settle")
+            state = case.state_of(world)
+            assert len(results(world)) <= 1
+            assert (results(world) == ["live"]) is (state == "new")
+
+
+# Operators of a closed site follow to where visitors go back to if the disk lets them.
+FULL_DISKS = [(GOOD, False), (LATE, False), (CLOSED, False), (GOOD, True), (LATE, True)]
+
+
+@pytest.mark.parametrize(("case", "stays"), FULL_DISKS)
+def test_a_disk_that_is_full_at_any_write_leaves_no_lock_and_is_named(worlds: Worlds, case: Case, stays: bool) -> None:
+    steps = case.steps(worlds, WRITE)
+
+    def check(number: int) -> None:
+        world = case.make(worlds, Fault(FULL, number, (WRITE,), stays))
+        reason = case.attempt()
+        # What has no room is not kept.
+        world.tried &= not world.fault.stays and "log" not in steps[number]
+        state = case.state_of(world)
+        if state == "new":
+            assert results(world) == (["live"] if not reason else [])
+            assert not reason or "is live, but the history does not say so. The disk is full" in reason
+        else:
+            assert "The disk is full" in reason or case is LATE
+            assert len(results(world)) <= 1
+
+    each(steps, check)
+
+
+def test_a_run_whose_controller_is_connected_is_waited_for_unless_its_lock_is_broken(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    ask("begin", "--by=ada@laptop", NEW)
+    with pytest.raises(ReleaseRefused, match=r"ada@laptop has been at release 1\.1 since .* and is still connected"):
+        ask("begin", "--by=bob@laptop", NEW)
+    assert ask("settle") == {"changed": False}
+    run = ask("begin", "--by=bob@laptop", "--break-lock", NEW)["run"]
+    assert results(world) == ["undone"]
+    ask("undo", run, "--reason=enough")
+    assert GOOD.state_of(world) == "old"
+
+
+def test_a_verb_of_a_newer_program_is_given_up_by_whoever_breaks_its_lock(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    Lock(settings_of(world.root)).begin("migrate", "mongo", "eve@laptop", {}, "copying")
+    with pytest.raises(ReleaseRefused, match="does not know that verb"):
+        ask("begin", "--by=ada@laptop", NEW)
+    begun = ask("begin", "--by=ada@laptop", "--break-lock", NEW)
+    assert begun["settled"].startswith("given up: eve@laptop has been at migrate mongo")
+
+
+# --- Maintenance ---
+
+
+def test_a_site_is_closed_to_all_but_operators_and_opened_again(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    header = ask("maintenance", "on", "--by=ada@laptop", "--allow=192.0.2.7")["header"]
+    assert world.led_to({}) is None
+    assert world.led_to(header) == world.live
+    assert ask("maintenance", "on", "--by=bob@laptop", "--allow=192.0.2.7")["changed"] is False
+    assert ask("maintenance", "off")["changed"] is True
+    assert world.led_to({}) == world.live
+    assert ask("maintenance", "off")["changed"] is False
+
+
+@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+def test_maintenance_in_which_a_request_or_a_write_fails_is_repeated(worlds: Worlds, on: bool) -> None:
+    kinds = (READ, REQUEST, WRITE)
+
+    def attempt(fault: Fault) -> World:
+        world = worlds.make(closed=not on)
+        world.fault = fault
+        ask("maintenance", "on" if on else "off", "--by=ada@laptop")
+        return world
+
+    def check(number: int) -> None:
+        with suppress(ReleaseRefused):
+            attempt(Fault(FULL, number, kinds))
+        worlds.world.repair()
+        ask("maintenance", "on" if on else "off", "--by=ada@laptop")
+        assert bool(worlds.world.text("maintenance.yml")) is on
+
+    each(attempt(Fault(kinds=kinds)).steps, check)
+
+
+def test_a_page_that_the_edge_does_not_show_leaves_the_site_open(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    world.fault = Fault(FAILS, 0, (REQUEST,), stays=True)
+    with pytest.raises(ReleaseRefused, match="did not show the maintenance page within 1 s, so nothing was begun"):
+        ask("maintenance", "on", "--by=ada@laptop")
+    assert world.led_to({}) == world.live
+
+
+def test_where_nothing_is_live_nothing_is_closed(worlds: Worlds) -> None:
+    FIRST.make(worlds)
+    with pytest.raises(ReleaseRefused, match="Nothing is live"):
+        ask("maintenance", "on", "--by=ada@laptop")
+
+
+# --- The command ---
+
+
+def test_the_command_answers_with_one_object_and_with_1_where_it_is_refused(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    GOOD.make(worlds)
+    # Those of the test go on hearing.
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def command(*words: str) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setattr("sys.argv", ["berth-release", *words])
+        code = main()
+        return code, json.loads(capsys.readouterr().out)
+
+    code, begun = command("begin", "--by=ada@laptop", NEW)
+    assert (code, begun["release"]) == (0, NEW)
+    code, refused = command("start", "another")
+    assert code == 1
+    assert refused["reason"].startswith("This run has lost its lock. ada@laptop has been at release 1.1")
+    # As playbooks read it.
+    assert set(refused) == {"reason", "guilty", "lines"}
