@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +58,8 @@ class Repository:
             return 0, found["files"][rest[1]], b""
         if verb == "forget":
             return self._forget(options, rest)
+        if verb == "restore":
+            return self._restore(options, rest)
         if verb == "key":
             return self._key(rest, given, password)
         return 0, b"", b""
@@ -64,7 +67,7 @@ class Repository:
     def _backup(self, words: list[str], options: list[str], given: bytes) -> Answer:
         names = [word.partition("=")[2] for word in options if word.startswith("--stdin-filename=")]
         paths = words[words.index("--") + 1 :] if "--" in words else []
-        files = {f"/{names[0]}": given} if names else dict.fromkeys(paths, b"")
+        files = {f"/{names[0]}": given} if names else _contents(paths)
         number = len(self.snapshots) + 1
         identity = sha256(f"{id(self)} {number}".encode()).hexdigest()
         # Restic ends a tag at a comma.
@@ -86,6 +89,17 @@ class Repository:
         self.snapshots = [one for one in self.snapshots if one["id"] not in rest]
         return 0, b"", b""
 
+    def _restore(self, options: list[str], rest: list[str]) -> Answer:
+        [target] = [word.removeprefix("--target=") for word in options if word.startswith("--target=")]
+        included = [word.removeprefix("--include=") for word in options if word.startswith("--include=")]
+        [files] = [one["files"] for one in self.snapshots if one["id"] == rest[0]]
+        for path, content in files.items():
+            if any(path == one or path.startswith(f"{one}/") for one in included):
+                place = Path(f"{target.rstrip('/')}{path}")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content)
+        return 0, b"", b""
+
     def _key(self, rest: list[str], given: bytes, password: str) -> Answer:
         if rest[0] == "list":
             keys = [{"id": name, "current": known == password} for name, known in self.keys.items()]
@@ -95,6 +109,11 @@ class Repository:
         else:
             del self.keys[rest[1]]
         return 0, b"", b""
+
+
+def _contents(paths: list[str]) -> dict[str, bytes]:
+    found = [file for path in map(Path, paths) for file in ([path, *path.rglob("*")] if path.is_dir() else [path])]
+    return {str(file): file.read_bytes() for file in found if file.is_file()}
 
 
 class Host(CutOff):
@@ -122,12 +141,17 @@ class Host(CutOff):
         self.made: set[str] = set()
         self.volumes: dict[str, bytes] = {}
         self.commands: list[tuple[str, ...]] = []
+        self.failed: tuple[str, ...] = ()
         # A test's own answers: the first whose pattern is found in a command.
         self.answers: list[tuple[str, Answer]] = []
         # Repositories whose restic takes nothing of what it is given.
         self.stuck: set[str] = set()
+        # Where the edge reads its routes.
+        self.edge = Path("/nowhere")
+        # What systemd runs in a unit of its own, by verb.
         self.units: dict[str, Callable[[tuple[str, ...]], None]] = {}
         self._files: list[IO[bytes]] = []
+        self.outputs: list[Output] = []
 
     def again(self, fails_at: int = -1, fault: Callable[[], BaseException] = Killed) -> Host:
         """Begin to count anew, with another fault or none."""
@@ -143,9 +167,12 @@ class Host(CutOff):
         return file
 
     def close(self) -> None:
+        """End what whoever was killed has left open."""
         for file in self._files:
             file.close()
-        self._files = []
+        for output in self.outputs:
+            output.end(b"")
+        self._files, self.outputs = [], []
 
     # --- what berth_backup.commands offers ---
 
@@ -153,6 +180,9 @@ class Host(CutOff):
         self, *command: str, seconds: float = 120, given: bytes = b"", env: Mapping[str, str] | None = None
     ) -> CompletedProcess[bytes]:
         assert seconds > 0
+        if command[0] == "systemd-run" and self.units:
+            self.units[command[command.index("berth-backup") + 1]](command)
+            return CompletedProcess(command, 0, b"", b"")
         return CompletedProcess(command, *self.answer(command, given, env or {}))
 
     def start(self, *command: str, env: Mapping[str, str] | None = None) -> Process:
@@ -162,8 +192,9 @@ class Host(CutOff):
         with self.lock:
             self.commands.append(command)
             try:
-                return tuple(self.step(lambda: self._do(command, given, env)))  # type: ignore[return-value]
+                return tuple(self.step(lambda: self._do(command, given, env)))
             except CommandError as error:
+                self.failed = command
                 return 1, b"", f"Fatal: {error}".encode()
 
     def _do(self, command: tuple[str, ...], given: bytes, env: Mapping[str, str]) -> Answer:
@@ -174,15 +205,25 @@ class Host(CutOff):
             return self._restic(command, given, env)
         if command[0] == "docker":
             return self._docker(command[1:], given)
-        if command[0] == "systemd-run":
-            verb = command[command.index("berth-backup") + 1]
-            self.units[verb](command)
-        elif command[0] == "berth-secrets":
+        if command[0] == "berth-secrets":
             (Path(command[2]) / "redis").mkdir(parents=True, exist_ok=True)
         elif command[0] == "sh":
             pem = "-----BEGIN {0} KEY-----\nMHcC\n-----END {0} KEY-----\n"
             return 0, (pem.format("PRIVATE") + pem.format("PUBLIC")).encode(), b""
-        elif command[0] not in ("systemctl", "cp"):
+        elif command[0] == "berth-release":
+            # `maintenance on`, `maintenance off`, or `settle`.
+            page = self.edge / "maintenance.yml"
+            if command[2] == "on":
+                page.touch()
+            elif command[2] == "off":
+                page.unlink(missing_ok=True)
+        elif command[0] == "cp":
+            source, place = map(Path, command[-2:])
+            if source.is_dir():
+                shutil.copytree(source, place, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, place)
+        elif command[0] != "systemctl":
             raise AssertionError(command)
         return 0, b"running", b""
 
@@ -385,8 +426,9 @@ class Output:
             self.end(text)
 
     def end(self, text: bytes) -> None:
-        self._text = text
-        self._ended.set()
+        if not self._ended.is_set():
+            self._text = text
+            self._ended.set()
 
     def __enter__(self) -> Output:
         return self
@@ -395,7 +437,7 @@ class Output:
         pass
 
     def __iter__(self) -> Iterator[bytes]:
-        assert self._ended.wait(20)
+        self._ended.wait()
         return iter(self._text.splitlines(keepends=True))
 
     def close(self) -> None:
@@ -411,6 +453,7 @@ class Process:
         self.stdin = Input(env.get("RESTIC_REPOSITORY", "") in host.stuck)
         self.stdout: Any = Output()
         self.stderr = Output()
+        host.outputs += [self.stdout, self.stderr]
         self._gives: int | None = None
         if "dump" in command or "mongodump" in command or any("--rdb" in word for word in command):
             self._gives, out, err = host.answer(command, b"", env)
