@@ -151,7 +151,7 @@ class Host(CutOff):
         # What systemd runs in a unit of its own, by verb.
         self.units: dict[str, Callable[[tuple[str, ...]], None]] = {}
         self._files: list[IO[bytes]] = []
-        self.outputs: list[Output] = []
+        self.processes: list[Process] = []
 
     def again(self, fails_at: int = -1, fault: Callable[[], BaseException] = Killed) -> Host:
         """Begin to count anew, with another fault or none."""
@@ -167,12 +167,12 @@ class Host(CutOff):
         return file
 
     def close(self) -> None:
-        """End what whoever was killed has left open."""
+        """End what the program has left open at its own end: restic takes that for the end of its input."""
         for file in self._files:
             file.close()
-        for output in self.outputs:
-            output.end(b"")
-        self._files, self.outputs = [], []
+        for process in self.processes:
+            process.left_alone()
+        self._files, self.processes = [], []
 
     # --- what berth_backup.commands offers ---
 
@@ -192,12 +192,12 @@ class Host(CutOff):
         with self.lock:
             self.commands.append(command)
             try:
-                return tuple(self.step(lambda: self._do(command, given, env)))
+                return tuple(self.step(lambda: self.do(command, given, env)))
             except CommandError as error:
                 self.failed = command
                 return 1, b"", f"Fatal: {error}".encode()
 
-    def _do(self, command: tuple[str, ...], given: bytes, env: Mapping[str, str]) -> Answer:
+    def do(self, command: tuple[str, ...], given: bytes, env: Mapping[str, str]) -> Answer:
         for pattern, answer in self.answers:
             if re.search(pattern, " ".join(command)):
                 return answer
@@ -453,7 +453,7 @@ class Process:
         self.stdin = Input(env.get("RESTIC_REPOSITORY", "") in host.stuck)
         self.stdout: Any = Output()
         self.stderr = Output()
-        host.outputs += [self.stdout, self.stderr]
+        host.processes.append(self)
         self._gives: int | None = None
         if "dump" in command or "mongodump" in command or any("--rdb" in word for word in command):
             self._gives, out, err = host.answer(command, b"", env)
@@ -477,6 +477,10 @@ class Process:
                 self._end(*answer)
         assert self.returncode is not None
         return self.returncode
+
+    def left_alone(self) -> None:
+        if self.returncode is None and self._gives is None:
+            self._end(*self._host.do(self._command, bytes(self.stdin.content), self._env))
 
     def kill(self) -> None:
         if self.returncode is None and self._gives is not None:

@@ -180,6 +180,7 @@ def test_half_a_dump_becomes_no_snapshot(
     host.answers = [(pattern, answer)]
     with pytest.raises(Refused, match=sentence):
         backed_up(settings)
+    host.again()
     part = "mongo" if pattern == "mongodump" else "redis"
     for repository in host.repositories.values():
         assert not [
