@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import importlib.machinery
+import importlib.util
 import json
 import os
 import re
 import secrets
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +30,7 @@ from berth_logs.events import Event, Line, Rules, line_of
 from berth_logs.journal import Place
 from berth_logs.servers import Elasticsearch, Loki
 from tests.cut_off import CutOff, Killed
+from tests.support import ROOT
 
 RULES = Rules(re.compile("x"))
 POISON = "poison"
@@ -225,6 +230,42 @@ def test_documents_that_the_bulk_api_refuses_one_by_one_are_told(
     [refusal] = client.deliver(numbered(2))
     assert refusal.line.text == "line 1"
     assert "mapper_parsing_exception" in refusal.why
+
+
+def test_a_recorder_of_the_test_bed_that_vanishes_serves_nobody_who_was_in_the_middle_of_the_handshake(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = importlib.machinery.SourceFileLoader("log_server_of_refusals", str(ROOT / "images/outside/log-server"))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    (tmp_path / "token").write_text("token")
+    monkeypatch.setattr(module, "KEYS", tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    taken: list[bytes] = []
+
+    def answers(exchange: Any, body: bytes) -> None:
+        taken.append(body)
+        exchange.answer(204)
+
+    recorder = module.Recorder(0, module.Files(), context, answers)
+    thread = threading.Thread(target=recorder.serve_forever, args=(0.01,))
+    thread.start()
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    port = recorder.server_address[1]
+    with socket.create_connection(("127.0.0.1", port)) as early:
+        client = Loki({"url": f"https://localhost:{port}", "ca": certificate.read_text(), "token": "token"})
+        # The one that came earlier is accepted by now.
+        assert client.deliver(numbered(1)) == []
+        recorder.vanish()
+        thread.join()
+        with suppress(OSError), trusting.wrap_socket(early, server_hostname="localhost") as secure:
+            secure.sendall(b"POST / HTTP/1.1\r\nAuthorization: token\r\nContent-Length: 2\r\n\r\n{}")
+            assert secure.recv(100) == b""
+        client.close()
+    assert len(taken) == 1
 
 
 # --- what is cut off ---------------------------------------------------------------------------------------
