@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from berth_logs.batches import NotNowError
 from berth_logs.events import Assembler, Event, Line, Rules, line_of, lines_of, mask
 from berth_logs.journal import missing_between
-from berth_logs.servers import Elasticsearch, Loki, NotNowError, syslog_message
+from berth_logs.servers import Elasticsearch, Loki, syslog_message
 
 ROOT = Path(__file__).parent.parent
 DEFAULTS = yaml.safe_load((ROOT / "roles/log_shipping/defaults/main.yml").read_text())
@@ -163,6 +164,14 @@ def test_a_line_is_labelled(message: str, fields: dict[str, str], labels: dict[s
     assert line(message, **fields).labels == {"host": "vps", **labels}
 
 
+def test_an_event_that_is_read_again_with_further_lines_is_another_one() -> None:
+    """A server that has the first of them would take the whole for known, and keep no more."""
+    first = entry("panic: out of memory")
+    again = line_of(Event(first, ["panic: out of memory"]), RULES)
+    assert line_of(Event(first, ["panic: out of memory"]), RULES).id == again.id
+    assert line_of(Event(first, ["panic: out of memory", "goroutine 1"]), RULES).id != again.id
+
+
 def test_syslog_carries_labels_as_structured_data() -> None:
     sent = syslog_message(line("it's 5 o'clock", CONTAINER_NAME="berth-blue-web-1", IMAGE_NAME="web:2", PRIORITY="4"))
     assert re.fullmatch(
@@ -190,7 +199,7 @@ class Posted(Exception):  # noqa: N818  # no error: the request, instead of a ne
 
 
 def posted(server: Loki | Elasticsearch, lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> bytes:
-    def keep(path: str, body: bytes) -> tuple[int, bytes]:
+    def keep(path: str, body: bytes) -> bytes:
         raise Posted(path, body)
 
     monkeypatch.setattr(server, "post", keep)
@@ -219,7 +228,7 @@ def test_a_document_that_a_busy_server_refused_makes_the_batch_come_again(monkey
     server = Elasticsearch({"url": "https://search.test", "index": "logs-berth-test"})
     statuses = [409, 429]
     answer = {"errors": True, "items": [{"create": {"status": status}} for status in statuses]}
-    monkeypatch.setattr(server, "post", lambda *_: (200, json.dumps(answer).encode()))
+    monkeypatch.setattr(server, "post", lambda *_: json.dumps(answer).encode())
     with pytest.raises(NotNowError, match="1 of 2 documents later"):
         server.deliver(LINES)
     statuses[1] = 201

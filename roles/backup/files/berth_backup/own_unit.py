@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from berth_backup import restore_engine as engine
+from berth_backup import commands
 from berth_backup.records import write
 from berth_backup.settings import Failed, Refused
 
@@ -25,7 +25,7 @@ def launch(name: str, *arguments: str, settled_by: str = "") -> None:
     unit = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={name}"]
     unit += [f"--property=SuccessExitStatus={REFUSED}", "--property=UMask=0077"]
     unit += [f"--property=OnFailure={settled_by}"] if settled_by else []
-    done = engine.run(*unit, "berth-backup", *arguments, seconds=LONGEST_SECONDS)
+    done = commands.run(*unit, "berth-backup", *arguments, seconds=LONGEST_SECONDS)
     if done.returncode and b"already" in done.stderr:
         raise Refused(f"{name} is under way. Wait until it is done: systemctl status {name}")
 

@@ -7,13 +7,13 @@ import fcntl
 import json
 import os
 import select
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
+from berth_backup import commands
 from berth_backup.archive import Tally
 from berth_backup.bson import Malformed, Timestamp
 from berth_backup.restic import PIECE, Lines, Upload
@@ -162,7 +162,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def pieces(command: list[str], settings: Settings, who: str) -> Iterator[Iterator[bytes]]:
     """Run a command and yield its output piece by piece; refuse where it ends badly or says nothing for too long."""
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = commands.start(*command)
     except OSError as error:
         raise Refused(f"{who} cannot be asked: {command[0]}: {error.strerror}.") from None
     assert process.stdout  # noqa: S101

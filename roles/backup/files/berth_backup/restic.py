@@ -7,12 +7,13 @@ import json
 import os
 import queue
 import shutil
-import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator
+from subprocess import CompletedProcess, TimeoutExpired
 from typing import IO, Any
 
+from berth_backup import commands
 from berth_backup.settings import Refused, Settings, Target
 
 LAST_LINES = 8
@@ -65,25 +66,11 @@ class Store:
             free = 0
         return "--cleanup-cache" if free > CACHE_ROOM else "--no-cache"
 
-    def run(self, *arguments: str, seconds: float = QUICK_SECONDS, given: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, seconds: float = QUICK_SECONDS, given: str = "") -> CompletedProcess[str]:
         """Run restic; a time-out counts as a failure like any other."""
-        try:
-            return subprocess.run(
-                self.command(*arguments),
-                input=given,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=seconds,
-                check=False,
-                env=self.environment,
-            )
-        except subprocess.TimeoutExpired as late:
-            said = late.stderr or b""
-            text = said.decode(errors="replace") if isinstance(said, bytes) else said
-            return subprocess.CompletedProcess(
-                self.command(*arguments), 124, "", f"{text}\nno answer within {seconds:.0f} s"
-            )
+        done = commands.run(*self.command(*arguments), seconds=seconds, given=given.encode(), env=self.environment)
+        texts = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+        return CompletedProcess(done.args, done.returncode, *texts)
 
     def ask(self, *arguments: str, seconds: float = QUICK_SECONDS) -> str:
         """Run restic and return what it said, or refuse with the reason."""
@@ -134,7 +121,7 @@ class Store:
             done = self.run("cat", "config", "--no-lock", seconds=PROBE_SECONDS)
         if done.returncode == NO_REPOSITORY:
             return False
-        if done.returncode == 124:
+        if done.returncode == commands.LATE:
             raise Refused(f"Target {self.name} ({self.target.repository}) does not answer.", _lines(done.stderr))
         if done.returncode:
             raise self.refusal(done.returncode, done.stderr, "cat")
@@ -188,14 +175,10 @@ class Store:
     @contextlib.contextmanager
     def read(self, snapshot: str, file: str) -> Iterator[IO[bytes]]:
         """Read a file of a snapshot as a stream; refuse at the end where it did not come whole."""
-        process = subprocess.Popen(
-            self.command("dump", snapshot, file),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environment,
-        )
+        process = commands.start(*self.command("dump", snapshot, file), env=self.environment)
+        assert process.stdin  # noqa: S101
         assert process.stdout  # noqa: S101
+        process.stdin.close()
         said = Lines(process.stderr)
         try:
             yield process.stdout
@@ -217,13 +200,8 @@ class Upload:
 
     def __init__(self, store: Store, file: str, tags: list[str]) -> None:
         self.store = store
-        self._process = subprocess.Popen(
-            store.command(*store.backup_arguments(tags, "--stdin", f"--stdin-filename={file}")),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=store.environment,
-        )
+        arguments = store.backup_arguments(tags, "--stdin", f"--stdin-filename={file}")
+        self._process = commands.start(*store.command(*arguments), env=store.environment)
         self._out, self._err = Lines(self._process.stdout), Lines(self._process.stderr)
         self._pieces: queue.Queue[bytes | None] = queue.Queue(WAITING)
         self._writer = threading.Thread(target=self._write, daemon=True)
@@ -266,7 +244,7 @@ class Upload:
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._finish_writer()
@@ -282,7 +260,7 @@ class Upload:
             try:
                 self._pieces.put(None, timeout=seconds)
                 code = self._process.wait(seconds)
-            except (queue.Full, subprocess.TimeoutExpired):
+            except (queue.Full, TimeoutExpired):
                 where = f"Target {self.store.name} ({self.store.target.repository})"
                 self.abort(Refused(f"{where} did not take what it was given within {seconds:.0f} s."))
             else:

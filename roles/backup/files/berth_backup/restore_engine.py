@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from subprocess import CompletedProcess, Popen
 from typing import Any
 
+from berth_backup import commands
 from berth_backup.bson import Malformed
 from berth_backup.replay import STAGED, is_staged
 from berth_backup.restic import PIECE, Lines
@@ -51,25 +52,11 @@ admin.auth("root", require("fs").readFileSync("/run/secrets/mongo_root_password"
 """
 
 
-def run(*command: str, seconds: float = 120) -> subprocess.CompletedProcess[bytes]:
-    """Run a command; a time-out counts as a failure like any other."""
-    try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, b"", f"not done within {seconds:.0f} s".encode())
+def docker(*arguments: str, seconds: float = 120) -> CompletedProcess[bytes]:
+    return commands.run("docker", *arguments, seconds=seconds)
 
 
-def docker(*arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[bytes]:
-    return run("docker", *arguments, seconds=seconds)
-
-
-def must(done: subprocess.CompletedProcess[bytes], what: str) -> str:
+def must(done: CompletedProcess[bytes], what: str) -> str:
     """Return what a command said, or refuse: this could not be done."""
     if done.returncode:
         lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-8:]
@@ -234,9 +221,9 @@ def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
     return int(counted[1])
 
 
-def _tool(container: str, name: str, *options: str) -> subprocess.Popen[bytes]:
-    command = ("docker", "exec", "--interactive", container, "sh", "-c", _TOOL, name, name, *_ACCESS, *options)
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def _tool(container: str, name: str, *options: str) -> Popen[bytes]:
+    shell = ("docker", "exec", "--interactive", container, "sh", "-c", _TOOL)
+    return commands.start(*shell, name, name, *_ACCESS, *options)
 
 
 def members() -> dict[str, list[str]]:
@@ -326,7 +313,7 @@ def _in_volume(image: str, volume: str, script: str, given: Iterable[bytes] = ()
     limits = ("--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=999:999")
     mount = (f"--volume={volume}:/data", "--entrypoint=sh")
     command = ("docker", "run", "--rm", "--interactive", *limits, *mount, image, "-c", script)
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = commands.start(*command)
     assert process.stdin  # noqa: S101
     said = Lines(process.stderr)
     try:

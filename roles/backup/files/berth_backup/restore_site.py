@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from berth_backup import commands
 from berth_backup import restore_engine as engine
 from berth_backup.bson import Timestamp
 from berth_backup.oplog import increment
@@ -120,7 +121,7 @@ class Site:
 
     def _maintenance(self, state: str, problem: str) -> None:
         # The lock is ours.
-        done = engine.run("berth-release", "maintenance", state, "--guarded")
+        done = commands.run("berth-release", "maintenance", state, "--guarded")
         if done.returncode:
             said = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
             raise Refused(f"{problem} {said}")
@@ -195,7 +196,7 @@ class Site:
             if source.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 copy = ("cp", "--archive", "--remove-destination", "--no-target-directory", str(source), str(path))
-                engine.must(engine.run(*copy, seconds=3600), f"{path} could not be put back")
+                engine.must(commands.run(*copy, seconds=3600), f"{path} could not be put back")
 
     def remove_scratch(self) -> None:
         """Remove what a restore that was cut off left of its throwaway database."""
@@ -215,7 +216,7 @@ class Site:
 
     def settle_release(self) -> None:
         """Have berth-release finish or undo what is its own. The lock is ours."""
-        done = engine.run("berth-release", "settle", "--guarded", seconds=3600)
+        done = commands.run("berth-release", "settle", "--guarded", seconds=3600)
         if done.returncode:
             said = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
             raise Refused(f"Something was cut off before, and could not be settled: {said}")

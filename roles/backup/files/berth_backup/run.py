@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from berth_backup import __version__, parts
+from berth_backup import __version__, commands, parts
 from berth_backup.records import Busy, Records, now
 from berth_backup.restic import PROBE_SECONDS, Store, Upload
 from berth_backup.settings import Refused, Settings, Target
@@ -29,8 +28,7 @@ def say(text: str) -> None:
 
 def going_down() -> bool:
     """Tell whether the host is being shut down or restarted."""
-    said = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True, check=False)
-    return said.stdout.strip() == "stopping"
+    return commands.run("systemctl", "is-system-running").stdout.strip() == b"stopping"
 
 
 class Failures:

@@ -4,7 +4,7 @@ The journal is the queue: it is on disk, bounded, and whoever writes to it never
 which the server has acknowledged is remembered in STATE_DIRECTORY after each batch. So a server that is away, a restart
 of this program or of the host, and a kill at any moment lose nothing; what was sent and not yet remembered is sent
 again. Only a journal that reaches its limit before the server is back drops lines, the oldest first: this program says
-then how many.
+then how many. A line that the server refuses for good is skipped, counted, and stays in the journal.
 
 usage: python3 -m berth_logs NAME < SETTINGS, as berth-log-shipping@NAME.service runs it
 """
@@ -19,9 +19,10 @@ import sys
 import time
 from pathlib import Path
 
+from berth_logs.batches import NotNowError, Refusal
 from berth_logs.events import Rules, lines_of, say
-from berth_logs.journal import Journal, beginning, remember, time_of
-from berth_logs.servers import SERVERS, NotNowError, Server
+from berth_logs.journal import Journal, Place, beginning, time_of
+from berth_logs.servers import SERVERS, Server
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 10.0
 REMIND_SECONDS = 900.0
@@ -38,24 +39,25 @@ def tell_systemd(state: str) -> None:
 class Shipper:
     """One destination."""
 
-    def __init__(self, server: Server, rules: Rules, place: Path) -> None:
-        self._server, self._rules, self._place = server, rules, place
-        if not place.exists():
-            remember(place, beginning())
-        self._cursor = place.read_text()
+    def __init__(self, server: Server, rules: Rules, file: Path) -> None:
+        self._server, self._rules, self._file = server, rules, file
+        self._place = Place.read(file) if file.exists() else Place(beginning())
+        self._place.keep(file)
         self._away_since = 0.0
         self._reminded = 0.0
+        self._refused_said: float | None = None
+        self._refused_unsaid = 0
 
     def run(self) -> None:
         """Ship until the end of days."""
         wait = FIRST_WAIT
         while True:
             try:
-                with Journal(self._cursor) as journal:
+                with Journal(self._place.cursor) as journal:
                     while True:
                         events = journal.batch()
-                        self._server.deliver(lines_of(events, self._rules))
-                        self._shipped(journal.cursor)
+                        refusals = self._server.deliver(lines_of(events, self._rules))
+                        self._shipped(journal.cursor, refusals)
                         wait = FIRST_WAIT
             except NotNowError as error:
                 # Meanwhile nobody holds the journal open: files that it has removed would not leave the disk.
@@ -63,13 +65,28 @@ class Shipper:
                 time.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
 
-    def _shipped(self, cursor: str) -> None:
-        remember(self._place, cursor)
-        self._cursor = cursor
+    def _shipped(self, cursor: str, refusals: list[Refusal]) -> None:
+        if refusals:
+            self._refused(refusals)
+        self._place = Place(cursor, self._place.refused + len(refusals))
+        self._place.keep(self._file)
         if self._away_since:
             say(f"The log server takes lines again, after {time.monotonic() - self._away_since:.0f} s.")
             self._away_since = 0.0
         tell_systemd(f"STATUS=Shipped up to {time_of(cursor)}")
+
+    def _refused(self, refusals: list[Refusal]) -> None:
+        """Say which line was refused; of many, once in REMIND_SECONDS how many."""
+        self._refused_unsaid += len(refusals)
+        now = time.monotonic()
+        if self._refused_said is not None and now - self._refused_said < REMIND_SECONDS:
+            return
+        line, why = refusals[-1].line, refusals[-1].why
+        say(
+            f"Lines that the log server has refused for good: {self._refused_unsaid}. They stay in the journal. The"
+            f" last is of {line.labels['service']}, {line.iso_time}, {len(line.text)} characters long: {why}"
+        )
+        self._refused_said, self._refused_unsaid = now, 0
 
     def _away(self, why: str) -> None:
         now = time.monotonic()
@@ -79,7 +96,7 @@ class Shipper:
         elif now - self._reminded > REMIND_SECONDS:
             self._reminded = now
             say(f"The log server has taken no lines for {(now - self._away_since) / 60:.0f} minutes: {why}.")
-        tell_systemd(f"STATUS=Waiting for the log server, shipped up to {time_of(self._cursor)}: {why}")
+        tell_systemd(f"STATUS=Waiting for the log server, shipped up to {time_of(self._place.cursor)}: {why}")
 
 
 def main() -> None:

@@ -222,8 +222,9 @@ def line_of(event: Event, rules: Rules) -> Line:
             pass
     facility = field_text(entry.get("SYSLOG_FACILITY", ""))
     return Line(
-        # An entry has one place in the journal, so a server that is asked twice knows it again.
-        id=sha1(entry["__CURSOR"].encode(), usedforsecurity=False).hexdigest(),
+        # An entry has one place in the journal, so a server that is asked twice knows it again. An event that is read
+        # again may have got further lines: then it is another one, or these would be taken for known.
+        id=sha1(f"{entry['__CURSOR']} {text}".encode(errors="replace"), usedforsecurity=False).hexdigest(),
         microseconds=int(entry["__REALTIME_TIMESTAMP"]),
         labels=labels(entry, document, text, rules),
         text=text,

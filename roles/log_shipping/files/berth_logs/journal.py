@@ -8,6 +8,7 @@ import re
 import selectors
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -32,14 +33,29 @@ class JournalEndedError(Exception):
     """journalctl went away; whoever starts this again begins where it was."""
 
 
-def remember(path: Path, cursor: str) -> None:
-    """Keep a place so that neither a kill nor a power cut leaves half of it."""
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        file.write(cursor)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+@dataclass(frozen=True)
+class Place:
+    """The last entry that the log server has answered for, and how many lines it has refused for good so far."""
+
+    cursor: str
+    refused: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> Place:
+        """Return what `keep` has written; before lines were counted, that was the cursor alone."""
+        cursor, _, refused = path.read_text().partition("\n")
+        return cls(cursor, int(refused or 0))
+
+    def keep(self, path: Path) -> None:
+        """Write it so that neither a kill nor a power cut leaves half of it, or one without the other."""
+        fresh = path.with_suffix(".new")
+        with fresh.open("w") as file:
+            file.write(f"{self.cursor}\n{self.refused}\n")
+            # berth-metrics reads it, without the right to read everything.
+            os.fchmod(file.fileno(), 0o644)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
 
 
 def time_of(cursor: str) -> str:

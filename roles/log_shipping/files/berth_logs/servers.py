@@ -1,4 +1,4 @@
-"""The log servers: each takes a batch whole and says so, or the batch comes again."""
+"""The log servers: each says of every line of a batch that it has or refuses it, or the batch comes again."""
 
 from __future__ import annotations
 
@@ -17,27 +17,22 @@ from collections import OrderedDict
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from berth_logs.events import Line, say
+from berth_logs.batches import NEVER, REMEMBERED, Batches, NeverError, NotNowError, Refusal
+from berth_logs.events import Line
 
 SECONDS = 20
-# Lines that were acknowledged in a batch that failed as a whole are not sent again.
-REMEMBERED = 2000
 # The number that RFC 5612 sets aside for examples.
 ENTERPRISE = 32473
-# What a server says of a request that it will never take.
-NEVER = frozenset({400, 413, 422})
 
 Settings = dict[str, Any]
-
-
-class NotNowError(Exception):
-    """The server did not take all of it; the batch has to come again."""
 
 
 class Server(Protocol):
     """What ships lines."""
 
-    def deliver(self, lines: list[Line]) -> None: ...
+    def deliver(self, lines: list[Line]) -> list[Refusal]:
+        """Return the lines that are refused for good; the server has all others. Raises NotNowError."""
+        ...
 
     def close(self) -> None: ...
 
@@ -68,24 +63,38 @@ class Https:
             login = f"{settings['username']}:{settings['password']}".encode()
             self.headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
 
-    def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Return status and body of the answer. What may pass, a wrong password too, raises NotNowError."""
-        headers = {**self.headers, "Content-Encoding": "gzip"}
+    def post(self, path: str, body: bytes) -> bytes:
+        """Return the body of the answer.
+
+        Raises NeverError where the server will not take this request, NotNowError for what may pass (a wrong password).
+        """
         try:
-            if self._connection is None:
-                self._connection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=SECONDS, context=self._context
-                )
-            self._connection.request("POST", self._path + path, gzip.compress(body, 1), headers)
-            response = self._connection.getresponse()
+            response = self._asked(path, gzip.compress(body, 1))
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise NotNowError(f"{type(error).__name__}: {error}") from error
-        if response.status >= 300 and response.status not in NEVER:
-            self.close()
-            raise NotNowError(f"it answers {response.status} {content[:200].decode(errors='replace')}")
-        return response.status, content
+        if response.status < 300:
+            return content
+        # Of a request that it has not read to its end, the rest would be taken for the next one.
+        self.close()
+        why = " ".join(content[:200].decode(errors="replace").split())
+        if response.status in NEVER:
+            raise NeverError(response.status, why)
+        raise NotNowError(f"it answers {response.status} {why}")
+
+    def _asked(self, path: str, body: bytes) -> http.client.HTTPResponse:
+        if self._connection is None:
+            self._connection = http.client.HTTPSConnection(
+                self._host, self._port, timeout=SECONDS, context=self._context
+            )
+        try:
+            self._connection.request("POST", self._path + path, body, {**self.headers, "Content-Encoding": "gzip"})
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+            # One that refuses a request for its size may answer and close before the end of it.
+            if self._connection.sock is None:
+                raise
+        return self._connection.getresponse()
 
     def close(self) -> None:
         if self._connection:
@@ -103,16 +112,16 @@ class Loki(Https):
             self.headers["Authorization"] = f"Bearer {settings['token']}"
         if settings.get("tenant"):
             self.headers["X-Scope-OrgID"] = settings["tenant"]
+        self.deliver = Batches(self._push).deliver
 
-    def deliver(self, lines: list[Line]) -> None:
+    def _push(self, lines: list[Line]) -> list[Refusal]:
         streams: dict[tuple[tuple[str, str], ...], list[list[str]]] = {}
         for line in lines:
             key = tuple(line.labels.items())
             streams.setdefault(key, []).append([f"{line.microseconds}000", line.text])
         body = {"streams": [{"stream": dict(key), "values": values} for key, values in streams.items()]}
-        status, content = self.post("/loki/api/v1/push", json.dumps(body).encode())
-        if status in NEVER:
-            say(f"Loki refused lines for good ({status}): {content[:300].decode(errors='replace')}")
+        self.post("/loki/api/v1/push", json.dumps(body).encode())
+        return []
 
 
 class Elasticsearch(Https):
@@ -127,28 +136,27 @@ class Elasticsearch(Https):
         self.headers["Content-Type"] = "application/x-ndjson"
         if settings.get("token"):
             self.headers["Authorization"] = f"ApiKey {settings['token']}"
+        self.deliver = Batches(self._bulk).deliver
 
-    def deliver(self, lines: list[Line]) -> None:
+    def _bulk(self, lines: list[Line]) -> list[Refusal]:
         rows = []
         for line in lines:
             rows.append(json.dumps({"create": {"_index": self._index, "_id": line.id}}))
             rows.append(json.dumps(self._document(line)))
-        status, content = self.post("/_bulk", "\n".join(rows).encode() + b"\n")
-        if status in NEVER:
-            say(f"{len(lines)} documents refused for good ({status}): {content[:300].decode(errors='replace')}")
-            return
+        content = self.post("/_bulk", "\n".join(rows).encode() + b"\n")
         try:
-            answer = json.loads(content)
-            results = [item["create"] for item in answer["items"]]
+            results = [item["create"] for item in json.loads(content)["items"]]
+            failed = [
+                (line, result["status"], json.dumps(result.get("error")))
+                for line, result in zip(lines, results, strict=True)
+                if result["status"] >= 300 and result["status"] != 409
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise NotNowError(f"it answers what is not the bulk API: {content[:200]!r}") from error
-        failed = [result for result in results if result["status"] >= 300 and result["status"] != 409]
-        later = [result for result in failed if result["status"] == 429 or result["status"] >= 500]
-        never = len(failed) - len(later)
+        later = [why for _, status, why in failed if status == 429 or status >= 500]
         if later:
-            raise NotNowError(f"it takes {len(later)} of {len(lines)} documents later: {later[0].get('error')}")
-        if never:
-            say(f"{never} documents refused for good, the first: {failed[0].get('error')}")
+            raise NotNowError(f"it takes {len(later)} of {len(lines)} documents later: {later[0]}")
+        return [Refusal(line, f"{status} {why}") for line, status, why in failed]
 
     @staticmethod
     def _document(line: Line) -> dict[str, Any]:
@@ -205,7 +213,7 @@ class Relp(Tls):
         self._number = 0
         self._taken: OrderedDict[str, None] = OrderedDict()
 
-    def deliver(self, lines: list[Line]) -> None:
+    def deliver(self, lines: list[Line]) -> list[Refusal]:
         try:
             secure = self.socket or self._open()
             self._send(secure, [line for line in lines if line.id not in self._taken])
@@ -213,6 +221,7 @@ class Relp(Tls):
             self.close()
             raise NotNowError(f"{type(error).__name__}: {error}") from error
         self._taken.clear()
+        return []
 
     def _open(self) -> ssl.SSLSocket:
         self._buffer, self._number = b"", 0
@@ -275,7 +284,7 @@ class Relp(Tls):
 class SyslogTls(Tls):
     """Syslog over TLS (RFC 5425). The server never answers: what it had received but not read when it died is lost."""
 
-    def deliver(self, lines: list[Line]) -> None:
+    def deliver(self, lines: list[Line]) -> list[Refusal]:
         frames = []
         for line in lines:
             message = syslog_message(line)
@@ -288,6 +297,7 @@ class SyslogTls(Tls):
         except OSError as error:
             self.close()
             raise NotNowError(f"{type(error).__name__}: {error}") from error
+        return []
 
     @staticmethod
     def _there(secure: ssl.SSLSocket) -> None:

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from berth_metrics import engine, expected, host, site
+from berth_metrics import engine, expected, host, logs, site
 from berth_metrics.exposition import Metrics
 
 # Asking apt costs a second of processor time, and packages come once a day.
@@ -52,6 +52,7 @@ class Collector:
             "updates": self._security,
             "site": lambda to: site.releases(to, self._root),
             "backups": lambda to: site.backups(to, self._root / "backup/settings.json"),
+            "logs": logs.refused,
             "networks": lambda to: expected.networks(to, engine.ask("/networks"), self._expected),
             "expected_units": lambda to: expected.units(to, self._expected),
             "tables": lambda to: expected.tables(to, self._expected),
