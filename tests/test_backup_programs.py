@@ -248,7 +248,7 @@ def test_damage_is_found_and_named(settings: Settings, host: Host) -> None:
     files["part:redis"]["/redis.rdb"] = RDB.replace(b"data", b"dada")
     assert "redis has 235 bytes of other content than was dumped (235)" in found("store")
     files["part:mongo"]["/mongo.archive"] = files["part:mongo"]["/mongo.archive"].replace(b"Ada", b"Eve")
-    assert "auth_db.users has other content than when it was dumped" in found("store")
+    assert "auth_db.users has another checksum than it was written with" in found("store")
     files["part:mongo"]["/mongo.archive"] = files["part:mongo"]["/mongo.archive"][:-20]
     assert "mongo cannot be read (the archive ends in the middle" in found("store")
     del files["part:mongo"]["/mongo.archive"]
