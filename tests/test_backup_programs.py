@@ -247,9 +247,10 @@ def test_damage_is_found_and_named(settings: Settings, host: Host) -> None:
     files = {tag: one["files"] for one in host.repositories["/x"].snapshots for tag in one["tags"]}
     files["part:redis"]["/redis.rdb"] = RDB.replace(b"data", b"dada")
     assert "redis has 235 bytes of other content than was dumped (235)" in found("store")
-    files["part:mongo"]["/mongo.archive"] = files["part:mongo"]["/mongo.archive"].replace(b"Ada", b"Eve")
+    whole = files["part:mongo"]["/mongo.archive"]
+    files["part:mongo"]["/mongo.archive"] = whole.replace(b"Ada", b"Eve")
     assert "auth_db.users has another checksum than it was written with" in found("store")
-    files["part:mongo"]["/mongo.archive"] = files["part:mongo"]["/mongo.archive"][:-20]
+    files["part:mongo"]["/mongo.archive"] = whole[:-20]
     assert "mongo cannot be read (the archive ends in the middle" in found("store")
     del files["part:mongo"]["/mongo.archive"]
     assert "mongo cannot be read (Target store (/x): no matching ID found)" in found("store")
