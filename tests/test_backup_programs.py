@@ -251,7 +251,7 @@ def test_damage_is_found_and_named(settings: Settings, host: Host) -> None:
     files["part:mongo"]["/mongo.archive"] = whole.replace(b"Ada", b"Eve")
     assert "auth_db.users has another checksum than it was written with" in found("store")
     files["part:mongo"]["/mongo.archive"] = whole[:-20]
-    assert "mongo cannot be read (the archive ends in the middle" in found("store")
+    assert "mongo cannot be read (malformed archive: a document that ends in the middle" in found("store")
     del files["part:mongo"]["/mongo.archive"]
     assert "mongo cannot be read (Target store (/x): no matching ID found)" in found("store")
     manifest = json.loads(files["part:manifest"]["/manifest.json"])
