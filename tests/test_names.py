@@ -280,7 +280,7 @@ GRAVITON = "Features\t: fp asimd aes crc32 atomics fphp asimdhp cpuid asimdrdm l
 RASPBERRY = "Features\t: fp asimd evtstrm crc32 cpuid\n"
 
 
-@pytest.mark.parametrize("image", ["mongo:8.0", "registry.x.net/library/mongo:5", "mirror.x.net/mongo:7.0.5-jammy", "mongo"])
+@pytest.mark.parametrize("image", ["mongo:8.0", "hub.x.net/library/mongo:5", "mirror.x.net/mongo:7.0.5-jammy", "mongo"])
 def test_mongodb_from_5_on_is_refused_without_avx(image: str) -> None:
     said = cpu.mongo_cpu_problem(image, "x86_64", GENERIC)
     assert "no AVX" in said
