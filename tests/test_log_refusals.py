@@ -71,6 +71,7 @@ class LogServer(ThreadingHTTPServer):
         self.reads = 1 << 30
         self.requests: list[int] = []
         self.taken: list[str] = []
+        self.refusal = "<html>\n no\n</html>"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -92,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
             found = [text for stream in json.loads(rows)["streams"] for _, text in stream["values"]]
         self.server.requests.append(len(found))
         if status := self.server.refuses(found):
-            self.reply(status, "<html>\n no\n</html>")
+            self.reply(status, self.server.refusal)
         else:
             self.server.taken += found
             self.reply(200, json.dumps({"items": [{"create": {"status": 201}} for _ in found]}))
@@ -164,6 +165,16 @@ def test_one_line_is_refused_and_every_other_one_arrives_once_and_in_order(
     log_server.requests.clear()
     destination.deliver(numbered(100))
     assert log_server.requests == [100]
+
+
+def test_a_client_certificate_that_has_expired_is_no_fault_of_a_line(
+    destination: Loki | Elasticsearch, log_server: LogServer
+) -> None:
+    """nginx answers 400 to it, with this title."""
+    log_server.refusal = "<html><head><title>400 The SSL certificate error</title></head></html>"
+    log_server.refuses = lambda _: 400
+    with pytest.raises(NotNowError, match="400 The SSL certificate error"):
+        destination.deliver(numbered(3))
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500, 503])

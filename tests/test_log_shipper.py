@@ -224,9 +224,12 @@ def test_a_bulk_request_is_what_elasticsearch_documents(recorder: ModuleType, mo
     assert (taken[1][2]["message"], taken[1][2]["fields"]) == ("json", {"level": "ERROR", "n": 1})
 
 
-def test_a_document_that_a_busy_server_refused_makes_the_batch_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("passing", [401, 403, 429, 503])
+def test_a_document_that_is_refused_for_now_makes_the_batch_come_again(
+    monkeypatch: pytest.MonkeyPatch, passing: int
+) -> None:
     server = Elasticsearch({"url": "https://search.test", "index": "logs-berth-test"})
-    statuses = [409, 429]
+    statuses = [409, passing]
     answer = {"errors": True, "items": [{"create": {"status": status}} for status in statuses]}
     monkeypatch.setattr(server, "post", lambda *_: json.dumps(answer).encode())
     with pytest.raises(NotNowError, match="1 of 2 documents later"):

@@ -68,6 +68,19 @@ def test_an_archive_of_mongodump_is_read_with_its_checksums_whatever_the_pieces(
     assert found.oplog_entries == entries
 
 
+def test_an_archive_that_ends_before_its_oplog_is_cut_off() -> None:
+    whole = content_of("w-oplog.archive")
+    found = 0
+    for at in range(len(whole)):
+        try:
+            tally([whole[:at]])
+        except Malformed as error:
+            found += str(error).endswith("it ends in the middle of the oplog")
+        else:
+            pytest.fail(f"{at} bytes pass for the whole")
+    assert found
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_one_flipped_bit_in_a_document_is_found(name: str) -> None:
     """Its length is right still, so the checksum at the collection's end is all that tells."""

@@ -18,6 +18,7 @@ from berth_backup import restore as restore_module
 from berth_backup.oplog import by_itself
 from berth_backup.records import Busy, Records
 from berth_backup.restore import Request, Restore
+from berth_backup.restore_choice import within
 from berth_backup.restore_site import Unsaved
 from berth_backup.run import run as back_up
 from berth_backup.settings import Failed, Refused, Settings, Target
@@ -101,14 +102,14 @@ class World(CutOff):
 
     def fill(self, _: Any, scope: str) -> tuple[int, list[str], dict[str, Any]]:
         self.staged = {}
-        wanted = {name: rows for name, rows in BACKUP.items() if restore_module.within(name, scope)}
+        wanted = {name: rows for name, rows in BACKUP.items() if within(name, scope)}
         for name, rows in wanted.items():
             self.step(lambda name=name, rows=rows: self.staged.update({name: rows}))  # type: ignore[misc]
         return len(wanted), sorted(wanted), {}
 
     def put_beside(self, _: Any, scope: str, suffix: str) -> int:
         for name, rows in BACKUP.items():
-            if restore_module.within(name, scope):
+            if within(name, scope):
                 new = restore_module.beside_name(name, suffix)
                 self.step(lambda new=new, rows=rows: self.live.update({new: rows}))  # type: ignore[misc]
         return 1
@@ -203,8 +204,8 @@ def work(settings: Settings, world: World) -> Restore:
 def expected(asked: Request) -> dict[str, list[str]]:
     if asked.beside:
         return {**NOW, **{restore_module.beside_name(name, asked.beside): rows for name, rows in BACKUP.items()}}
-    replaced = {name: rows for name, rows in BACKUP.items() if restore_module.within(name, asked.scope)}
-    kept = {name: rows for name, rows in NOW.items() if not restore_module.within(name, asked.scope)}
+    replaced = {name: rows for name, rows in BACKUP.items() if within(name, asked.scope)}
+    kept = {name: rows for name, rows in NOW.items() if not within(name, asked.scope)}
     # What an earlier restore put beside stays.
     return {**kept, **replaced, "auth_db_old.users": ["x"]}
 
@@ -349,6 +350,31 @@ def test_the_lock_is_the_one_of_releases_and_names_its_holder(settings: Settings
         lock.begin("restore", "preparing", "everything", "ada@laptop")
         with pytest.raises(Refused, match=named), SiteLock(settings).held():
             pass
+
+
+@pytest.mark.parametrize(
+    ("name", "scope", "inside"),
+    [
+        ("auth_db.users", "", True),
+        ("auth_db.users", "auth_db", True),
+        ("auth_db2.users", "auth_db", False),
+        ("auth_db.users", "auth_db.users", True),
+        ("auth_db.users.sessions", "auth_db.users", False),
+        ("auth_db.users.sessions", "auth_db", True),
+    ],
+)
+def test_a_restore_of_a_collection_means_no_other_whose_name_begins_alike(name: str, scope: str, inside: bool) -> None:
+    assert within(name, scope) == inside
+
+
+def test_who_only_asks_for_the_holder_writes_nothing(settings: Settings) -> None:
+    """To the units that make backups, the folder is read-only."""
+    lock = SiteLock(settings)
+    lock.begin("upgrade", "closing", "mongo", "ada@laptop")
+    guard = settings.root / "releases/guard"
+    guard.unlink(missing_ok=True)
+    assert lock.busy("upgrade", "restore") == ""
+    assert not guard.exists()
 
 
 def test_a_backup_waits_for_who_has_the_databases_and_names_them(settings: Settings) -> None:

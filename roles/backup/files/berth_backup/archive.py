@@ -167,6 +167,8 @@ class Tally:
         about = About.read(item)
         if about.database:
             self.collections[about.namespace] = Collection(about.indexes, about.has_data)
+        else:
+            self._oplog.has_data = True
 
     def _header(self, item: bytes) -> None:
         header = Header.read(item)

@@ -85,6 +85,8 @@ class Replay:
     def _take(self, entry: bytes, may_begin_before: bool) -> list[bytes]:
         at = bson.timestamp(entry)
         try:
+            if not may_begin_before and _ends_restore(entry):
+                raise Unreplayable("the end of a restore, whose result is in a later run alone")
             self._follow(entry, at, may_begin_before)
             return list(_replayed(entry))
         except Unreplayable as error:
@@ -104,6 +106,13 @@ class Replay:
             self._open[known] = at
         else:
             self._open.pop(known, None)
+
+
+def _ends_restore(entry: bytes) -> bool:
+    """Tell whether a collection that stood beside took its place: what was filled into it is not replayed."""
+    if bson.plain(entry).get("op") != "c":
+        return False
+    return is_staged(str(bson.plain(bson.inner(entry, "o")).get("renameCollection", "")))
 
 
 def _transaction(entry: bytes) -> tuple[bytes, int] | None:

@@ -18,7 +18,7 @@ from typing import Any
 from berth_backup import own_unit
 from berth_backup.bson import Timestamp
 from berth_backup.records import Records
-from berth_backup.restore_choice import LATEST, Run, choose, moment, moment_text, verify
+from berth_backup.restore_choice import LATEST, Run, choose, moment, moment_text, verify, within
 from berth_backup.restore_site import Site, Unsaved
 from berth_backup.run import say
 from berth_backup.settings import Failed, Refused, Settings
@@ -391,11 +391,6 @@ def settle(settings: Settings, records: Records, guarded: bool) -> dict[str, Any
         if holder is None or holder.verb != "restore":
             return {"changed": False}
         return {"changed": True, "settled": Restore(settings, records, lock, Site(settings, records)).settle()}
-
-
-def within(name: str, scope: str) -> bool:
-    """Tell whether a collection (database.collection) is the scope or in it; everything is in an empty one."""
-    return not scope or name == scope or name.startswith(f"{scope}.")
 
 
 def beside_name(namespace: str, suffix: str) -> str:

@@ -242,3 +242,9 @@ def unreplayable(run: Run, error: Unreplayable) -> Refused:
 def damaged(run: Run, what: str, lines: list[str] | None = None) -> Refused:
     """Say that a run cannot be used, and what can be used instead."""
     return Refused(f"Run {run.id} on target {run.store.name} is damaged: {what.rstrip('.')}. {ANOTHER}", lines)
+
+
+def within(name: str, scope: str) -> bool:
+    """Tell whether a collection (database.collection) is the scope or in it; everything is in an empty one."""
+    # A collection is no prefix: users is not users.archive.
+    return not scope or name == scope or ("." not in scope and name.startswith(f"{scope}."))

@@ -90,7 +90,8 @@ def staged(container: str) -> dict[str, int]:
 
 def views(container: str) -> dict[str, Any]:
     """Return database.view -> its options (viewOn, pipeline, collation)."""
-    return _list(container, "view", "one.options")
+    # Plain JSON has no dates, patterns and identifiers.
+    return _list(container, "view", "JSON.parse(EJSON.stringify(one.options, { relaxed: false }))")
 
 
 def time_series(container: str) -> list[str]:
@@ -150,7 +151,8 @@ def swap(container: str, names: Iterable[str], removed: Iterable[str], views: di
         for (const [full, options] of Object.entries({json.dumps(views)})) {{
           const [name, view] = split(full), database = admin.getSiblingDB(name);
           database.getCollection(view).drop();
-          const said = database.runCommand({{ create: view, ...options }});
+          const exact = EJSON.parse(JSON.stringify(options), {{ relaxed: false }});
+          const said = database.runCommand({{ create: view, ...exact }});
           if (!said.ok) throw new Error(`${{full}}: ${{said.errmsg}}`);
         }}
         for (const full of {json.dumps(sorted(names))}) {{

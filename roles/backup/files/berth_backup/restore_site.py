@@ -16,7 +16,7 @@ from berth_backup.bson import Timestamp
 from berth_backup.oplog import increment
 from berth_backup.records import Records
 from berth_backup.replay import STAGED
-from berth_backup.restore_choice import Run, moment_text
+from berth_backup.restore_choice import Run, moment_text, within
 from berth_backup.restore_scratch import Scratch
 from berth_backup.run import Run as Copy
 from berth_backup.run import say
@@ -66,11 +66,11 @@ class Site:
             say("Restoring into a throwaway database")
             scratch.load(run)
             there = engine.collections(scratch.mongo)
-            if scope and not any(_within(name, scope) for name in there):
+            if scope and not any(within(name, scope) for name in there):
                 raise Refused(
                     f"At that moment there was no {scope}; there were {', '.join(sorted(there)) or 'no collections'}."
                 )
-            if fixed := [name for name in engine.time_series(scratch.mongo) if _within(name, scope)]:
+            if fixed := [name for name in engine.time_series(scratch.mongo) if within(name, scope)]:
                 raise Refused(
                     f"{', '.join(fixed)}: MongoDB cannot rename a time series, so it cannot be replaced in one step. "
                     "Restore it beside the live one (restore_beside) and copy it over."
@@ -151,11 +151,11 @@ class Site:
         """
         say("Filling beside what is live")
         engine.drop_staged(self._settings.mongo)
-        views = {name: one for name, one in engine.views(scratch.mongo).items() if _within(name, scope)}
+        views = {name: one for name, one in engine.views(scratch.mongo).items() if within(name, scope)}
         options = [f"--nsExclude={name}" for name in views]
         renamed = f"--nsTo=$database$.{STAGED}$collection$"
         documents = self._take(scratch, scope, "--drop", "--nsFrom=$database$.$collection$", renamed, *options)
-        wanted = {name: count for name, count in engine.collections(scratch.mongo).items() if _within(name, scope)}
+        wanted = {name: count for name, count in engine.collections(scratch.mongo).items() if within(name, scope)}
         if (found := engine.staged(self._settings.mongo)) != wanted:
             wrong = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
             raise Refused(f"What was filled beside is not what was restored: {', '.join(wrong)}.")
@@ -233,6 +233,9 @@ class Site:
             # What led there from the safety copy is the restore itself: all of the data once more.
             for known in state["targets"].values():
                 known["before"] = [one for one in known.get("before", []) if one["until"] != known.get("position")]
+                if known.get("run") != made.id:
+                    # Nor does it go on from the safety copy: a full run is due, and tried at once.
+                    known |= {"position": "", "attempt_at": 0}
         if outcome["reason"]:
             raise Unsaved(
                 "The restore is done, and the site as open as before. But a repository has no backup of what is there "
@@ -245,7 +248,3 @@ class Site:
 def take_files(run: Run, paths: list[str], target: Path = Path("/")) -> None:
     includes = (f"--include={path}" for path in paths)
     run.store.ask("restore", run.snapshot("files"), f"--target={target}", "--verify", *includes, seconds=24 * 3600)
-
-
-def _within(name: str, scope: str) -> bool:
-    return not scope or name == scope or name.startswith(f"{scope}.")

@@ -32,6 +32,7 @@ def _composed(found: Iterator[bytes], later: Iterable[bytes]) -> Iterator[bytes]
         if not about.database or is_data(about.namespace):
             writer.add(item)
     writer.add(MARK)
+    ended = False
     for item in found:
         header = Header.read(item)
         documents = _until_mark(found)
@@ -43,8 +44,11 @@ def _composed(found: Iterator[bytes], later: Iterable[bytes]) -> Iterator[bytes]
             entries = (one for entry in later for one in replay.saved(entry))
             yield from _oplog(writer, entries)
             writer.add(_oplog_header(ends=True, crc=writer.crc), MARK)
+            ended = True
         else:
             yield from _oplog(writer, (one for entry in documents for one in replay.dumped(entry)))
+    if not ended and next(iter(later), None) is not None:
+        raise Malformed("it has no oplog that changes could follow")
     yield from writer.rest()
 
 

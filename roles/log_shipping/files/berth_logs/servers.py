@@ -79,7 +79,8 @@ class Https:
         # Of a request that it has not read to its end, the rest would be taken for the next one.
         self.close()
         why = " ".join(content[:200].decode(errors="replace").split())
-        if response.status in NEVER:
+        # nginx answers 400 to a client certificate that is missing or has expired: that is no fault of a line.
+        if response.status in NEVER and b"SSL certificate" not in content:
             raise NeverError(response.status, why)
         raise NotNowError(f"it answers {response.status} {why}")
 
@@ -153,7 +154,8 @@ class Elasticsearch(Https):
             ]
         except (ValueError, KeyError, TypeError) as error:
             raise NotNowError(f"it answers what is not the bulk API: {content[:200]!r}") from error
-        later = [why for _, status, why in failed if status == 429 or status >= 500]
+        # Rights that are missing, or an index that is read-only for now, are no fault of a document.
+        later = [why for _, status, why in failed if status in (401, 403, 429) or status >= 500]
         if later:
             raise NotNowError(f"it takes {len(later)} of {len(lines)} documents later: {later[0]}")
         return [Refusal(line, f"{status} {why}") for line, status, why in failed]

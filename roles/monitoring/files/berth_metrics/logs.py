@@ -14,7 +14,9 @@ def refused(metrics: Metrics, shippers: Path = SHIPPERS) -> None:
     meaning = "Lines that the log server has refused for good."
     for folder in sorted(shippers.glob("*")):
         file = folder / folder.name
-        # Not before its first start has found where to begin.
-        if file.exists():
+        try:
             _, _, number = file.read_text().partition("\n")
-            metrics.add("berth_log_lines_refused_total", meaning, int(number or 0), {"destination": folder.name})
+        except (FileNotFoundError, PermissionError):
+            # Before its first start has found where to begin; or of one that was stopped before its folder was opened.
+            continue
+        metrics.add("berth_log_lines_refused_total", meaning, int(number or 0), {"destination": folder.name})
