@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from berth_release import engine, unit
 from berth_release.__main__ import main
 from berth_release.lock import Lock
 from berth_release.probe import ProbeFailed, Visit
@@ -38,6 +39,8 @@ from tests.release_world import (
     settings_of,
 )
 
+# The world below replaces it.
+RUN = engine.run
 IN_MEMORY = Path("/dev/shm")  # noqa: S108  # where it is not, a disk does
 
 
@@ -325,6 +328,51 @@ def test_a_disk_that_is_full_at_any_write_leaves_no_lock_and_is_named(worlds: Wo
             assert len(results(world)) <= 1
 
     each(steps, check)
+
+
+def test_a_good_release_that_was_killed_in_its_watch_goes_live_although_a_request_of_the_next_program_is_lost(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = GOOD.make(worlds)
+    judgement, answer = unit.judgement, World._answer
+    requests: list[str] = []
+
+    def killed(run: str) -> str | None:
+        if not world.dead and not requests and world._record().get("phase") == "watch":
+            requests.append("killed")
+            world.dead = True
+            raise Killed
+        return judgement(run)
+
+    def lost(self: World, path: str, **more: Any) -> Any:
+        if requests and path == "/api/users/me":
+            requests.append(path)
+            if len(requests) == 2:
+                raise ConnectionResetError("reset")
+        return answer(self, path, **more)
+
+    monkeypatch.setattr(unit, "judgement", killed)
+    monkeypatch.setattr(World, "_answer", lost)
+    world.opinion = None
+    GOOD.attempt()
+    assert len(requests) > 2
+    assert GOOD.state_of(world) == "new"
+    assert results(world) == ["live"]
+
+
+def test_a_log_that_is_not_text_stops_nobody(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = CRASH.make(worlds)
+    of_the_world = World._do
+
+    def binary(self: World, words: list[str], given: str | None) -> tuple[int, str, str]:
+        if words[:2] == ["docker", "logs"]:
+            printed = RUN("printf", r"last \377 words")
+            return printed.returncode, printed.stdout, printed.stderr
+        return of_the_world(self, words, given)
+
+    monkeypatch.setattr(World, "_do", binary)
+    assert "berth-green-user_service-1 is exited" in CRASH.attempt()
+    assert CRASH.state_of(world) == "old"
 
 
 def test_a_run_whose_controller_is_connected_is_waited_for_unless_its_lock_is_broken(worlds: Worlds) -> None:

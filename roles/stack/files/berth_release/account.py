@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import closing
 from typing import Any
 
-from berth_release import files
+from berth_release import clock, files
 from berth_release.edge import Edge, Live
 from berth_release.engine import Side, last_lines
-from berth_release.probe import ProbeFailed, Visit
+from berth_release.probe import TRIES, Busy, ProbeFailed, Visit
 from berth_release.settings import Settings
 
 # Nobody can own an address under .invalid, so nobody else can verify this account. Each host's own has a part that
@@ -44,6 +45,26 @@ class ProbeAccount:
 
     def visit(self, live: Live, headers: dict[str, str] | None = None) -> Visit:
         return Visit(**self.plan(live, headers))
+
+    def look(self, live: Live) -> None:
+        """Use a release that is live. A fault must show thrice, as from outside; being refused by load is none.
+
+        Raises ProbeFailed with the first.
+        """
+        first: ProbeFailed | None = None
+        for _ in range(TRIES):
+            with closing(self.visit(live)) as visitor:
+                try:
+                    visitor.everything()
+                except Busy:
+                    return
+                except ProbeFailed as failed:
+                    first = first or failed
+                    clock.sleep(1)
+                else:
+                    return
+        if first:
+            raise first
 
     @property
     def is_made(self) -> bool:

@@ -34,6 +34,8 @@ def run(
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,
             text=True,
+            # What a container writes may be anything.
+            errors="replace",
             timeout=seconds,
             check=False,
             env={**os.environ, **environment},

@@ -47,7 +47,7 @@ class Version:
 def version_in(image: str) -> Version:
     """Ask an image's mongod for its version. Raises ReleaseRefused where it does not say."""
     limits = ("--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-    done = engine.run("docker", "run", *limits, "--entrypoint=mongod", image, "--version")
+    done = engine.run("docker", "run", "--pull=never", *limits, "--entrypoint=mongod", image, "--version")
     found = re.search(r"db version v(\d+)\.(\d+)\.(\d+)", done.stdout)
     if not found:
         raise ReleaseRefused(f"{image} does not say which MongoDB it is. Nothing was begun.", image, last_lines(done))

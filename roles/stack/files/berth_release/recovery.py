@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from berth_release.edge import Live
 from berth_release.engine import Side
 from berth_release.host import Host
 from berth_release.lock import Run, boot, describe, is_alive
-from berth_release.probe import Busy, ProbeFailed
+from berth_release.probe import ProbeFailed
 from berth_release.retire import retire
 from berth_release.settings import ReleaseRefused, stuck
 from berth_release.switch import confirm, roll_back
@@ -59,6 +59,9 @@ class Recovery:
                 roll_back(host, run)
             else:
                 engine.discard(run.colour)
+                if live:
+                    # Where one who rolled back got no further.
+                    Side(host.settings, live.release, live.colour).set_restart("unless-stopped")
             engine.stop_colour(run.colour)
         # Not even a full disk keeps us from ending in good order.
         with suppress(OSError):
@@ -83,9 +86,9 @@ class Recovery:
         try:
             return self._settle(run)
         except ReleaseRefused as refused:
-            if run.verb in RELEASES or not break_lock:
+            if not break_lock:
                 raise
-            # Whoever breaks the lock of another verb knows better.
+            # Whoever breaks the lock knows better. What is live stays; the next release clears the other colour.
             self.host.lock.end()
             return f"given up: {describe(run)}. {refused.reason}"
 
@@ -123,6 +126,8 @@ class Recovery:
         if line := self.host.history.of(run):
             # All was done and written down; only the lock is left.
             ended = {"changed": True, "steps": line["steps"], "seconds": line["seconds"], "note": line["reason"]}
+            # What the role says of an upgrade.
+            ended["to"] = {name: images.rpartition(" -> ")[2] for name, images in line.get("databases", {}).items()}
             self.host.end(run, ended if line["result"] == "live" else ReleaseRefused(line["reason"]))
             return f"ended: {describe(run)}"
         if run.verb in RELEASES:
@@ -155,9 +160,8 @@ class Recovery:
         if restarted:
             # The containers may be starting still.
             self._await_healthy(live.colour)
-        with closing(self.host.account.visit(live)) as visitor, suppress(Busy):
-            confirm(self.host, live)
-            visitor.everything()
+        confirm(self.host, live)
+        self.host.account.look(live)
         if restarted:
             # Services count from zero again, and that nobody answered while the host started is not their fault.
             run = self.host.lock.save(run, start=counts(self.host, run.colour).plain())

@@ -53,7 +53,7 @@ class Release:
     def run(self, run_id: str) -> dict[str, Any]:
         """Do all of it; what fails before its last step is undone. Asks the controller for nothing but its opinion."""
         host = self.host
-        with host.lock.held():
+        with host.lock.held(wait=True):
             run = host.lock.mine(run_id)
             with self.recovery.undoing(run):
                 gates = Gates(host, run)

@@ -79,6 +79,9 @@ def roll_back(host: Host, run: Run) -> None:
     side = Side(host.settings, old.release, old.colour)
     if engine.not_healthy(old.colour):
         side.start(host.settings.healthy_seconds)
-    side.set_restart("unless-stopped")
+    # Visitors do not stay on a bad release because of what only the next boot needs.
+    with suppress(ReleaseRefused):
+        side.set_restart("unless-stopped")
     host.edge.switch_back(old)
     confirm(host, old)
+    side.set_restart("unless-stopped")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class Upgrade:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """All of it, behind the maintenance page. What fails is undone."""
-        with self.host.lock.held():
+        with self.host.lock.held(wait=True):
             run = self.host.lock.mine(run_id)
             began, due = clock.monotonic(), [Database.read(one) for one in run.detail["due"]]
             try:
@@ -190,16 +190,20 @@ class Upgrade:
 
         Where not even they come up, the site stays closed, the copies stay, and so does the record.
         """
-        live = self.host.edge.live()
-        self._stop_services(live)
+        live, phase = self.host.edge.live(), self.host.lock.mine(run.id).phase
+        # Before the page was shown nothing was stopped, and visitors are there.
+        begun = live is None or phase == REPLACING or bool(self.host.edge.maintenance_key())
+        if begun:
+            self._stop_services(live)
         try:
-            if self.host.lock.mine(run.id).phase == REPLACING:
+            if phase == REPLACING:
                 engine.run("docker", "rm", "--force", *(database.container for database in due))
                 for database in due:
                     shutil.rmtree(database.data, ignore_errors=True)
                     self._copy(database.copy, database.data)
-            self._start_databases({database: database.old for database in due})
-            self._start_services(live)
+            if begun:
+                self._start_databases({database: database.old for database in due})
+                self._start_services(live)
         except (ReleaseRefused, OSError) as worse:
             kept = [str(database.copy) for database in due if database.copy.exists()]
             raise ReleaseRefused(
@@ -208,7 +212,8 @@ class Upgrade:
                 no.culprit,
                 no.lines,
             ) from worse
-        refused = ReleaseRefused(f"{no.reason} The old image is back, with the data as it was.", no.culprit, no.lines)
+        back = " The old image is back, with the data as it was." if begun else ""
+        refused = ReleaseRefused(f"{no.reason}{back}", no.culprit, no.lines)
         self.host.lock.note(phase=REMOVING, detail={**run.detail, "new": False, "reason": refused.reason})
         self._over(self.host.lock.mine(run.id), due, refused)
         return refused
@@ -296,11 +301,10 @@ class Upgrade:
         self.took["services healthy"] = round(clock.monotonic() - began, 1)
 
     def _look_at(self, live: Live) -> None:
-        with closing(self.host.account.visit(live)) as visitor:
-            try:
-                visitor.everything()
-            except ProbeFailed as failed:
-                raise ReleaseRefused(f"On the new images the site is not well: {failed}") from failed
+        try:
+            self.host.account.look(live)
+        except ProbeFailed as failed:
+            raise ReleaseRefused(f"On the new images the site is not well: {failed}") from failed
 
     # --- small things ---
 
