@@ -262,7 +262,7 @@ Fault = Callable[[Site], Any]
 # The alert, and a word of its mail that tells this fault from another: how to make it.
 FIRST: dict[tuple[str, str], Fault] = {
     ("ServiceDown", "user_service"): lambda site: stopped(site, "user_service"),
-    ("WorkerDown", "No worker runs"): lambda site: stopped(site, "celery_worker"),
+    ("WorkerDown", "No worker is running"): lambda site: stopped(site, "celery_worker"),
 }
 BESIDE: dict[tuple[str, str], Fault] = {
     ("CertificateExpiresNow", "https://outside."): certificate_of_a_day,

@@ -87,6 +87,8 @@ def test_a_person_signs_up_verifies_signs_in_edits_the_profile_and_signs_out(pag
     page.get_by_role("button", name="Verify and sign in").click()
     expect(page.get_by_text("Your email is verified.")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
+    # Until the server has said so, another page load would open the account again.
+    expect(page.get_by_text("You are signed out.")).to_be_visible()
 
     page.goto("/signin")
     page.get_by_label("Email").fill(ada["email"])
