@@ -2,7 +2,7 @@
 
 Runs on the host, as root where it can, with nothing but the standard library, before anything is installed:
     python3 host.py < JSON: what Examination below reads; secrets come this way alone
-Prints JSON: one entry a subject. Whoever is asked over the network gives {"ok": ..., "said": ...}.
+Prints JSON: one entry for each subject. Each check over the network gives {"ok": ..., "said": ...}.
 """
 
 from __future__ import annotations

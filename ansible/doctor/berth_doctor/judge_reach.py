@@ -240,7 +240,7 @@ def _credentials(found: dict[str, Any], variable: str) -> str:
 
 
 def web(host: Facts, _: Facts) -> Iterator[Line]:
-    """Whoever is called: webhook, dead man's switch, managed databases."""
+    """Judge the services that are called: webhook, dead man's switch, managed databases."""
     for variable, found in (host.get("web") or {}).items():
         if found["ok"] is False:
             yield wrong("web", variable, found["said"], f"Check the address in {variable}, and let the host reach it.")
