@@ -106,8 +106,9 @@ molecule-%:
 
 site: venv-dev images site-alone ## The whole site as one scenario: create, converge, idempotence, verify, destroy
 
+# A test that fails on the whole host is run once more, and the summary names it: such a test, or what it tests, has a race.
 site-alone:
-	@echo "== molecule test: the whole site"; python3 molecule/scenario.py
+	@echo "== molecule test: the whole site"; PYTEST_ADDOPTS="--reruns=1 -rfER" python3 molecule/scenario.py
 
 # TARGETS: bare, site, or the folder of a test bed that runs. KEEP=1 leaves the machines running. DOCKER_BENCH: docs/evidence/scanners.md.
 scan: venv-dev images ## Other people's scanners on a bare VPS and on one after site.yml, side by side

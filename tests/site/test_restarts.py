@@ -88,8 +88,11 @@ def test_data_session_and_certificate_survive_a_restart_of_the_vps(
 def begin_a_backup(vps: Host) -> None:
     """Have one stand still in the middle of its dump."""
     vps.check_output("systemctl start --no-block berth-backup.service")
-    dumping = "until pgrep -f '[m]ongodump --config' > /dev/null; do sleep 0.02; done"
+    # Increments run mongodump too, but into no archive.
+    dumping = "until pgrep -f '[m]ongodump --config.*--archive' > /dev/null; do sleep 0.02; done"
     vps.check_output("timeout 60 sh -c %s", f"{dumping}; systemctl kill --signal=STOP berth-backup.service")
+    begun = json.loads(vps.file("/var/lib/berth-backup/state.json").content_string)["begun"]
+    assert begun["reason"] == "scheduled"
 
 
 def assert_made_up(vps: Host) -> None:
