@@ -1,4 +1,4 @@
-"""A host in memory for berth-backup: restic's repositories, Docker with MongoDB and Redis, and each command a step."""
+"""A host in memory for backups: restic's repositories, Docker with MongoDB and Redis, and each command a step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import bson
 from bson import Timestamp as Moment
 from mongo_standin.archive import Reader, Writer
 
-from berth_backup.replay import STAGED
+from berth.backup.replay import STAGED
 from tests.cut_off import CutOff, Killed
 
 RDB = b"REDIS0012\xfa\x09redis-ver\x058.0.2" + b"data" * 50 + b"\xff" + b"checksum"
@@ -117,7 +117,7 @@ def _contents(paths: list[str]) -> dict[str, bytes]:
 
 
 class Host(CutOff):
-    """Takes the place of berth_backup.commands."""
+    """Takes the place of berth.backup.commands."""
 
     _seconds = 0
     # The time of the next snapshot, one second after the one before; set by the test that needs another.
@@ -174,14 +174,14 @@ class Host(CutOff):
             process.left_alone()
         self._files, self.processes = [], []
 
-    # --- what berth_backup.commands offers ---
+    # --- what berth.backup.commands offers ---
 
     def run(
         self, *command: str, seconds: float = 120, given: bytes = b"", env: Mapping[str, str] | None = None
     ) -> CompletedProcess[bytes]:
         assert seconds > 0
         if command[0] == "systemd-run" and self.units:
-            self.units[command[command.index("berth-backup") + 1]](command)
+            self.units[command[command.index("backup") + 1]](command)
             return CompletedProcess(command, 0, b"", b"")
         return CompletedProcess(command, *self.answer(command, given, env or {}))
 
@@ -205,12 +205,12 @@ class Host(CutOff):
             return self._restic(command, given, env)
         if command[0] == "docker":
             return self._docker(command[1:], given)
-        if command[0] == "berth-secrets":
-            (Path(command[2]) / "redis").mkdir(parents=True, exist_ok=True)
+        if command[:2] == ("berth", "secrets"):
+            (Path(command[4]) / "redis").mkdir(parents=True, exist_ok=True)
         elif command[0] == "sh":
             pem = "-----BEGIN {0} KEY-----\nMHcC\n-----END {0} KEY-----\n"
             return 0, (pem.format("PRIVATE") + pem.format("PUBLIC")).encode(), b""
-        elif command[0] == "berth-release":
+        elif command[0] == "berth":
             # `maintenance on`, `maintenance off`, or `settle`.
             page = self.edge / "maintenance.yml"
             if command[2] == "on":

@@ -1,4 +1,4 @@
-"""A host in memory for berth-release: docker, the edge and the services by their answers, files in a real folder."""
+"""A host in memory for `berth release`: docker, the edge and the services by their answers, files in a real folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from berth_release import clock, counters, engine, files, lock, probe, unit
-from berth_release.__main__ import arguments_of, do
-from berth_release.edge import MARK, OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge, Live
-from berth_release.probe import Visit
-from berth_release.settings import ReleaseRefused, Settings
+from berth.release import clock, counters, engine, files, lock, probe, unit
+from berth.release.command import arguments_of, do
+from berth.release.edge import MARK, OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge, Live
+from berth.release.probe import Visit
+from berth.release.settings import ReleaseRefused, Settings
 from tests.cut_off import Killed
 
 OLD, NEW = "1.0", "1.1"
@@ -199,7 +199,7 @@ class World:
 
     def _do(self, command: list[str], given: str | None) -> tuple[int, str, str]:
         match command:
-            case ["systemd-run", *_, "berth-release", "run", run_id]:
+            case ["systemd-run", *_, "berth", "release", "run", run_id]:
                 self._unit("run", run_id)
             case ["docker", "image", "inspect", *names]:
                 return 0, json.dumps([self._image(name) for name in names]), ""

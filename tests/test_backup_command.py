@@ -1,4 +1,4 @@
-"""The command berth-backup itself, from its words to its answer, on a host in memory."""
+"""The command `berth backup` itself, from its words to its answer, on a host in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,16 +20,16 @@ from typing import Any
 
 import pytest
 
-from berth_backup import __main__ as program
-from berth_backup import commands, metrics, own_unit, restore_engine, restore_site
-from berth_backup.records import Records
-from berth_backup.restic import Store
-from berth_backup.restore import Request, Restore
-from berth_backup.restore_choice import choose
-from berth_backup.restore_site import Site
-from berth_backup.run import run
-from berth_backup.settings import Refused, Settings
-from berth_backup.site_lock import SiteLock
+from berth.backup import command as program
+from berth.backup import commands, metrics, own_unit, restore_engine, restore_site
+from berth.backup.records import Records
+from berth.backup.restic import Store
+from berth.backup.restore import Request, Restore
+from berth.backup.restore_choice import choose
+from berth.backup.restore_site import Site
+from berth.backup.run import run
+from berth.backup.settings import Refused, Settings
+from berth.backup.site_lock import SiteLock
 from tests.backup_host import LIVE, RDB, CommandError, Host
 from tests.cut_off import Killed
 from tests.test_backup_programs import put_in, settings  # noqa: F401  # fixtures
@@ -45,7 +44,7 @@ def host(put_in: Callable[[Host], Host]) -> Host:  # noqa: F811
 
 
 class Command:
-    """berth-backup, asked as on the command line."""
+    """`berth backup`, asked as on the command line."""
 
     def __init__(self, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
         self.settings = settings
@@ -55,16 +54,12 @@ class Command:
 
     def __call__(self, *words: str) -> dict[str, Any]:
         self._capsys.readouterr()
-        before, sys.argv = sys.argv, ["berth-backup", *words]
-        try:
-            self.code = program.main()
-        finally:
-            sys.argv = before
+        self.code = program.main([*words])
         out, self.said = self._capsys.readouterr()
         return dict(json.loads(out.splitlines()[-1]))
 
     def in_unit(self, command: tuple[str, ...]) -> None:
-        self(*command[command.index("berth-backup") + 1 :])
+        self(*command[command.index("backup") + 1 :])
 
 
 @pytest.fixture
@@ -178,7 +173,7 @@ def test_restic_itself_gets_repository_and_credentials(
         berth_backup("restic", "store", "list", "locks")
     name, words, environment = seen.value.args
     assert (name, words[-2:], environment["RESTIC_REPOSITORY"]) == ("restic", ["list", "locks"], "/x")
-    # Until berth-backup rekey has been there.
+    # Until berth backup rekey has been there.
     assert environment["RESTIC_PASSWORD"] == "p"
     assert host.repositories["/x"].keys == {"key1": "p"}
 

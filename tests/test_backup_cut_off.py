@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from berth_backup import oplog
-from berth_backup import parts as backup_parts
-from berth_backup import run as run_module
-from berth_backup.oplog import by_itself
-from berth_backup.records import Records
-from berth_backup.run import run
-from berth_backup.settings import Refused, Settings, Target
+from berth.backup import oplog
+from berth.backup import parts as backup_parts
+from berth.backup import run as run_module
+from berth.backup.oplog import by_itself
+from berth.backup.records import Records
+from berth.backup.run import run
+from berth.backup.settings import Refused, Settings, Target
 from tests.cut_off import CutOff, Killed
 from tests.test_restore_cut_off import settings  # noqa: F401  # a fixture
 

@@ -1,4 +1,4 @@
-"""berth-backup against a host in memory: each of its commands fails once, and is the last one before a kill once."""
+"""`berth backup` against a host in memory: each of its commands fails once, and is the last one before a kill once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from berth_backup import check, commands, drill, restore_scratch
-from berth_backup.rebuild import rebuild
-from berth_backup.records import Records
-from berth_backup.restore_choice import choose, verify
-from berth_backup.run import run
-from berth_backup.settings import Refused, Settings, Target
+from berth.backup import check, commands, drill, restore_scratch
+from berth.backup.rebuild import rebuild
+from berth.backup.records import Records
+from berth.backup.restore_choice import choose, verify
+from berth.backup.run import run
+from berth.backup.settings import Refused, Settings, Target
 from tests.backup_host import LIVE, RDB, CommandError, Host
 from tests.cut_off import Killed
 
@@ -151,7 +151,7 @@ def test_whatever_fails_a_manifest_commits_whole_runs_alone_and_the_next_run_is_
 def test_a_target_that_fails_leaves_the_run_to_the_other_and_is_named(settings: Settings, host: Host) -> None:
     backed_up(settings)
     del host.repositories["/y"]
-    with pytest.raises(Refused, match=r"repository of target bucket is gone from /y.*berth-backup init bucket"):
+    with pytest.raises(Refused, match=r"repository of target bucket is gone from /y.*berth backup init bucket"):
         backed_up(settings)
     state = Records(settings).state()["targets"]
     assert (state["store"]["result"], state["bucket"]["result"]) == (True, False)

@@ -1,4 +1,4 @@
-"""What berth-backup decides without a store: what a dump holds, what is damaged, what may go, and who is told."""
+"""What `berth backup` decides without a store: what a dump holds, what is damaged, what may go, and who is told."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ansible.template import Templar, trust_as_template
 from bson import Timestamp as Moment
 from mongo_standin.archive import Writer
 
-from berth_backup import metrics, oplog, parts
-from berth_backup.__main__ import was_told
-from berth_backup.archive import Tally, differences, tally
-from berth_backup.bson import Malformed, Splitter, Timestamp, plain
-from berth_backup.check import expired, kept, policy
-from berth_backup.rebuild import rebuild
-from berth_backup.records import Busy, Records
-from berth_backup.run import Run
-from berth_backup.settings import Refused, Settings
+from berth.backup import metrics, oplog, parts
+from berth.backup.archive import Tally, differences, tally
+from berth.backup.bson import Malformed, Splitter, Timestamp, plain
+from berth.backup.check import expired, kept, policy
+from berth.backup.command import was_told
+from berth.backup.rebuild import rebuild
+from berth.backup.records import Busy, Records
+from berth.backup.run import Run
+from berth.backup.settings import Refused, Settings
 from tests.support import ROOT, ansible_loader, rendered
 
 SPEC = util.spec_from_file_location("backup_filters", ROOT / "roles/backup/filter_plugins/backup.py")
@@ -268,9 +268,9 @@ def role_values(role: str) -> dict[str, Any]:
 def test_the_timer_says_scheduled_and_an_operator_is_named() -> None:
     values, unit = role_values("backup"), "etc/systemd/system/berth-backup.service.j2"
     scheduled = rendered("backup", unit, _backup_unit=values["_backup_units"]["berth-backup"])
-    assert "ExecStart=/usr/local/sbin/berth-backup run --reason scheduled\n" in scheduled
+    assert "ExecStart=/usr/local/sbin/berth backup run --reason scheduled\n" in scheduled
     manual = rendered("backup", unit, _backup_unit=values["_backup_manual"])
-    assert 'ExecStart=/usr/local/sbin/berth-backup run "--reason=manual by %i"\n' in manual
+    assert 'ExecStart=/usr/local/sbin/berth backup run "--reason=manual by %i"\n' in manual
     # Who asked may be told that it was refused; a timer is not.
     assert "SuccessExitStatus=3\n" in scheduled
     assert "SuccessExitStatus=3\n" not in manual
@@ -321,7 +321,7 @@ def test_metrics_say_per_target_what_is_safe_and_what_failed(settings: Settings)
         state["targets"]["store"] |= {"success_at": 1.5, "attempt_at": 2, "reason": "", "parts": {"mongo": 7}}
         state["targets"]["bucket"] |= {"attempt_at": 2, "reason": "The store is away."}
     metrics.publish(settings, records)
-    place = settings.metrics / "berth_backup.prom"
+    place = settings.metrics / "berth.backup.prom"
     lines = place.read_text().splitlines()
     assert place.stat().st_mode & 0o777 == 0o644
     assert 'berth_backup_last_success_timestamp_seconds{target="store"} 1.500' in lines

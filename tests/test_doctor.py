@@ -332,7 +332,7 @@ def test_a_line_that_is_not_right_always_has_a_remedy(mistake: Callable[[Facts],
         ),
         # One that does not compare yet, one that knows no --json, one that is refused, and a screen for people.
         ('echo \'{"live": "1.0 blue"}\'', []),
-        ("echo usage: berth-release >&2; exit 2", []),
+        ("echo usage: berth >&2; exit 2", []),
         ('echo \'{"reason": "Docker does not answer"}\'; exit 1', []),
         ("echo live: 1.0", []),
         ("echo []", []),
@@ -343,8 +343,8 @@ def test_what_the_host_itself_misses_is_asked_of_its_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, lacks: list[dict[str, str]]
 ) -> None:
     if program:
-        (tmp_path / "berth-release").write_text(f"#!/bin/sh\n{program}\n")
-        (tmp_path / "berth-release").chmod(0o755)
+        (tmp_path / "berth").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "berth").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert host.missing() == lacks
 

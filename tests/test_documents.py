@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from berth_backup.__main__ import arguments
-from berth_release.__main__ import arguments_of
+from berth.__main__ import COMMANDS
+from berth.backup.command import arguments
+from berth.release.command import arguments_of
 from tests.documents import ASSIGNMENT, PAGES, Command, commands, heads, is_run_on_the_healthy_site, listed
 from tests.readme.commands import FAST
 from tests.readme.commands import LONG as README_LONG
@@ -32,9 +33,7 @@ DEBIAN = {
     *{"grep", "head", "journalctl", "ls", "openssl", "ps", "sed", "sh", "sort", "systemctl", "tail", "top", "vmstat"},
 }
 ROLES = {
-    "berth-backup",
-    "berth-release",
-    "berth-secrets",
+    "berth",
     "chronyc",
     "curl",
     "docker",
@@ -164,16 +163,18 @@ def test_its_playbook_is_there_and_takes_its_variables(command: Command) -> None
 
 @pytest.mark.parametrize("command", each("host"))
 def test_its_verb_and_options_are_those_of_our_programs(command: Command) -> None:
-    for program, rest in re.findall(r"\b(berth-backup|berth-release) ([a-z].*)", command.text):
-        words = shlex.split(rest.split("|")[0].split(">")[0])
+    for text in re.findall(r"(?:sudo |^|\()berth ([a-z].*)", command.text):
+        words = shlex.split(text.split("|")[0].split(">")[0])
+        module, own = COMMANDS[words[0]]
+        words = words if own else words[1:]
         with contextlib.redirect_stderr(io.StringIO()) as said:
             try:
-                if program == "berth-backup":
+                if module == "berth.backup.command":
                     arguments().parse_args(words)
-                else:
+                elif module == "berth.release.command":
                     arguments_of(words)
             except SystemExit:
-                pytest.fail(f"{program} does not know {rest}: {said.getvalue()}")
+                pytest.fail(f"berth does not know {text}: {said.getvalue()}")
 
 
 @pytest.mark.parametrize("command", each("host"))

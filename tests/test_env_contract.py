@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from auth_service.settings import AuthSettings
-from berth_backup.restore_scratch import _with_other_secrets
+from berth import secrets as berth_secrets
+from berth.backup.restore_scratch import _with_other_secrets
 from celery_worker.settings import WorkerSettings
 from shared import keys, settings
 from shared.settings import CommonSettings, load_settings
@@ -23,7 +24,7 @@ from user_service.settings import UserSettings
 
 ROOT = Path(__file__).parent.parent
 ROLE = ROOT / "roles/environment"
-# Given by berth-release, or by role traefik, for one run of compose.
+# Given by `berth release`, or by role traefik, for one run of compose.
 BY_THE_RUN = {"RELEASE", "COLOUR", "RESTART_POLICY", "TRAEFIK_PREFIX4", "TRAEFIK_PREFIX6"}
 SETTINGS: dict[str, type[CommonSettings]] = {
     "auth_service": AuthSettings,
@@ -55,7 +56,6 @@ OTHERS = {
     "P-384": other(ec.generate_private_key(ec.SECP384R1())),
     "Ed25519": other(ed25519.Ed25519PrivateKey.generate()),
 }
-berth_secrets = load(ROLE / "files/berth-secrets")
 environment = load(ROLE / "filter_plugins/environment.py")
 
 
@@ -266,7 +266,7 @@ def test_monitoring_opens_redis_figures_with_a_password_that_is_in_no_other_plac
 
 def test_a_line_of_another_form_is_refused_by_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / ".env").write_text("A='b'\nB=c\n")
-    assert berth_secrets.main(["--check", str(tmp_path / ".env")]) == 1
+    assert berth_secrets.main(["check", str(tmp_path / ".env")]) == 1
     assert "line 2 does not read" in capsys.readouterr().err
 
 

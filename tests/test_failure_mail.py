@@ -171,11 +171,11 @@ def test_every_unit_that_is_installed_or_told_of_has_a_next_command() -> None:
     # Made for a while.
     sources = [
         path.read_text()
-        for role in ("backup", "firewall", "hardening", "stack")
-        for path in (ROOT / f"roles/{role}").rglob("*.*")
+        for folder in ("berth", "roles/firewall", "roles/hardening")
+        for path in (ROOT / folder).rglob("*.*")
         if path.suffix in (".py", ".yml")
     ]
-    transient = re.findall(r"(?:--unit=|launch\(\s*\"|UNIT = \")(berth-[a-z-]+)", "\n".join(sources))
+    transient = re.findall(r"(?:--unit=|launch\(\s*\"|\bUNIT = \")(berth-[a-z-]+)", "\n".join(sources))
     assert {"berth-release", "berth-restore", "berth-backup-rekey"} <= set(transient)
     mailed = yaml.safe_load((ROOT / "roles/base/defaults/main.yml").read_text())["base_mail_units"]
     # A mail that cannot be sent is not told by mail.

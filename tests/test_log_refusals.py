@@ -24,11 +24,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-import berth_logs.__main__ as program
-from berth_logs.batches import Batches, NeverError, NotNowError, Refusal
-from berth_logs.events import Event, Line, Rules, line_of
-from berth_logs.journal import Place
-from berth_logs.servers import Elasticsearch, Loki
+import berth.logs.command as program
+from berth.logs.batches import Batches, NeverError, NotNowError, Refusal
+from berth.logs.events import Event, Line, Rules, line_of
+from berth.logs.journal import Place
+from berth.logs.servers import Elasticsearch, Loki
 from tests.cut_off import CutOff, Killed
 from tests.support import ROOT
 

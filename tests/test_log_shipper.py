@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from berth_logs.batches import NotNowError
-from berth_logs.events import Assembler, Event, Line, Rules, line_of, lines_of, mask
-from berth_logs.journal import missing_between
-from berth_logs.servers import Elasticsearch, Loki, syslog_message
+from berth.logs.batches import NotNowError
+from berth.logs.events import Assembler, Event, Line, Rules, line_of, lines_of, mask
+from berth.logs.journal import missing_between
+from berth.logs.servers import Elasticsearch, Loki, syslog_message
 
 ROOT = Path(__file__).parent.parent
 DEFAULTS = yaml.safe_load((ROOT / "roles/log_shipping/defaults/main.yml").read_text())

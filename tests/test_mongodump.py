@@ -21,15 +21,15 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from mongo_standin.archive import Reader
 
-from berth_backup import check, parts, restore_engine
-from berth_backup.archive import Tally, tally
-from berth_backup.bson import Malformed, Splitter, Timestamp
-from berth_backup.check import Kept
-from berth_backup.replay import Replay, Unreplayable
-from berth_backup.restic import Store
-from berth_backup.restore_choice import Run, verify
-from berth_backup.restore_stream import compose
-from berth_backup.settings import Refused, Settings, Target
+from berth.backup import check, parts, restore_engine
+from berth.backup.archive import Tally, tally
+from berth.backup.bson import Malformed, Splitter, Timestamp
+from berth.backup.check import Kept
+from berth.backup.replay import Replay, Unreplayable
+from berth.backup.restic import Store
+from berth.backup.restore_choice import Run, verify
+from berth.backup.restore_stream import compose
+from berth.backup.settings import Refused, Settings, Target
 from tests.support import ROOT
 
 FOLDER = Path(os.environ.get("BERTH_MONGODUMP", ROOT.parent / "shared/mongodump"))

@@ -461,7 +461,7 @@ def restore(environment: Environment, tmp_path: Path) -> Callable[..., tuple[int
     """Run ansible/restore.yml on this machine; return status, words, and what the host was asked."""
     folder = environment({})
     (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin/berth-backup"
+    program = tmp_path / "bin/berth"
     program.write_text(FAKE)
     program.chmod(0o755)
 

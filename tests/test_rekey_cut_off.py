@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from berth_backup import own_unit, rekey
-from berth_backup.records import Records
-from berth_backup.settings import Refused, Settings, Target
+from berth.backup import own_unit, rekey
+from berth.backup.records import Records
+from berth.backup.settings import Refused, Settings, Target
 from tests.cut_off import CutOff, Killed
 from tests.test_restore_cut_off import settings  # noqa: F401  # a fixture
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from berth_release import engine, unit
-from berth_release.__main__ import main
-from berth_release.lock import Lock
-from berth_release.probe import ProbeFailed, Visit
-from berth_release.settings import ReleaseRefused
+from berth.release import engine, unit
+from berth.release.command import main
+from berth.release.lock import Lock
+from berth.release.probe import ProbeFailed, Visit
+from berth.release.settings import ReleaseRefused
 from tests.cut_off import Killed
 from tests.release_world import (
     CHANGES,
@@ -455,8 +455,7 @@ def test_the_command_answers_with_one_object_and_with_1_where_it_is_refused(
     monkeypatch.setattr("signal.signal", lambda *_: None)
 
     def command(*words: str) -> tuple[int, dict[str, Any]]:
-        monkeypatch.setattr("sys.argv", ["berth-release", *words])
-        code = main()
+        code = main([*words])
         return code, json.loads(capsys.readouterr().out)
 
     code, begun = command("begin", "--by=ada@laptop", NEW)

@@ -1,4 +1,4 @@
-"""What berth-release decides without a host: who holds the lock, what is worse than before, which routes there are."""
+"""What a release decides without a host: who holds the lock, what is worse than before, which routes there are."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jinja2 import Environment, FileSystemLoader
 
-from berth_release import clock, counters, engine, files, probe, unit, watch
-from berth_release.__main__ import answer_of, arguments_of
-from berth_release.account import ProbeAccount
-from berth_release.edge import Edge, Live
-from berth_release.engine import Side
-from berth_release.history import History
-from berth_release.host import Host
-from berth_release.lock import Lock, Run, is_alive
-from berth_release.probe import Visit
-from berth_release.recovery import Recovery
-from berth_release.release import Release
-from berth_release.retire import retire
-from berth_release.settings import ReleaseRefused, Settings, stuck
+from berth.release import clock, counters, engine, files, probe, unit, watch
+from berth.release.account import ProbeAccount
+from berth.release.command import answer_of, arguments_of
+from berth.release.edge import Edge, Live
+from berth.release.engine import Side
+from berth.release.history import History
+from berth.release.host import Host
+from berth.release.lock import Lock, Run, is_alive
+from berth.release.probe import Visit
+from berth.release.recovery import Recovery
+from berth.release.release import Release
+from berth.release.retire import retire
+from berth.release.settings import ReleaseRefused, Settings, stuck
 from shared.app import new_app
 from shared.errors import Overloaded
 from tests.support import ROOT, poll
@@ -123,7 +123,7 @@ def test_the_way_back_needs_no_room_on_the_disk(edge: Edge, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("berth_release.edge.files.write", full)
+    monkeypatch.setattr("berth.release.edge.files.write", full)
     edge.switch_back(BLUE)
     assert edge.live() == BLUE
 

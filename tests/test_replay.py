@@ -9,11 +9,11 @@ import pytest
 from bson import Int64
 from bson import Timestamp as Moment
 
-from berth_backup.bson import Malformed, Timestamp
-from berth_backup.check import Kept
-from berth_backup.replay import Replay, Unreplayable
-from berth_backup.restore_choice import Run, verify
-from berth_backup.settings import Refused
+from berth.backup.bson import Malformed, Timestamp
+from berth.backup.check import Kept
+from berth.backup.replay import Replay, Unreplayable
+from berth.backup.restore_choice import Run, verify
+from berth.backup.settings import Refused
 from tests.test_restore_stream import STORE, archive, read
 
 USERS = "auth_db.users"
@@ -201,9 +201,9 @@ def test_the_end_of_a_transaction_stays_where_all_else_of_it_is_left_out() -> No
 
 def saved(monkeypatch: pytest.MonkeyPatch, oplog: bytes, *later: bytes, until: int | None = None) -> Run:
     """A run whose dump has this entry, with what was saved later."""
-    monkeypatch.setattr("berth_backup.check.verify", lambda _store, _kept, seen: seen(oplog))
+    monkeypatch.setattr("berth.backup.check.verify", lambda _store, _kept, seen: seen(oplog))
     monkeypatch.setattr(Run, "later", lambda _: iter(later))
-    monkeypatch.setattr("berth_backup.restore_choice.pieces", lambda *_: iter([archive(oplog)]))
+    monkeypatch.setattr("berth.backup.restore_choice.pieces", lambda *_: iter([archive(oplog)]))
     manifest = {
         "parts": {"mongo": {"kind": "stream", "snapshot": "s", "file": "f"}},
         "mongo": {"oplog": {"last": "100.1"}},

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from berth_backup import own_unit
-from berth_backup import restore as restore_module
-from berth_backup.oplog import by_itself
-from berth_backup.records import Busy, Records
-from berth_backup.restore import Request, Restore
-from berth_backup.restore_choice import within
-from berth_backup.restore_site import Unsaved
-from berth_backup.run import run as back_up
-from berth_backup.settings import Failed, Refused, Settings, Target
-from berth_backup.site_lock import SiteLock
+from berth.backup import own_unit
+from berth.backup import restore as restore_module
+from berth.backup.oplog import by_itself
+from berth.backup.records import Busy, Records
+from berth.backup.restore import Request, Restore
+from berth.backup.restore_choice import within
+from berth.backup.restore_site import Unsaved
+from berth.backup.run import run as back_up
+from berth.backup.settings import Failed, Refused, Settings, Target
+from berth.backup.site_lock import SiteLock
 from tests.cut_off import CutOff, Killed
 
 WRITERS = ["berth-blue-auth_service-1", "berth-blue-celery_worker-1"]
@@ -293,7 +293,7 @@ def test_what_fails_at_any_step_says_how_it_ended(settings: Settings, asked: Req
             world.remove_scratch()
             assert state_of(world, asked) == "done"
         elif SiteLock(settings).current():
-            assert "berth-backup settle" in said
+            assert "berth backup settle" in said
             assert "-e restore_run=copy -e restore_time=" in said
             work(settings, world).settle()
             assert state_of(world, asked) == "done"

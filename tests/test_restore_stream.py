@@ -13,12 +13,12 @@ import pytest
 from bson import Timestamp as Moment
 from mongo_standin.archive import Reader, Writer
 
-from berth_backup.bson import Malformed, Timestamp
-from berth_backup.check import Kept
-from berth_backup.restic import Store
-from berth_backup.restore_choice import Run, choose_among, moment
-from berth_backup.restore_stream import compose
-from berth_backup.settings import Refused, Target
+from berth.backup.bson import Malformed, Timestamp
+from berth.backup.check import Kept
+from berth.backup.restic import Store
+from berth.backup.restore_choice import Run, choose_among, moment
+from berth.backup.restore_stream import compose
+from berth.backup.settings import Refused, Target
 
 ACCOUNTS = ("admin", "system.users")
 USERS = ("auth_db", "users")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from berth_release import screen
+from berth.release import screen
 from tests.support import ROOT
 from tests.terminal import Seen, on_terminal
 
@@ -175,7 +175,7 @@ def test_preflight_alone_says_what_comes_next_and_is_silent_in_others(tmp_path: 
 
 def test_a_host_without_the_program_is_told_what_brings_it(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "bin").mkdir()
-    _program(tmp_path / "bin/berth-release", "exit 2")
+    _program(tmp_path / "bin/berth", "exit 2")
     code, said = in_pipe(["ansible-playbook", "ansible/status.yml", *command[2:4]], PATH=_path(tmp_path))
     assert code != 0
     assert f"older one: ansible-playbook site.yml -i {tmp_path}/hosts.yml" in said.splitlines()[-1]
@@ -197,7 +197,7 @@ def host_with_all(tmp_path: Path) -> str:
     (tmp_path / "screen").write_text(
         "\n".join("\x1b[31m" + "x" * screen.WIDTH + "\x1b[0m" for _ in range(screen.LINES))
     )
-    _program(tmp_path / "bin/berth-release", f'echo "$@" > {tmp_path}/asked; cat {tmp_path}/screen')
+    _program(tmp_path / "bin/berth", f'echo "$@" > {tmp_path}/asked; cat {tmp_path}/screen')
     return _path(tmp_path)
 
 

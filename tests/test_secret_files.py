@@ -1,34 +1,19 @@
-"""The files that berth-secrets writes: each service its own, nothing left over, and never half of one."""
+"""The files that `berth secrets` writes: each service its own, nothing left over, and never half of one."""
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from berth import secrets as berth_secrets
 from tests.cut_off import CutOff, Killed
-from tests.support import ROOT
 
 OLD = {"auth_service": {"mongo_uri": "old"}, "redis": {"users.acl": "old", "gone": "old"}}
 NEW = {"auth_service": {"mongo_uri": "new", "redis_uri": "new"}, "redis": {"users.acl": "new"}}
-
-
-@pytest.fixture(scope="module")
-def berth_secrets() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader(
-        "berth_secrets_files", str(ROOT / "roles/environment/files/berth-secrets")
-    )
-    spec = importlib.util.spec_from_loader("berth_secrets_files", loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -47,9 +32,7 @@ def contents(directory: Path) -> dict[str, dict[str, str]]:
     }
 
 
-def test_each_service_reads_its_own_and_nothing_is_left_over(
-    berth_secrets: ModuleType, owners: dict[str, int], tmp_path: Path
-) -> None:
+def test_each_service_reads_its_own_and_nothing_is_left_over(owners: dict[str, int], tmp_path: Path) -> None:
     directory = tmp_path / "secrets"
     for files in (OLD, NEW):
         berth_secrets.write(directory, files)
@@ -61,7 +44,7 @@ def test_each_service_reads_its_own_and_nothing_is_left_over(
 
 
 def test_cut_off_at_any_step_each_file_is_old_or_new_and_the_next_time_all_are_new(
-    berth_secrets: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def counted(host: CutOff) -> None:
         def step(name: str, kind: Any) -> None:
@@ -100,18 +83,18 @@ def test_cut_off_at_any_step_each_file_is_old_or_new_and_the_next_time_all_are_n
 
 @pytest.mark.usefixtures("owners")
 def test_the_command_writes_or_says_what_is_missing(
-    berth_secrets: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = tmp_path / ".env"
-    assert berth_secrets.main([str(env), str(tmp_path / "secrets")]) == 1
+    assert berth_secrets.main(["write", str(env), str(tmp_path / "secrets")]) == 1
     assert "No such file" in capsys.readouterr().err
     env.write_text("MONGO_URI=''\n")
-    assert berth_secrets.main(["--check", str(env)]) == 1
+    assert berth_secrets.main(["check", str(env)]) == 1
     assert "is missing" in capsys.readouterr().err
     assert berth_secrets.main([]) == 2
-    assert "usage: berth-secrets" in capsys.readouterr().err
+    assert "usage: berth secrets" in capsys.readouterr().err
     monkeypatch.setattr(berth_secrets, "secrets", lambda _: NEW)
-    assert berth_secrets.main(["--check", str(env)]) == 0
+    assert berth_secrets.main(["check", str(env)]) == 0
     assert not (tmp_path / "secrets").exists()
-    assert berth_secrets.main([str(env), str(tmp_path / "secrets")]) == 0
+    assert berth_secrets.main(["write", str(env), str(tmp_path / "secrets")]) == 0
     assert contents(tmp_path / "secrets") == NEW

@@ -1,4 +1,4 @@
-"""`berth-release status`: what is missing is red, and a person can read all of it on one screen."""
+"""`berth status`: what is missing is red, and a person can read all of it on one screen."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from berth_release import engine, expected, screen
-from berth_release import status as program
-from berth_release.edge import Edge, Live
-from berth_release.host import Host as Known
-from berth_release.lock import Lock
-from berth_release.settings import Settings
+from berth.release import engine, expected, screen
+from berth.release import status as program
+from berth.release.edge import Edge, Live
+from berth.release.host import Host as Known
+from berth.release.lock import Lock
+from berth.release.settings import Settings
 
 NOW = datetime(2026, 11, 29, 5, 20, tzinfo=UTC)
 LIVE = Live("1.4.0", "green", "f1")
@@ -110,7 +110,7 @@ class Host:
                 said = "".join(f"table {name}\n" for name in self.tables)
             case ("systemctl", "show"):
                 said = "\n\n".join(self._shown(unit) for unit in command[4:])
-            case ("berth-backup", "status"):
+            case ("berth", "backup"):
                 said = json.dumps(self.backups)
             case ("systemctl", "list-units"):
                 said = "".join(f"{name} loaded failed failed x\n" for name in self.units if self._is_failed(name))
@@ -423,7 +423,7 @@ def test_more_red_than_fits_names_where_the_rest_is(host: Host) -> None:
     bad = full(host) | {"red": [{"what": f"thing {number} is MISSING", "fix": f"do {number}"} for number in range(20)]}
     shown = screen.text(bad, False, now=NOW)
     assert fits(shown), shown
-    assert "... and more: sudo berth-release status --json" in shown
+    assert "... and more: sudo berth status --json" in shown
     assert "thing 0 is MISSING" in shown
 
 
@@ -445,7 +445,7 @@ def test_a_run_is_named_with_owner_phase_start_and_what_settles_it(
     shown = screen.text(known, False, now=datetime.fromisoformat(run.since))
     said = f"{verb} 1.5.0 of ada@laptop: {state}, phase {phase}, since {screen.at(run.since)}, just now"
     assert said in " ".join(shown.split())
-    settle = f"    sudo {'berth-backup' if verb == 'restore' else 'berth-release'} settle\n"
+    settle = f"    sudo berth {'backup' if verb == 'restore' else 'release'} settle\n"
     assert (settle in shown) is (state == "INTERRUPTED")
 
 

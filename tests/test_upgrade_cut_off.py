@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from berth_release import engine, switch, unit
-from berth_release.edge import Live
-from berth_release.engine import Container
-from berth_release.host import Host
-from berth_release.lock import Lock
-from berth_release.maintenance import Maintenance
-from berth_release.recovery import Recovery
-from berth_release.release import Release
-from berth_release.settings import ReleaseRefused, Settings
-from berth_release.upgrade import Upgrade
+from berth.release import engine, switch, unit
+from berth.release.edge import Live
+from berth.release.engine import Container
+from berth.release.host import Host
+from berth.release.lock import Lock
+from berth.release.maintenance import Maintenance
+from berth.release.recovery import Recovery
+from berth.release.release import Release
+from berth.release.settings import ReleaseRefused, Settings
+from berth.release.upgrade import Upgrade
 from tests.cut_off import CutOff, Killed
 
 BLUE = Live("1.0", "blue", "f1")
@@ -119,7 +119,7 @@ class Docker(CutOff):
                 return 0, self.compatibility.read_text() + "\n", ""
             case ["docker", "exec", "berth-mongo-1", "mongosh", *_, "/etc/berth/mongo-init.js"]:
                 self.raise_compatibility()
-            case ["berth-backup", "status"]:
+            case ["berth", "backup", "status"]:
                 return 0, json.dumps({"running": self.backup}), ""
             case ["du", *_]:
                 return 0, "3 x", ""
@@ -190,7 +190,8 @@ def site(settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str = "") -> 
     docker = Docker(settings.root.parent / "volumes", bad)
     monkeypatch.setattr(engine, "run", docker.run)
     monkeypatch.setattr(engine, "containers", docker.containers)
-    monkeypatch.setattr(shutil, "which", lambda name: name)
+    (settings.root / "backup").mkdir()
+    (settings.root / "backup/settings.json").touch()
     monkeypatch.setattr(shutil, "rmtree", lambda place, **_: docker.remove(place))
     host = Host.of(settings)
     host.edge.switch(BLUE)
@@ -443,7 +444,7 @@ def test_a_restore_that_was_cut_off_is_settled_before_a_release_begins(
 
     monkeypatch.setattr(engine, "run", settled)
     begun = Release(work.host, work.recovery).begin("release", "1.1", "bob@laptop", False, False)
-    assert asked == [("berth-backup", "settle", "--guarded")]
+    assert asked == [("berth", "backup", "settle", "--guarded")]
     assert begun["settled"] == "finished: it"
 
 

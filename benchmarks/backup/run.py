@@ -109,7 +109,7 @@ class Bed:
 
 def backup(bed: Bed) -> dict[str, float]:
     before, began = bed.store_mib(), time.monotonic()
-    bed.vps("berth-backup", "run", "--reason", "benchmark", "--target", "store")
+    bed.vps("berth", "backup", "run", "--reason", "benchmark", "--target", "store")
     return {"seconds": round(time.monotonic() - began, 1), "added_mib": round(bed.store_mib() - before, 1)}
 
 
@@ -248,7 +248,7 @@ def schema_step(bed: Bed) -> dict[str, Any]:
 
     bed.ask("PATCH", "/api/users/me", {"bio": "before the step"}, **bearer())
     before = profiles()
-    live = json.loads(bed.vps("berth-release", "status", "--json"))["live"].split()[0]
+    live = json.loads(bed.vps("berth", "status", "--json"))["live"].split()[0]
     # chr(36): a Dockerfile would take the sign for a variable of its own.
     harm = (
         "from pymongo import MongoClient; from shared.settings import load_settings; "

@@ -138,7 +138,7 @@ class Bed:
         return sh("docker", "exec", "--interactive", self.vps_name, *command, given=given, check=check)
 
     def live(self) -> tuple[str, str]:
-        release, colour = json.loads(self.vps("berth-release", "status", "--json"))["live"].split()
+        release, colour = json.loads(self.vps("berth", "status", "--json"))["live"].split()
         return release, colour
 
     def history(self) -> list[dict[str, Any]]:

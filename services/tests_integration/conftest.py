@@ -23,7 +23,7 @@ from shared.tests.collector import Collector, collecting
 HERE = Path(__file__).parent
 PRIVATE_KEY = keys.new_private_key()
 PUBLIC_KEY = keys.public_key(PRIVATE_KEY)
-# What production hands to a service as files (roles/environment/files/berth-secrets).
+# What production hands to a service as files (berth/secrets.py).
 TOKEN_SECRETS = {
     "auth_service": {
         "JWT_PRIVATE_KEY": PRIVATE_KEY,

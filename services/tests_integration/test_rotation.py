@@ -38,7 +38,7 @@ class Pair:
             self.programs[service] = Program(folder / f"{service}.log", ["-W", "ignore", "-m", service], told)
 
     def hand_over(self, private_key: str, *previous: str) -> None:
-        """Write the files as berth-secrets does."""
+        """Write the files as `berth secrets` does."""
         public = ",".join([keys.public_key(private_key), *previous])
         files = {
             "auth_service": {

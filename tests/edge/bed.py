@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from berth_release.settings import Settings
+from berth.release.settings import Settings
 from tests.support import ROOT, rendered
 
 SITE = "site.test"
@@ -73,7 +73,7 @@ def certificate(folder: Path) -> None:
 
 
 def settings_of_releases(root: Path) -> Settings:
-    """Write down where everything is, as role stack does for berth-release, and make the folders."""
+    """Write down where everything is, as role stack does for `berth release`, and make the folders."""
     names = yaml.safe_load((ROOT / "roles/stack/vars/main.yml").read_text())["_stack_settings"]
     places = {"root": str(root), "edge": str(root / "edge"), "domain": SITE}
     (root / "settings.json").write_text(json.dumps({**dict.fromkeys(names, 1), **places}))

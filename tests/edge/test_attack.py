@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from berth_release.edge import Edge, Live
+from berth.release.edge import Edge, Live
 from tests.edge.bed import SITE, Bed, docker, settings_of_releases, static_configuration, write_rules
 from tests.support import ROOT, poll
 

@@ -20,9 +20,9 @@ from starlette.requests import Request
 
 from auth_service.routes import _client_address
 from auth_service.settings import AuthSettings
+from berth.release.edge import Edge, Live
 from berth_edge_ban.__main__ import Watch
 from berth_edge_ban.__main__ import main as berth_edge_ban
-from berth_release.edge import Edge, Live
 from shared import keys
 from tests.edge.bed import SITE, Bed, docker, settings_of_releases, static_configuration, write_rules
 from tests.support import poll

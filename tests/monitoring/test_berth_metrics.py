@@ -1,4 +1,4 @@
-"""The program berth-metrics as a whole: what it asks is answered by an engine and programs of the test's own."""
+"""The command `berth metrics` as a whole: what it asks is answered by an engine and programs of the test's own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from berth_metrics import __main__ as program
-from berth_metrics import engine, host, logs
-from berth_metrics.exposition import Metrics
+from berth.metrics import command as program
+from berth.metrics import engine, host, logs
+from berth.metrics.exposition import Metrics
 
 RUNNING = {
     "Name": "/berth-blue-auth_service-1",
@@ -230,4 +230,4 @@ def test_lines_that_a_log_server_refused_are_counted_for_each_of_them(tmp_path: 
 
 def test_without_settings_it_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main([]) == 2
-    assert "usage: berth-metrics SETTINGS" in capsys.readouterr().err
+    assert "usage: berth metrics SETTINGS" in capsys.readouterr().err

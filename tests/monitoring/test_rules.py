@@ -14,12 +14,12 @@ import jinja2
 import pytest
 import yaml
 
-from berth_metrics import expected
-from berth_metrics.engine import Scrape, labels_of, targets
-from berth_metrics.expected import Expected
-from berth_metrics.exposition import Metrics
-from berth_metrics.host import boot, file_systems, mounts, places, security_updates, units
-from berth_metrics.site import backups, releases
+from berth.metrics import expected
+from berth.metrics.engine import Scrape, labels_of, targets
+from berth.metrics.expected import Expected
+from berth.metrics.exposition import Metrics
+from berth.metrics.host import boot, file_systems, mounts, places, security_updates, units
+from berth.metrics.site import backups, releases
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/monitoring"

@@ -139,7 +139,7 @@ def certificate_of_a_day(site: Site) -> Iterator[None]:
 def no_backup_for_two_days(site: Site) -> Iterator[None]:
     """What the program of the backups remembers is older than it is, since nobody can wait; a backup mends it."""
     older = (
-        "from berth_backup import metrics, records, settings\n"
+        "from berth.backup import metrics, records, settings\n"
         "read = settings.Settings.read()\n"
         "kept = records.Records(read)\n"
         "with kept.changing() as state:\n"

@@ -19,7 +19,7 @@ UNIT_SECONDS = 120
 
 
 def listed(vps: Host) -> dict[str, list[dict[str, Any]]]:
-    return dict(json.loads(vps.check_output("berth-backup list")))
+    return dict(json.loads(vps.check_output("berth backup list")))
 
 
 def runs(vps: Host) -> dict[str, list[str]]:
@@ -30,7 +30,7 @@ def runs(vps: Host) -> dict[str, list[str]]:
 def manifest(vps: Host, target: str) -> dict[str, Any]:
     """Return the manifest of the newest run on a target."""
     text = vps.check_output(
-        "berth-backup restic %s -q --no-lock dump --tag part:manifest latest /manifest.json", target
+        "berth backup restic %s -q --no-lock dump --tag part:manifest latest /manifest.json", target
     )
     return dict(json.loads(text))
 
@@ -83,7 +83,7 @@ def test_each_store_has_a_run_that_says_what_is_in_it(vps: Host, http: httpx.Cli
     both = [manifest(vps, target) for target in ("store", "bucket")]
     assert both[0]["mongo"] == both[1]["mongo"]
     assert [one["parts"]["redis"]["sha256"] for one in both] == [both[0]["parts"]["redis"]["sha256"]] * 2
-    certificates = vps.check_output("berth-backup restic bucket -q --no-lock ls --recursive --tag part:files latest")
+    certificates = vps.check_output("berth backup restic bucket -q --no-lock ls --recursive --tag part:files latest")
     assert re.search(r"/opt/berth/traefik/acme/[ab]/\S+\.json", certificates)
 
 
@@ -105,10 +105,10 @@ def test_no_log_and_no_other_account_sees_a_secret(vps: Host) -> None:
 @pytest.mark.usefixtures("backed_up")
 def test_whoever_steals_the_host_cannot_erase_history(vps: Host) -> None:
     before = runs(vps)["store"]
-    thief = vps.run("berth-backup restic store -q forget $(berth-backup restic store list snapshots -q)")
+    thief = vps.run("berth backup restic store -q forget $(berth backup restic store list snapshots -q)")
     assert "403" in thief.stderr
     assert runs(vps)["store"] == before
-    assert "store" not in json.loads(vps.check_output("berth-backup forget"))["snapshots"]
+    assert "store" not in json.loads(vps.check_output("berth backup forget"))["snapshots"]
 
 
 @pytest.mark.long
@@ -118,7 +118,7 @@ def test_what_changed_is_saved_and_a_store_that_was_away_gets_it_when_it_is_back
 ) -> None:
     request.getfixturevalue("store_away")
     mongo(vps, 'server.getDB("backup_test").notes.insertOne({text: "kept"})')
-    refused = vps.run("berth-backup oplog")
+    refused = vps.run("berth backup oplog")
     assert refused.rc in (1, 75)
     assert "Target store (rest:" in json.loads(refused.stdout)["reason"]
     assert state(vps)["store"]["position"] != state(vps)["bucket"]["position"]
@@ -127,7 +127,7 @@ def test_what_changed_is_saved_and_a_store_that_was_away_gets_it_when_it_is_back
     assert 'berth_backup_oplog_result{target="bucket"} 1' in metrics
 
     vps.check_output("nft delete table inet away")
-    vps.check_output("berth-backup oplog")
+    vps.check_output("berth backup oplog")
     assert state(vps)["store"]["position"] == state(vps)["bucket"]["position"]
     assert listed(vps)["store"][-1]["until"] == state(vps)["store"]["position"]
 
@@ -140,7 +140,7 @@ def test_an_oplog_that_has_rolled_over_leads_to_a_new_run(vps: Host) -> None:
         'sed -i \'s/"position": "[0-9.]*"/"position": "1000000000.1"/\' /var/lib/berth-backup/state.json && '
         'sed -i \'s/"attempt_at": [0-9.]*/"attempt_at": 0/\' /var/lib/berth-backup/state.json'
     )
-    vps.check_output("berth-backup oplog")
+    vps.check_output("berth backup oplog")
     assert runs(vps)["bucket"][-1] > before
     assert manifest(vps, "store")["reason"] == "nothing to continue"
 
@@ -171,7 +171,7 @@ def test_a_database_that_is_restarted_during_a_backup_costs_nothing_but_that_run
     assert vps.run("pgrep --full '[m]ongodump --config'").rc != 0
     vps.check_output("systemctl start berth-backup.service")
     # An increment may have one for as long as it takes.
-    locks = "berth-backup restic bucket list locks --no-lock -q"
+    locks = "berth backup restic bucket list locks --no-lock -q"
     poll(lambda: vps.check_output(locks) == "" or None, 60, "no lock to be left")
 
 
@@ -182,7 +182,7 @@ def test_a_manual_backup_says_who_asked_for_it(vps: Host) -> None:
     who = f"{getpass.getuser()}@{socket.gethostname()}"
     for target, found in listed(vps).items():
         assert found[-1]["reason"] == manifest(vps, target)["reason"] == f"manual by {who}"
-    assert json.loads(vps.check_output("berth-backup status"))["history"][-1]["why"] == f"manual by {who}"
+    assert json.loads(vps.check_output("berth backup status"))["history"][-1]["why"] == f"manual by {who}"
     # Nothing of it is left that an alert could be about.
     assert vps.check_output("systemctl list-units --all --no-legend 'berth-backup@*'") == ""
 
@@ -195,7 +195,7 @@ def test_a_collection_that_vanished_is_told(vps: Host) -> None:
     mongo(vps, 'server.getDB("backup_test").dropDatabase()')
     assert vps.run("systemctl start berth-backup.service").rc != 0
     assert "backup_test.gone, which the run before had, is not in MongoDB any more" in vps.check_output(
-        "berth-backup status"
+        "berth backup status"
     )
     # Committed all the same, and not told twice.
     assert "backup_test.gone" not in manifest(vps, "bucket")["mongo"]["collections"]
@@ -203,5 +203,5 @@ def test_a_collection_that_vanished_is_told(vps: Host) -> None:
     vps.check_output("systemctl start berth-backup.service")
     vps.check_output("systemctl start berth-backup-check.service")
     # No moment lies between two runs: the one before is led up to where this one begins.
-    vps.check_output("berth-backup oplog")
+    vps.check_output("berth backup oplog")
     assert listed(vps)["bucket"][-2]["until"] == manifest(vps, "bucket")["mongo"]["oplog"]["last"]

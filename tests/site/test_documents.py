@@ -33,7 +33,7 @@ LINES = [
 # They say nothing, or nothing while all is well; a unit that has not run yet has no lines.
 SILENT = re.compile(
     r"(sudo )?systemctl (start|stop|restart|reload|reset-failed)|sudo apt-get (clean|--simulate)|cd |"
-    r"sudo berth-secrets|sudo journalctl -u|(sudo )?curl .*/rules|\w+=|umount|mount|echo .*>>"
+    r"sudo berth secrets|sudo journalctl -u|(sudo )?curl .*/rules|\w+=|umount|mount|echo .*>>"
 )
 MARK = "== exit status "
 SLOW = "slow"

@@ -214,7 +214,7 @@ def test_a_lock_whose_holder_hangs_is_named_and_can_be_broken(
     http: httpx.Client, vps: Host, way_in: Path, before: tuple[str, str], target: str
 ) -> None:
     ask = ["ssh", "-F", str(way_in), "-oControlMaster=no", "-oControlPath=none", "server"]
-    begin = f"sudo berth-release begin --by ada@laptop {target} && sleep 600"
+    begin = f"sudo berth release begin --by ada@laptop {target} && sleep 600"
     holder = subprocess.Popen([*ask, begin], stdout=subprocess.DEVNULL)
     try:
         poll(lambda: phase(vps), 20, "the lock")

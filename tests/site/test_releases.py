@@ -189,14 +189,14 @@ def test_what_is_missing_is_red_and_the_command_named_brings_it_back(
     vps: Host, taken: str, what: str, fix: str
 ) -> None:
     vps.check_output(taken)
-    shown = vps.check_output("berth-release status --inventory=inventories/demo")
+    shown = vps.check_output("berth status --inventory=inventories/demo")
     assert what in shown, shown
     command = next(line.strip() for line in shown.splitlines() if fix in line)
     if command.startswith("sudo "):
         vps.check_output(command)
     else:
         assert operate(command.split())[0] == 0
-    missing = json.loads(vps.check_output("berth-release status --json"))["missing"]
+    missing = json.loads(vps.check_output("berth status --json"))["missing"]
     assert missing == []
 
 

@@ -99,6 +99,6 @@ def assert_made_up(vps: Host) -> None:
     """Do what the timer does every four minutes: it makes up for the backup that was cut off."""
     vps.check_output("systemctl start berth-backup-oplog.service")
     for target in ("store", "bucket"):
-        read = f"berth-backup restic {target} -q --no-lock dump --tag part:manifest latest /manifest.json"
+        read = f"berth backup restic {target} -q --no-lock dump --tag part:manifest latest /manifest.json"
         assert json.loads(vps.check_output(read))["reason"] == "the run before was cut off"
-        assert vps.check_output(f"berth-backup restic {target} -q --no-lock list locks") == ""
+        assert vps.check_output(f"berth backup restic {target} -q --no-lock list locks") == ""

@@ -41,7 +41,7 @@ def restore(confirm: str = "", **variables: object) -> tuple[int, str]:
 
 
 def berth_backup(vps: Host, *arguments: str) -> tuple[int, dict[str, Any]]:
-    done = vps.run(shlex.join(["berth-backup", *arguments]))
+    done = vps.run(shlex.join(["berth", "backup", *arguments]))
     return done.rc, json.loads(done.stdout.splitlines()[-1])
 
 
@@ -168,7 +168,7 @@ class Belongings:
 
 def newest(vps: Host, target: str) -> dict[str, Any]:
     """Return the manifest of the newest run on a target."""
-    read = "berth-backup restic %s -q --no-lock dump --tag part:manifest latest /manifest.json"
+    read = "berth backup restic %s -q --no-lock dump --tag part:manifest latest /manifest.json"
     return dict(json.loads(vps.check_output(read, target)))
 
 
@@ -349,9 +349,9 @@ def test_a_backup_that_lacks_a_collection_is_told_by_mail(vps: Host, alarm: Call
     # A run like the last one, whose manifest promises a collection more.
     forge = """
 import json
-from berth_backup import check
-from berth_backup.restic import Store
-from berth_backup.settings import Settings
+from berth.backup import check
+from berth.backup.restic import Store
+from berth.backup.settings import Settings
 settings = Settings.read()
 store = Store(settings, settings.target("bucket"))
 kept = check.kept(store)[-1]
@@ -363,7 +363,7 @@ print(store.back_up_text(json.dumps(manifest), "manifest.json", [f"run:{kept.id}
     try:
         mail = alarm()
     finally:
-        vps.check_output("berth-backup restic bucket -q forget %s", forged)
+        vps.check_output("berth backup restic bucket -q forget %s", forged)
     assert "auth_db.gone is missing (3 documents)" in mail
 
 

@@ -61,7 +61,7 @@ def test_a_restore_whose_controller_goes_away_is_done_and_holds_the_one_lock(
     reached(vps, in_phase("preparing"))
     kill(controller)
     # Whoever comes meanwhile is refused, and told whose turn it is.
-    done = vps.run("berth-release begin --by bob@laptop 9.9")
+    done = vps.run("berth release begin --by bob@laptop 9.9")
     assert done.rc == 1
     assert "has been at restore everything since" in json.loads(done.stdout)["reason"]
     code, said = berth_backup(vps, "restore", saved, "--by=bob@laptop")

@@ -143,7 +143,7 @@ def missing() -> list[Answer]:
 
     One that does not do so yet, or is not there, says nothing.
     """
-    _, said, _ = run("berth-release", "status", "--json", seconds=RELEASE_SECONDS)
+    _, said, _ = run("berth", "status", "--json", seconds=RELEASE_SECONDS)
     with contextlib.suppress(ValueError):
         known = json.loads(said)
         return list(known.get("missing") or []) if isinstance(known, dict) else []

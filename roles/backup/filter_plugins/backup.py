@@ -87,7 +87,7 @@ def problems(targets: list[dict[str, Any]], password: str, commands: list[dict[s
 
 
 def restore_report(answer: dict[str, Any], command: str, inventories: str) -> str:
-    """Put the answer of `berth-backup restore` into lines for a person.
+    """Put the answer of `berth restore` into lines for a person.
 
     `command` is the whole command that does in earnest what was a dry run, `inventories` its options -i.
     """

@@ -34,7 +34,7 @@ def at(moment: str) -> str:
 
 
 def table(listed: dict[str, Any], now: datetime | None = None) -> str:
-    """Return what `berth-backup list` found as a table, the newest run first; below it targets that did not answer."""
+    """Return what `berth backup list` found as a table, the newest run first; below it targets that did not answer."""
     runs: dict[str, dict[str, Any]] = {}
     silent = []
     for target, found in listed.items():
@@ -60,7 +60,7 @@ def _row(run: dict[str, Any], now: datetime) -> tuple[str, ...]:
 
 
 def newest(known: dict[str, Any], now: datetime | None = None) -> str:
-    """Return the newest run of each target, as `berth-backup status` knows it: when, how much, and where."""
+    """Return the newest run of each target, as `berth backup status` knows it: when, how much, and where."""
     targets: dict[str, list[str]] = {}
     for name, target in known["targets"].items():
         said = "none yet"
@@ -72,7 +72,7 @@ def newest(known: dict[str, Any], now: datetime | None = None) -> str:
 
 
 def rekeyed(targets: dict[str, dict[str, str]]) -> str:
-    """Return whom which password opens, from what `berth-backup rekey` did to each target."""
+    """Return whom which password opens, from what `berth backup rekey` did to each target."""
     kept = {
         name: said["previous"] for name, said in targets.items() if said.get("previous", "").startswith("opens until")
     }

@@ -2,7 +2,7 @@
 # Damages a store in every way, each time from a good copy; ends at the first damage that is not found or not said.
 set -euo pipefail
 settings=/opt/berth/backup
-check=(berth-backup check --target folder)
+check=(berth backup check --target folder)
 
 fail() {
   echo "$1" >&2
@@ -12,13 +12,13 @@ fail() {
 found() {
   "${@:2}" > /dev/null 2>&1 && fail "not found: $1"
   grep --quiet 'check_result{target="folder"} 0' /var/lib/berth/metrics/berth_backup.prom || fail "no metric: $1"
-  berth-backup status | grep --quiet --fixed-strings "$1" || fail "not said: $1; but $(berth-backup status)"
+  berth backup status | grep --quiet --fixed-strings "$1" || fail "not said: $1; but $(berth backup status)"
   rm -rf /srv/backup
   cp -a /srv/good /srv/backup
 }
 largest() { find /srv/backup/data -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2; }
 
-systemctl start berth-backup berth-backup-check || fail "a good store was found wanting: $(berth-backup status)"
+systemctl start berth-backup berth-backup-check || fail "a good store was found wanting: $(berth backup status)"
 cp -a /srv/backup /srv/good
 cp -a "$settings" /run/settings
 
@@ -45,6 +45,6 @@ cp -a /run/settings/. "$settings"
 # A repository that is gone is told and not made anew.
 rm -rf /srv/backup
 systemctl start berth-backup 2> /dev/null && fail "a new repository was made in silence"
-berth-backup status | grep --quiet "is gone from /srv/backup" || fail "$(berth-backup status)"
+berth backup status | grep --quiet "is gone from /srv/backup" || fail "$(berth backup status)"
 cp -a /srv/good /srv/backup
-systemctl start berth-backup berth-backup-check || fail "the good copy was found wanting: $(berth-backup status)"
+systemctl start berth-backup berth-backup-check || fail "the good copy was found wanting: $(berth backup status)"

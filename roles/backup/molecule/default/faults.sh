@@ -29,12 +29,12 @@ go_on() {
   until_true ended
 }
 says() {
-  berth-backup status | grep --quiet --fixed-strings "$1" || fail "status does not say: $1"
+  berth backup status | grep --quiet --fixed-strings "$1" || fail "status does not say: $1"
 }
 well() {
   systemctl start berth-backup || fail "the run after it failed"
   for target in folder keeper; do
-    [ -z "$(berth-backup restic "$target" list locks --no-lock --quiet)" ] || fail "a lock was left on $target"
+    [ -z "$(berth backup restic "$target" list locks --no-lock --quiet)" ] || fail "a lock was left on $target"
   done
 }
 
@@ -46,18 +46,18 @@ print(known["password"], *(value for one in known["environment"].values() for va
 pgrep --full 'restic .*--stdin' > /dev/null || fail "restic is not at it"
 cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' '\n' | grep --fixed-strings --file=/run/secrets-known && fail "a command line shows a secret"
 rm /run/secrets-known
-answer=$(berth-backup run 2> /dev/null) && fail "two ran at once"
+answer=$(berth backup run 2> /dev/null) && fail "two ran at once"
 [[ $answer == *"has been at it (run) since"*"Wait until it is done"* ]] || fail "$answer"
 go_on
 journalctl --no-pager --unit=watcher | grep --quiet 'GET /ping ' || fail "the watcher did not hear of a good run"
 [ "$(systemctl show --property=Result --value berth-backup)" = success ] || fail "the first of two did not end well"
 
 # Killed in the middle, as by a power cut: no half run counts, and the lock of the dead goes.
-before=$(berth-backup list | grep -o '"run"' | wc -l)
+before=$(berth backup list | grep -o '"run"' | wc -l)
 begin
 systemctl kill --signal=KILL berth-backup
 go_on
-[ "$(berth-backup list | grep -o '"run"' | wc -l)" = "$before" ] || fail "half a run counts"
+[ "$(berth backup list | grep -o '"run"' | wc -l)" = "$before" ] || fail "half a run counts"
 well
 
 # A store goes away in the middle: it is given up and told, the others go on. Giving up can take minutes: make test-long.
@@ -99,7 +99,7 @@ cp -a /var/lib/berth-backup /run/kept
 mount -t tmpfs -o "size=$(($(du --summarize --block-size=1K /run/kept | cut -f1) + 4))k" tmpfs /var/lib/berth-backup
 cp -a /run/kept/. /var/lib/berth-backup/
 if dd if=/dev/zero of=/var/lib/berth-backup/filler bs=1k 2> /dev/null; then fail "the disk did not fill"; fi
-answer=$(berth-backup run 2> /dev/null) && fail "a full disk was not told"
+answer=$(berth backup run 2> /dev/null) && fail "a full disk was not told"
 [[ $answer == *"The disk is full"* ]] || fail "$answer"
 umount /var/lib/berth-backup
 well

@@ -20,22 +20,22 @@ open(file, "w").write(json.dumps(known, indent=4))' "$secrets" "$@"
 rekey_after() {
   coproc flock "$state/$1.lock" sh -c 'echo mine; sleep 0.5'
   read -r _ <&"${COPROC[0]}"
-  answer=$(berth-backup rekey 2> /dev/null) || fail "$answer"
+  answer=$(berth backup rekey 2> /dev/null) || fail "$answer"
   flock --nonblock "$state/$1.lock" true || fail "it did not wait for the $1"
 }
-runs() { berth-backup list --target "$1" | grep --only-matching '"run": "[^"]*"' | wc -l; }
+runs() { berth backup list --target "$1" | grep --only-matching '"run": "[^"]*"' | wc -l; }
 
 before=$(runs folder)
 [ "$before" -gt 0 ] || fail "there is no run from before"
 set_to "$new" "$old"
 cp "$secrets" /run/secrets-right
 sed -i 's/\("RESTIC_REST_PASSWORD": \)"[^"]*"/\1"wrong"/' "$secrets"
-answer=$(berth-backup rekey 2> /dev/null) && fail "a store that did not take part was not told"
+answer=$(berth backup rekey 2> /dev/null) && fail "a store that did not take part was not told"
 [[ $answer == *"Target store"*"The previous password still opens what was not reached"* ]] || fail "$answer"
 cp /run/secrets-right "$secrets" && rm /run/secrets-right
 
 # In the middle: two have the new one, one has not, and backups go on to all.
-systemctl start berth-backup || fail "no backup in the middle: $(berth-backup status)"
+systemctl start berth-backup || fail "no backup in the middle: $(berth backup status)"
 for target in folder keeper store; do
   [ "$(runs "$target")" -gt 0 ] || fail "$target does not open in the middle"
 done
@@ -47,10 +47,10 @@ rekey_after restore
 # Everything from before opens with the new one; the old one opens what may be changed no more.
 set_to "$new" ""
 [ "$(runs folder)" -gt "$before" ] || fail "runs from before are gone"
-berth-backup check > /dev/null || fail "$(berth-backup status)"
+berth backup check > /dev/null || fail "$(berth backup status)"
 set_to "$old" ""
 for target in folder keeper; do
-  answer=$(berth-backup check --target "$target" 2> /dev/null) && fail "the old password still opens $target"
+  answer=$(berth backup check --target "$target" 2> /dev/null) && fail "the old password still opens $target"
   [[ $answer == *"does not open with backup_password"* ]] || fail "$answer"
 done
 [ "$(runs store)" -gt 0 ] || fail "a store that only takes has lost its key"

@@ -1,0 +1,1 @@
+"""Encrypted backups of one host: made, committed, checked, restored, and thinned out. See role backup's README."""

@@ -1,0 +1,279 @@
+"""What is on the stores: runs, whether they can be trusted, and which of them may go."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from berth.backup.archive import Seen, Tally, differences
+from berth.backup.bson import Malformed
+from berth.backup.records import Records, seconds_of
+from berth.backup.restic import PIECE, Store
+from berth.backup.run import say
+from berth.backup.settings import Refused, Settings, Target
+
+DAY = 86400
+LONG_SECONDS = 12 * 3600
+# A run without a manifest may be one under way.
+UNFINISHED_SECONDS = 2 * DAY
+
+
+def tag(snapshot: dict[str, Any], name: str) -> str:
+    """Return what follows `name:` among the tags of a snapshot."""
+    for found in snapshot.get("tags") or []:
+        if found.startswith(f"{name}:"):
+            return str(found.partition(":")[2])
+    return ""
+
+
+@dataclass
+class Kept:
+    """A run on a store."""
+
+    id: str
+    time: str
+    # Snapshot of the manifest.
+    manifest: str
+    # What it was made for, where somebody said so: before-release:1.4.0.
+    tags: list[str] = field(default_factory=list)
+    # Increments, the oldest first: snapshot, from, to.
+    increments: list[dict[str, str]] = field(default_factory=list)
+    # How much was read for it, increments among it.
+    bytes: int = 0
+    # Why it was made, and for whom: scheduled, manual by ada@laptop.
+    reason: str = ""
+
+    def is_called(self, name: str) -> bool:
+        return name in (self.id, *self.tags)
+
+    @property
+    def until(self) -> str:
+        return self.increments[-1]["to"] if self.increments else ""
+
+
+def _further_tags(snapshot: dict[str, Any]) -> list[str]:
+    return [one for one in snapshot["tags"] if one != "berth" and not one.startswith(("run:", "part:", "reason:"))]
+
+
+def kept(store: Store) -> list[Kept]:
+    """Return the committed runs, the oldest first."""
+    snapshots = store.snapshots()
+    runs = {
+        tag(one, "run"): Kept(tag(one, "run"), one["time"], one["id"], _further_tags(one), reason=tag(one, "reason"))
+        for one in snapshots
+        if tag(one, "part") == "manifest"
+    }
+    for one in snapshots:
+        found = runs.get(tag(one, "run"))
+        if found:
+            found.bytes += int((one.get("summary") or {}).get("total_bytes_processed", 0))
+        if found and tag(one, "part") == "oplog":
+            found.increments.append({"snapshot": one["id"], "from": tag(one, "from"), "to": tag(one, "to")})
+    return list(runs.values())
+
+
+def manifest(store: Store, one: Kept) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(store.read_text(one.manifest, "/manifest.json"))
+    if found.get("format") != 1:
+        raise Refused(
+            f"Run {one.id} on target {store.name} is of format {found.get('format')}, "
+            "which this program cannot read: use a newer one."
+        )
+    return found
+
+
+def verify(store: Store, one: Kept, seen: Seen | None = None) -> dict[str, Any]:
+    """Read every stream of a run and compare it with the manifest; return the manifest, or refuse.
+
+    Args:
+        store: where the run is.
+        one: the run.
+        seen: is given each entry of the dump's oplog; what it raises is raised.
+    """
+    written = manifest(store, one)
+    where = f"Run {one.id} on target {store.name} is damaged:"
+    for name, part in written["parts"].items():
+        if part["kind"] != "stream":
+            continue
+        digest, length = sha256(), 0
+        watch = Tally(seen) if name == "mongo" else None
+        try:
+            with store.read(part["snapshot"], f"/{part['file']}") as stream:
+                while piece := stream.read(PIECE):
+                    digest.update(piece)
+                    length += len(piece)
+                    if watch:
+                        watch.feed(piece)
+            if watch:
+                watch.finish()
+        except Malformed as error:
+            raise Refused(f"{where} {name} cannot be read ({error}).") from None
+        except Refused as why:
+            raise Refused(f"{where} {name} cannot be read ({why.reason}).", why.lines) from None
+        if watch and (said := differences(written["mongo"], watch.summary())):
+            raise Refused(f"{where} {' '.join(said)}")
+        if length != part["bytes"] or digest.hexdigest() != part["sha256"]:
+            raise Refused(f"{where} {name} has {length} bytes of other content than was dumped ({part['bytes']}).")
+    end = written.get("mongo", {}).get("oplog", {}).get("last", "")
+    for increment in one.increments:
+        if increment["from"] != end:
+            raise Refused(f"{where} changes between {end} and {increment['from']} are missing.")
+        end = increment["to"]
+    return written
+
+
+def check(settings: Settings, records: Records, targets: list[Target]) -> dict[str, Any]:
+    """Read the stores' data and their newest run; refuse if something is wrong with one of them."""
+    reasons = {}
+    for target in targets:
+        store = Store(settings, target)
+        began = time.monotonic()
+        try:
+            _check_one(settings, store)
+        except Refused as why:
+            say(why.reason)
+            reasons[target.name] = why.reason
+        with records.changing() as state:
+            state["targets"][target.name]["check_reason"] = reasons.get(target.name, "")
+            if target.name not in reasons:
+                state["targets"][target.name]["check_at"] = time.time()
+        say(f"{target.name}: checked in {time.monotonic() - began:.1f} s")
+    told = " ".join(reasons.values())
+    outcome = {"verb": "check", "targets": {one.name: one.name not in reasons for one in targets}, "reason": told}
+    records.remember(**outcome)
+    if reasons:
+        raise Refused(told)
+    return outcome
+
+
+def _check_one(settings: Settings, store: Store) -> None:
+    if not store.exists():
+        raise store.refusal(10, "", "check")
+    store.unlock()
+    done = store.run("check", f"--read-data-subset={settings.read_data}", "--quiet", seconds=LONG_SECONDS)
+    if done.returncode:
+        why = store.refusal(done.returncode, done.stderr or done.stdout, "check")
+        if done.returncode == 1:
+            raise Refused(
+                f"The repository of target {store.name} is damaged: {_telling(why.lines)}. "
+                "First make a backup to another target, then see docs/operations.md.",
+                why.lines,
+            )
+        raise why
+    runs = kept(store)
+    if not runs:
+        raise Refused(f"Target {store.name} holds no backup of {settings.site} yet: berth backup run")
+    age = (time.time() - seconds_of(runs[-1].time)) / 3600
+    if age > settings.max_age_hours:
+        raise Refused(
+            f"The newest backup on target {store.name} is {age:.0f} hours old, and backup_max_age_hours is "
+            f"{settings.max_age_hours}: see `systemctl status berth-backup`."
+        )
+    verify(store, runs[-1])
+
+
+def _telling(lines: list[str]) -> str:
+    """Return the line that says what is wrong, before the advice that follows it."""
+    for word in ("does not match", "ciphertext", "error", "Fatal"):
+        for line in lines:
+            if word.lower() in line.lower():
+                return line.removeprefix("Fatal: ").rstrip(".")
+    return lines[-1] if lines else "restic gave no reason"
+
+
+def forget(settings: Settings, records: Records, targets: list[Target]) -> dict[str, Any]:
+    """Thin out the runs on every target that lets us; refuse if one could not be."""
+    reasons, gone = {}, {}
+    for target in targets:
+        if target.append_only:
+            continue
+        store = Store(settings, target)
+        try:
+            if not store.exists():
+                raise store.refusal(10, "", "forget")
+            store.unlock()
+            gone[target.name] = _forget_one(settings, store)
+        except Refused as why:
+            say(why.reason)
+            reasons[target.name] = why.reason
+        with records.changing() as state:
+            state["targets"][target.name]["forget_reason"] = reasons.get(target.name, "")
+            if target.name not in reasons:
+                state["targets"][target.name]["forget_at"] = time.time()
+    told = " ".join(reasons.values())
+    outcome = {"verb": "forget", "snapshots": gone, "reason": told}
+    records.remember(**outcome)
+    if reasons:
+        raise Refused(told)
+    return outcome
+
+
+def policy(settings: Settings) -> list[str]:
+    """Return what restic is asked to keep; the newest run always."""
+    kinds = ("daily", "weekly", "monthly", "yearly")
+    return ["--keep-last=1", *(f"--keep-{kind}={settings.keep[kind]}" for kind in kinds if settings.keep[kind])]
+
+
+def _forget_one(settings: Settings, store: Store) -> int:
+    snapshots = store.snapshots()
+    # Restic knows how to thin out; it is asked about the manifests, and the rest of a run goes with its manifest.
+    said = store.ask(
+        *("forget", "--dry-run", "--json", f"--host={settings.site}", "--tag=berth,part:manifest", "--group-by=host"),
+        *policy(settings),
+    )
+    staying = {tag(one, "run") for group in json.loads(said or "[]") for one in group["keep"] or []}
+    leaving = expired(snapshots, staying, settings.keep["oplog_days"], time.time())
+    if leaving:
+        done = store.run("forget", "--quiet", *leaving, seconds=LONG_SECONDS)
+        if done.returncode:
+            raise store.refusal(done.returncode, done.stderr, "forget")
+        # Restic does not call that a failure.
+        if "unable to remove" in done.stderr:
+            raise Refused(
+                f"Target {store.name} lets nothing be removed: if that is meant, set append_only in backup_targets."
+            )
+    store.ask("prune", "--quiet", seconds=LONG_SECONDS)
+    return len(leaving)
+
+
+def expired(snapshots: list[dict[str, Any]], staying: set[str], oplog_days: int, moment: float) -> list[str]:
+    """Return the snapshots that belong to no run that stays: its parts, and increments older than wanted."""
+    found = []
+    committed = {tag(one, "run") for one in snapshots if tag(one, "part") == "manifest"}
+    newest = max(committed, default="")
+    for one in snapshots:
+        run_id, age = tag(one, "run"), moment - seconds_of(one["time"])
+        if run_id not in staying:
+            unfinished = run_id not in committed and age < UNFINISHED_SECONDS
+            if not unfinished:
+                found.append(str(one["id"]))
+        elif tag(one, "part") == "oplog" and run_id != newest and age > oplog_days * DAY:
+            found.append(str(one["id"]))
+    return found
+
+
+def listing(settings: Settings, targets: list[Target]) -> dict[str, Any]:
+    """Return the runs on the stores; a store that does not answer has a reason instead."""
+    found: dict[str, Any] = {}
+    for target in targets:
+        store = Store(settings, target)
+        try:
+            runs = kept(store) if store.exists() else []
+            found[target.name] = [
+                {
+                    "run": one.id,
+                    "time": one.time,
+                    "reason": one.reason,
+                    "tags": one.tags,
+                    "bytes": one.bytes,
+                    "increments": len(one.increments),
+                    "until": one.until,
+                }
+                for one in runs
+            ]
+        except Refused as why:
+            found[target.name] = {"reason": why.reason}
+    return found

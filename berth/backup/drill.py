@@ -1,0 +1,178 @@
+"""The proof of a backup: restore it into throwaway containers, compare, sign in, write it down, leave nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from berth.backup import restore_engine as engine
+from berth.backup.archive import Tally, differences
+from berth.backup.records import Records, now, seconds_of, write
+from berth.backup.restore_choice import LATEST, Run, choose, damaged, moment_text, verify
+from berth.backup.restore_scratch import Scratch
+from berth.backup.run import say
+from berth.backup.settings import Refused, Settings
+
+# The account that every release is tried out with: the release makes it and keeps its password.
+PROBE_EMAIL = "release-probe@berth.invalid"
+KEPT = 60
+DAY = 24 * 3600
+
+
+def add_arguments(verbs: Any) -> None:
+    drill_verb = verbs.add_parser(
+        "drill", prog="berth drill", help="restore the newest backup beside the live data, and compare"
+    )
+    drill_verb.add_argument("run", nargs="?", default=LATEST)
+    drill_verb.add_argument("--target", default="")
+
+
+class Evidence:
+    """What was seen, written down whether it is good or bad."""
+
+    def __init__(self, settings: Settings, target: str) -> None:
+        self._settings = settings
+        self.seen: dict[str, Any] = {"began": now(), "target": target, "result": "failed", "steps": {}}
+        self._began = time.monotonic()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        say(name)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seen["steps"][name] = round(time.monotonic() - began, 1)
+
+    def write(self) -> Path:
+        self.seen["seconds"] = round(time.monotonic() - self._began, 1)
+        self.seen["ended"] = now()
+        folder = self._settings.state / "drills"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place = folder / f"{self.seen['began'].replace(':', '')}.json"
+        write(place, json.dumps(self.seen, indent=2) + "\n")
+        for old in sorted(folder.glob("*.json"))[:-KEPT]:
+            old.unlink()
+        self._write_metrics()
+        return place
+
+    def _write_metrics(self) -> None:
+        place = self._settings.metrics / "berth_backup_drill.prom"
+        target = f'{{target="{self.seen["target"]}"}}'
+        good = self.seen["result"] == "passed"
+        lines = _read(place) if place.exists() else {}
+        lines |= {
+            f"berth_backup_drill_result{target}": str(int(good)),
+            f"berth_backup_drill_last_attempt_timestamp_seconds{target}": str(int(time.time())),
+            f"berth_backup_drill_duration_seconds{target}": str(self.seen["seconds"]),
+        }
+        if good:
+            lines |= {
+                f"berth_backup_drill_last_success_timestamp_seconds{target}": str(int(time.time())),
+                f"berth_backup_drill_documents{target}": str(self.seen.get("documents", 0)),
+            }
+        write(place, "".join(f"{name} {value}\n" for name, value in lines.items()), 0o644)
+
+
+def _read(place: Path) -> dict[str, str]:
+    return dict(line.rsplit(" ", 1) for line in place.read_text().splitlines())
+
+
+def drill(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
+    """The verb `drill`. Each night another target, so that each is proven."""
+    if not settings.targets:
+        raise Refused("backup_targets is empty, so there is nothing to restore.")
+    target = asked.target or settings.targets[int(time.time() // DAY) % len(settings.targets)].name
+    evidence = Evidence(settings, target)
+    with records.locked("restore"):
+        try:
+            _drill(settings, asked.run, evidence)
+            evidence.seen["result"] = "passed"
+        except Refused as refused:
+            evidence.seen |= {"reason": refused.reason, "lines": refused.lines}
+            raise
+        except Exception as error:
+            evidence.seen["reason"] = repr(error)
+            raise
+        finally:
+            evidence.seen["evidence"] = str(evidence.write())
+    return {"changed": False, **evidence.seen}
+
+
+def _drill(settings: Settings, wanted: str, evidence: Evidence) -> None:
+    seen = evidence.seen
+    run = choose(settings, wanted, seen["target"])
+    seen |= {"run": run.id, "as_of": moment_text(run.end), "increments": len(run.increments)}
+    if wanted == LATEST:
+        _refuse_stale(settings, run)
+    with evidence.step("read"):
+        verify(run)
+    with Scratch(settings, "drill") as scratch:
+        if settings.mongo:
+            _restore_and_compare(run, scratch, evidence)
+        if settings.redis:
+            with evidence.step("redis"):
+                seen["redis_keys"] = scratch.start_redis(run.redis_snapshot())
+        live = next((name for name in engine.writers() if "-auth_service-" in name), "")
+        if not live or not settings.mongo:
+            seen["signed_in"] = "left out: no release is live"
+            return
+        with evidence.step("sign in"):
+            scratch.start_auth(live)
+            seen["signed_in"] = _sign_in(scratch, settings.root / "releases")
+
+
+def _sign_in(scratch: Scratch, releases: Path) -> str:
+    """Sign in as the account that tries out releases; in a backup older than its own address, it has the first one."""
+    password, own = (releases / "probe").read_text(), releases / "probe_email"
+    if own.exists():
+        email = own.read_text()
+        with suppress(Refused):
+            scratch.sign_in(email, password)
+            return email
+    scratch.sign_in(PROBE_EMAIL, password)
+    return PROBE_EMAIL
+
+
+def _restore_and_compare(run: Run, scratch: Scratch, evidence: Evidence) -> None:
+    with evidence.step("database"):
+        scratch.start_mongo()
+    with evidence.step("restore as dumped"):
+        archive = run.archive(with_changes=False)
+        engine.restore(scratch.mongo, archive, "--drop", "--noIndexRestore", "--numParallelCollections=1")
+    with evidence.step("compare"):
+        found = _tally(scratch)
+        if said := differences({"collections": run.collections}, found):
+            raise damaged(run, " ".join(said))
+        evidence.seen["collections"] = {name: one["documents"] for name, one in found["collections"].items()}
+    with evidence.step("restore with changes"):
+        scratch.load(run)
+        found = _tally(scratch)
+        evidence.seen["documents"] = sum(one["documents"] for one in found["collections"].values())
+    if not run.increments and run.manifest["mongo"]["oplog"]["first"] == run.manifest["mongo"]["oplog"]["last"]:
+        # Nothing changed meanwhile, so every index must be there again.
+        for name, one in run.collections.items():
+            if one["indexes"] != found["collections"][name]["indexes"]:
+                raise damaged(run, f"{name} came back without one of its indexes {', '.join(one['indexes'])}")
+
+
+def _tally(scratch: Scratch) -> dict[str, Any]:
+    tally = Tally()
+    for piece in engine.dump(scratch.mongo):
+        tally.feed(piece)
+    tally.finish()
+    return tally.summary()
+
+
+def _refuse_stale(settings: Settings, run: Run) -> None:
+    hours = (time.time() - seconds_of(run.manifest["ended"])) / 3600
+    if hours > settings.max_age_hours:
+        raise Refused(
+            f"The newest run on target {run.store.name}, {run.id}, is {hours:.0f} hours old, and "
+            f"backup_max_age_hours allows {settings.max_age_hours}. See: systemctl status berth-backup"
+        )

@@ -1,0 +1,52 @@
+"""What changes data runs in a unit of systemd; who asked for it reads the answer from memory, and may go away."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from berth.backup import commands
+from berth.backup.records import write
+from berth.backup.settings import Failed, Refused
+
+FOLDER = Path("/run/berth-backup")
+# Refused, and nothing was changed: of that nobody is told by mail. Not 1, with which Python ends after a bug.
+REFUSED = 3
+# No verb takes so long; steps have limits of their own.
+LONGEST_SECONDS = 48 * 3600
+
+
+def launch(name: str, *arguments: str, settled_by: str = "") -> None:
+    """Have a verb done in the unit of this name; return at its end, however that is.
+
+    Where its program is ended before, systemd starts `settled_by`. Raises Refused where the unit runs already.
+    """
+    unit = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={name}"]
+    unit += [f"--property=SuccessExitStatus={REFUSED}", "--property=UMask=0077"]
+    unit += [f"--property=OnFailure={settled_by}"] if settled_by else []
+    done = commands.run(*unit, "berth", "backup", *arguments, seconds=LONGEST_SECONDS)
+    if done.returncode and b"already" in done.stderr:
+        raise Refused(f"{name} is under way. Wait until it is done: systemctl status {name}")
+
+
+def tell(run_id: str, ended: dict[str, Any] | Refused) -> None:
+    if isinstance(ended, Refused):
+        ended = {"refused": ended.reason, "lines": ended.lines, "failed": isinstance(ended, Failed)}
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    write(FOLDER / f"{run_id}.json", json.dumps(ended))
+
+
+def told(run_id: str) -> dict[str, Any]:
+    """Return the answer of a run that is over, once. Raises what it was refused for."""
+    place = FOLDER / f"{run_id}.json"
+    try:
+        answer: dict[str, Any] = json.loads(place.read_text())
+    except FileNotFoundError:
+        raise Failed(
+            "It was ended before it could say how it went. See: journalctl --unit='berth-*' --since=-1h"
+        ) from None
+    place.unlink()
+    if "refused" in answer:
+        raise (Failed if answer["failed"] else Refused)(answer["refused"], answer["lines"])
+    return answer

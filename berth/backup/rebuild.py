@@ -1,0 +1,81 @@
+"""Give a bare host what a lost one had: files before the edge asks for a certificate, data before the first release."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from typing import Any
+
+from berth.backup import restore_engine as engine
+from berth.backup.records import Records, now, write
+from berth.backup.restore import own_paths
+from berth.backup.restore_choice import LATEST, Run, choose, moment_text, verify
+from berth.backup.restore_site import take_files
+from berth.backup.run import say
+from berth.backup.settings import Refused, Settings
+
+FILES, DATA = "files", "data"
+# Of the files, what a host that is built anew takes over; routes and settings are written by the roles.
+TAKEN_OVER = ("traefik/acme", "releases.jsonl", "releases")
+NOT_TAKEN_OVER = (
+    "releases/settings.json",
+    "releases/run.json",
+    "releases/guard",
+    "releases/routes.yml",
+    "releases/maintenance.yml",
+)
+
+
+def add_arguments(verbs: Any) -> None:
+    rebuild = verbs.add_parser("rebuild", prog="berth rebuild", help="give a bare host what a lost one had")
+    rebuild.add_argument("what", choices=[FILES, DATA])
+    rebuild.add_argument("run", nargs="?", default=LATEST)
+    rebuild.add_argument("--target", default="")
+
+
+def rebuild(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
+    """The verb `rebuild`: give a bare host its files, later its data. Which run it is is decided once."""
+    with records.locked("restore"):
+        mark = settings.state / "rebuilt.json"
+        done = json.loads(mark.read_text()) if mark.exists() else {}
+        if done.get(asked.what) and asked.run in (LATEST, done["run"]):
+            return {"changed": False, **done}
+        if DATA in done:
+            raise Refused(f"This host was built from run {done['run']} already: use ansible/restore.yml.")
+        if not done:
+            _must_be_bare(settings)
+        run = choose(settings, done.get("run", asked.run), done.get("target", asked.target))
+        if asked.run == LATEST:
+            # Not only the run: everything that was saved after it, too.
+            run = choose(settings, LATEST, run.store.name)
+        say(f"Reading run {run.id} on target {run.store.name} and comparing it with its manifest")
+        verify(run)
+        known = {"run": run.id, "target": run.store.name, "as_of": moment_text(run.end), **done}
+        if asked.what == FILES:
+            _take_over_files(settings, run)
+        else:
+            there = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
+            # What an earlier attempt left half done goes, as long as no release has used it.
+            if there and (FILES not in done or engine.writers()):
+                raise Refused("The database is not empty, so this host is not a bare one: use ansible/restore.yml.")
+            engine.drop(settings.mongo, there)
+            options = ("--drop", "--oplogReplay", "--numParallelCollections=1")
+            known["documents"] = engine.restore(settings.mongo, run.archive(), *options)
+            if settings.redis and "redis" in run.manifest["parts"]:
+                engine.replace_redis(settings.redis, run.redis_snapshot())
+        known[asked.what] = now()
+        write(mark, json.dumps(known, indent=2) + "\n")
+        return {"changed": True, **known}
+
+
+def _must_be_bare(settings: Settings) -> None:
+    if (settings.root / "releases.jsonl").exists():
+        raise Refused(
+            "This host has had releases, so it is not a bare one, which -e restore=... is for: use ansible/restore.yml."
+        )
+
+
+def _take_over_files(settings: Settings, run: Run) -> None:
+    take_files(run, [f"{settings.root}/{path}" for path in TAKEN_OVER] + own_paths(settings, run))
+    for path in NOT_TAKEN_OVER:
+        (settings.root / path).unlink(missing_ok=True)

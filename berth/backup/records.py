@@ -1,0 +1,110 @@
+"""What outlives a run: locks, what is known of each target, and what happened before."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from berth.backup.settings import Refused, Settings
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def seconds_of(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def write(place: Path, text: str, mode: int = 0o600) -> None:
+    """Write beside the file and rename, so that a reader sees the old or the new text and nothing between."""
+    draft = place.with_name(f".{place.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(draft, mode)
+    draft.rename(place)
+
+
+class Busy(Refused):
+    """Somebody else is at it."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"{holder}. Wait until it is done, then try again.")
+        self.holder = holder
+
+
+class Records:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder = settings.state
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self, name: str, wait: float = 0) -> Iterator[None]:
+        """One at a time. The kernel gives this up by itself when the program ends, however it ends."""
+        with (self._folder / f"{name}.lock").open("a+") as file:
+            os.chmod(file.name, 0o600)
+            deadline = time.monotonic() + wait
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        file.seek(0)
+                        holder = file.read().strip() or "Somebody"
+                        raise Busy(holder) from None
+                    time.sleep(0.2)
+            file.truncate(0)
+            file.write(f"Process {os.getpid()} has been at it ({name}) since {now()}")
+            file.flush()
+            yield
+
+    def holder(self, name: str) -> str:
+        """Return who is at it; empty where nobody is."""
+        try:
+            with self.locked(name):
+                return ""
+        except Busy as busy:
+            return busy.holder
+
+    def state(self) -> dict[str, Any]:
+        """Return what is known; nothing on a new host."""
+        try:
+            found: dict[str, Any] = json.loads((self._folder / "state.json").read_text())
+        except (FileNotFoundError, ValueError):
+            found = {}
+        known = found.get("targets", {})
+        return {**found, "targets": {target.name: known.get(target.name, {}) for target in self._settings.targets}}
+
+    @contextmanager
+    def changing(self) -> Iterator[dict[str, Any]]:
+        """Read the state, let it be changed, write it; an increment and a run may end at the same time."""
+        with self.locked("state", wait=30):
+            state = self.state()
+            yield state
+            write(self._folder / "state.json", json.dumps(state, indent=1) + "\n")
+
+    def remember(self, **line: Any) -> None:
+        """Add a line to the history."""
+        place = self._folder / "history.jsonl"
+        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
+            file.write(json.dumps({"at": now(), **line}) + "\n")
+
+    def history(self, last: int) -> list[dict[str, Any]]:
+        try:
+            lines = (self._folder / "history.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        # A full disk may have cut a line short.
+        return [json.loads(line) for line in lines[-last:] if line.startswith("{") and line.endswith("}")]

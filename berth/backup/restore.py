@@ -1,0 +1,405 @@
+"""Bring back everything, one database or one collection, as it was at the end of a run or at any moment since.
+
+It ends in one of two states: done, or as before. Everything is read, compared and filled beside what is live first;
+then collections are renamed, one step each. Until the first is renamed, whatever cuts it off leads to as before;
+from then on, to done. Whoever finds the record of one that was cut off sees to it: `settle`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from berth.backup import own_unit
+from berth.backup.bson import Timestamp
+from berth.backup.records import Records
+from berth.backup.restore_choice import LATEST, Run, choose, moment, moment_text, verify, within
+from berth.backup.restore_site import Site, Unsaved
+from berth.backup.run import say
+from berth.backup.settings import Failed, Refused, Settings
+from berth.backup.site_lock import Holder, SiteLock
+
+# In this order. Each is written down before its first step.
+PREPARING, CLOSING, FILLING, BESIDE, SWAPPING, OPENING, SAVING = (
+    "preparing",
+    "closing",
+    "filling",
+    "beside",
+    "swapping",
+    "opening",
+    "saving",
+)
+# From here on there is only one way.
+FORWARD = (SWAPPING, OPENING, SAVING)
+
+
+def add_arguments(verbs: Any) -> None:
+    restore = verbs.add_parser("restore", prog="berth restore", help="bring back a run, or a moment since")
+    restore.add_argument("run", nargs="?", default=LATEST)
+    restore.add_argument("--target", default="")
+    restore.add_argument("--time", default="")
+    restore.add_argument("--database", default="")
+    restore.add_argument("--collection", default="")
+    restore.add_argument("--beside", default="")
+    restore.add_argument("--dry-run", action="store_true")
+    restore.add_argument("--by", default="root")
+    # In the unit that does it.
+    restore.add_argument("--run-id", default="")
+    settle = verbs.add_parser("settle", help="finish or undo a restore that was cut off")
+    settle.add_argument("--guarded", action="store_true", help="the caller holds the lock")
+
+
+@dataclass(frozen=True)
+class Request:
+    run: str
+    target: str
+    time: str
+    database: str
+    collection: str
+    beside: str
+
+    @classmethod
+    def read(cls, asked: Namespace) -> Request:
+        if asked.collection and not asked.database:
+            raise Refused("restore_collection needs restore_database, which says where it is.")
+        return cls(asked.run, asked.target, asked.time, asked.database, asked.collection, asked.beside)
+
+    @property
+    def until(self) -> Timestamp | None:
+        return moment(self.time)
+
+    @property
+    def scope(self) -> str:
+        return f"{self.database}.{self.collection}" if self.collection else self.database
+
+    @property
+    def whole(self) -> bool:
+        """Redis and files know no moments; who names a run besides means those of that run."""
+        return not self.scope and not self.beside and (not self.time or self.run != LATEST)
+
+    @property
+    def about(self) -> str:
+        return (self.scope or "everything") + (f" into {self.beside}" if self.beside else "")
+
+
+class Restore:
+    def __init__(self, settings: Settings, records: Records, lock: SiteLock, site: Site) -> None:
+        self._settings, self._records, self._lock, self._site = settings, records, lock, site
+
+    # --- what there is to do ---
+
+    def plan(self, request: Request) -> tuple[Run, dict[str, Any]]:
+        """Choose the run, compare it with its manifest, and say what would happen. Changes nothing."""
+        run = choose(self._settings, request.run, request.target, request.until)
+        wanted = [name for name in run.collections if within(name, request.scope)]
+        if not wanted and not request.time:
+            has = ", ".join(sorted(run.collections)) or "no collection"
+            raise Refused(f"Run {run.id} has no {request.scope}; it has {has}.")
+        report = self._describe(run, wanted, request)
+        say(f"Reading run {run.id} on target {run.store.name} and comparing it with its manifest")
+        verify(run)
+        return run, report
+
+    def _describe(self, run: Run, wanted: list[str], request: Request) -> dict[str, Any]:
+        live = self._site.collections()
+        until = request.until
+        end = min(one for one in (until, run.end) if one is not None) if run.end else until
+        gone = [] if request.beside else self._gone(live, set(wanted), request.scope)
+        described = {}
+        for name in sorted({*wanted, *gone}):
+            then = f"{run.collections[name]['documents']} in the dump" if name in run.collections else "not in the dump"
+            target = beside_name(name, request.beside) if request.beside else name
+            described[target] = f"{live.get(target, 'not there')} now, {then}"
+        own = ", ".join(own_paths(self._settings, run))
+        return {
+            "run": run.id,
+            "target": run.store.name,
+            "release": run.manifest.get("release", {}),
+            "as_of": moment_text(end),
+            "increments": len(run.increments),
+            "scope": request.scope or "everything",
+            "into": f"databases with {request.beside} at their names' end" if request.beside else "the live databases",
+            "collections": described,
+            "removed": gone,
+            "kept": sorted(name for name in live if self._is_beside(name)),
+            "redis": "replaced by the run's" if request.whole and self._settings.redis else "stays as it is",
+            "files": f"taken from the run: {own}" if request.whole and own else "stay as they are",
+        }
+
+    def _gone(self, live: dict[str, int], wanted: set[str], scope: str) -> list[str]:
+        """Return what is live and would not be any more. What a restore put beside stays."""
+        return sorted(name for name in live if name not in wanted and within(name, scope) and not self._is_beside(name))
+
+    def _is_beside(self, name: str) -> bool:
+        return name.partition(".")[0] in self._records.state().get("beside", [])
+
+    # --- all of it ---
+
+    def run(self, request: Request, by: str, run_id: str = "") -> dict[str, Any]:
+        """Restore. The caller holds the lock.
+
+        Raises Refused where nothing was begun, Failed where what was begun has been undone, or is not finished.
+        """
+        inherited = self._settle_before()
+        self._lock.begin("restore", PREPARING, request.about, by, run_id, inherited)
+        began = time.monotonic()
+        try:
+            if request.time:
+                self._site.save_changes()
+            run, report = self.plan(request)
+            work = self._beside if request.beside else self._replace
+            documents = work(run, request, report)
+        except (Refused, OSError) as error:
+            raise self._ended(error) from error
+        return report | {"changed": True, "documents": documents, "seconds": round(time.monotonic() - began, 1)}
+
+    def _settle_before(self) -> dict[str, Any]:
+        """Settle what was cut off before. One that is done, but whose services do not start on it, may be replaced."""
+        try:
+            self.settle()
+        except Refused:
+            holder = self._lock.current()
+            if holder is None or holder.verb != "restore" or holder.phase != OPENING:
+                raise
+            return {name: holder.detail[name] for name in ("opens", "writers")}
+        return {}
+
+    def _beside(self, run: Run, request: Request, _: dict[str, Any]) -> int:
+        """Restore under other names of databases; what the site uses is not touched."""
+        with self._site.loaded(run, request.scope) as scratch:
+            there = {name.partition(".")[0] for name in self._site.collections_of(scratch)}
+            chosen = [one for one in there if not request.database or one == request.database]
+            databases = sorted(f"{one}{request.beside}" for one in chosen)
+            live = {name.partition(".")[0] for name in self._site.collections()}
+            if taken := [one for one in databases if one in live]:
+                raise Refused(
+                    f"{', '.join(taken)} is there already: drop it, or choose another restore_beside than "
+                    f"{request.beside}."
+                )
+            self._lock.note(BESIDE, beside=databases)
+            documents = self._site.put_beside(scratch, request.scope, request.beside)
+        with self._records.changing() as state:
+            state["beside"] = sorted({*state.get("beside", []), *databases})
+        self._end("done")
+        return documents
+
+    def _replace(self, run: Run, request: Request, report: dict[str, Any]) -> int:
+        with_redis = request.whole and bool(self._settings.redis)
+        own = own_paths(self._settings, run) if request.whole else []
+        if with_redis:
+            self._site.try_redis(run)
+        with self._site.loaded(run, request.scope) as scratch:
+            copy = self._site.safety_copy(request.about)
+            self._note_copy(copy, report)
+            self._close()
+            # What came between the copy and the page.
+            self._site.save_changes()
+            self._note_copy(copy, report, self._site.moment())
+            with self._no_backup():
+                self._lock.note(FILLING)
+                documents, names, views = self._site.fill(scratch, request.scope)
+                if with_redis:
+                    self._site.stage_redis(run)
+                if own:
+                    self._site.stage_files(run, own)
+                removed = self._gone(self._site.collections(), set(names), request.scope)
+                self._lock.note(SWAPPING, names=names, removed=removed, views=views, redis=with_redis, files=own)
+                self._swap()
+                report["saved_as"] = self._forward()
+        return documents
+
+    @contextmanager
+    def _no_backup(self) -> Iterator[None]:
+        """Keep backups away: an increment would send again all that is filled in, and a run what stands beside."""
+        with ExitStack() as stack:
+            for kind in ("run", "oplog"):
+                stack.enter_context(self._records.locked(kind, self._settings.wait_seconds))
+            yield
+
+    def _note_copy(self, copy: str, report: dict[str, Any], moment: str = "") -> None:
+        """Write down how to return to what was there before, before anything is touched."""
+        at = f" -e restore_time={moment}" if moment else ""
+        report["safety_copy"] = f"-e restore_run={copy}{at} -e confirm={self._settings.site}"
+        self._lock.note(safety_copy=report["safety_copy"])
+
+    def _close(self) -> None:
+        """Show the maintenance page and stop what writes; written down before it is so."""
+        before = self._detail()
+        opens = before.get("opens", False) or not self._site.is_closed()
+        writers = sorted({*before.get("writers", []), *self._site.writers()})
+        self._lock.note(CLOSING, opens=opens, writers=writers)
+        if not self._site.is_closed():
+            self._site.close()
+        self._site.stop(writers)
+
+    # --- to one of the two ends, from wherever it is ---
+
+    def _swap(self) -> None:
+        """Each step may have been done already."""
+        detail = self._detail()
+        self._site.swap(detail["names"], detail["removed"], detail["views"])
+        if detail["redis"]:
+            self._site.swap_redis()
+        self._site.swap_files(detail["files"])
+        # What was removed may be made again by the services.
+        self._lock.note(OPENING)
+
+    def _forward(self) -> str:
+        """Bring the services back, open the site, save what is there now. Return the name of that run."""
+        self._up(self._detail())
+        self._lock.note(SAVING)
+        self._site.clear()
+        try:
+            saved = self._site.save_result(self._holder().release)
+        except Unsaved:
+            self._end("done")
+            raise
+        self._end("done")
+        return saved
+
+    def _back(self, reason: str = "") -> None:
+        """As before: nothing that is live has been renamed yet."""
+        holder = self._holder()
+        if holder.phase == FILLING:
+            self._site.clear()
+        else:
+            self._site.remove_scratch()
+        if made := holder.detail.get("beside"):
+            self._site.drop(made)
+        self._up(holder.detail)
+        self._end("as before", reason)
+
+    def _up(self, detail: dict[str, Any]) -> None:
+        if detail.get("writers"):
+            self._site.start(detail["writers"])
+        if detail.get("opens"):
+            self._site.open()
+
+    def _ended(self, error: Refused | OSError) -> Refused | OSError:
+        """Bring it to an end where that can be; return what is to be said."""
+        if isinstance(error, Unsaved):
+            return error
+        holder = self._lock.current()
+        said, lines = (error.reason, error.lines) if isinstance(error, Refused) else (f"{error}.", [])
+        if holder is None:
+            return Failed(f"The restore is done, but not all that it used could be removed: {said}", lines)
+        if holder.phase in FORWARD:
+            return Failed(
+                f"{said} The restore is not finished (phase: {holder.phase}). It goes on by itself; now: sudo "
+                f"berth backup settle. To what was there before, afterwards: {holder.detail['safety_copy']}",
+                lines,
+            )
+        try:
+            self._back(said)
+        except (Refused, OSError) as worse:
+            return Failed(f"{said} And it could not be undone yet: {worse} Try again: sudo berth backup settle", lines)
+        if holder.phase == PREPARING:
+            return error
+        return Failed(f"{said} Everything is as it was before.", lines)
+
+    def settle(self) -> str:
+        """Finish or undo what was cut off. The caller holds the lock. Return which; empty where there is nothing."""
+        holder = self._lock.current()
+        if holder is None:
+            return ""
+        if holder.verb != "restore":
+            self._site.settle_release()
+            return ""
+        say(f"{holder.sentence} and was cut off")
+        with self._no_backup():
+            if holder.phase not in FORWARD:
+                self._back("It was cut off.")
+                return f"undone: {holder.sentence}"
+            if holder.phase == SWAPPING:
+                self._swap()
+            try:
+                self._forward()
+            except Unsaved as unsaved:
+                say(unsaved.reason)
+            return f"finished: {holder.sentence}"
+
+    def _end(self, result: str, reason: str = "") -> None:
+        """Write down how it ended, for the history and for who waits, and let the record go."""
+        holder = self._holder()
+        line = {"verb": "restore", "by": holder.by, "about": holder.release, "result": result, "reason": reason}
+        line["safety_copy"] = holder.detail.get("safety_copy", "")
+        took = round(time.time() - holder.began, 1)
+        with suppress(OSError):
+            self._records.remember(**line, seconds=took)
+        own_unit.tell(holder.id, {**line, "changed": result == "done"})
+        self._lock.end()
+
+    def _holder(self) -> Holder:
+        return self._lock.note()
+
+    def _detail(self) -> dict[str, Any]:
+        return self._holder().detail
+
+
+# --- the verbs ---
+
+
+def restore(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
+    """The verb `restore`: in a unit of its own, so that it goes on when its caller is gone."""
+    request, lock = Request.read(asked), SiteLock(settings)
+    work = Restore(settings, records, lock, Site(settings, records))
+    if asked.dry_run:
+        with records.locked("restore"):
+            return work.plan(request)[1] | {"changed": False, "dry_run": True}
+    if not asked.run_id:
+        return _in_its_unit(lock, records, work, asked)
+    with lock.held(), records.locked("restore"):
+        try:
+            answer = work.run(request, asked.by, asked.run_id)
+        except Refused as refused:
+            own_unit.tell(asked.run_id, refused)
+            raise
+        own_unit.tell(asked.run_id, answer)
+        return answer
+
+
+def _in_its_unit(lock: SiteLock, records: Records, work: Restore, asked: Namespace) -> dict[str, Any]:
+    # Whoever is at it is named before anything is begun.
+    with lock.held(), records.locked("restore"):
+        pass
+    run_id = uuid.uuid4().hex[:12]
+    words = ("target", "time", "database", "collection", "beside", "by")
+    where = [f"--{name}={getattr(asked, name)}" for name in words]
+    arguments = ("restore", asked.run, *where, f"--run-id={run_id}")
+    own_unit.launch("berth-restore", *arguments, settled_by="berth-restore-settle.service")
+    # If its program was ended in the middle, that is seen to here or is being seen to.
+    with lock.held(wait=True):
+        holder = lock.current()
+        if holder and holder.id == run_id:
+            work.settle()
+    told = own_unit.told(run_id)
+    if told.get("result") == "as before":
+        raise Failed("The restore was cut off. Everything is as it was before.")
+    return told
+
+
+def settle(settings: Settings, records: Records, guarded: bool) -> dict[str, Any]:
+    """The verb `settle`."""
+    lock = SiteLock(settings)
+    with nullcontext() if guarded else lock.held(wait=True):
+        holder = lock.current()
+        if holder is None or holder.verb != "restore":
+            return {"changed": False}
+        return {"changed": True, "settled": Restore(settings, records, lock, Site(settings, records)).settle()}
+
+
+def beside_name(namespace: str, suffix: str) -> str:
+    database, _, name = namespace.partition(".")
+    return f"{database}{suffix}.{name}"
+
+
+def own_paths(settings: Settings, run: Run) -> list[str]:
+    """Return what the owner has named himself; what Berth keeps beside it belongs to the host, not to the data."""
+    root = str(settings.root)
+    saved = run.manifest["parts"].get("files", {}).get("paths", [])
+    return [path for path in saved if path != root and not path.startswith(f"{root}/")]

@@ -1,0 +1,336 @@
+"""What a restore asks of Docker: the databases' own tools in their containers, and who writes to them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from subprocess import CompletedProcess, Popen
+from typing import Any
+
+from berth.backup import commands
+from berth.backup.bson import Malformed
+from berth.backup.replay import STAGED, is_staged
+from berth.backup.restic import PIECE, Lines
+from berth.backup.restore_stream import compose
+from berth.backup.settings import Refused
+
+# Services that write to the databases; the front end does not.
+WRITERS = ("auth_service", "user_service", "celery_worker", "beat")
+HEALTHY_SECONDS = 180
+# A worker ends what it holds, for as long as its container was given.
+STOP_SECONDS = 180
+
+# The password comes from the container's secret file and is on no command line.
+_TOOL = """exec "$@" --config=/dev/fd/3 3<<END
+password: '$(cat /run/secrets/mongo_root_password)'
+END
+"""
+_ACCESS = ("--host=127.0.0.1", "--port=27017", "--username=root", "--authenticationDatabase=admin")
+# A snapshot is a base to go on from; the manifest says so.
+_STAGE_REDIS = """
+set -eu; umask 077; cd /data; rm -rf next next.part; mkdir next.part
+cat > next.part/appendonly.aof.1.base.rdb
+echo 'file appendonly.aof.1.base.rdb seq 1 type b' > next.part/appendonly.aof.manifest
+sync; mv next.part next
+"""
+# May be cut off anywhere and run again: as long as next is there, it is not done.
+_SWAP_REDIS = """
+set -eu; cd /data
+if [ -e next ]; then
+  rm -rf before
+  if [ -e appendonlydir ]; then mv appendonlydir before; fi
+  rm -f dump.rdb; mv next appendonlydir
+fi
+sync; rm -rf before next.part
+"""
+_SHELL = """
+const admin = new Mongo("mongodb://127.0.0.1:27017/?directConnection=true").getDB("admin");
+admin.auth("root", require("fs").readFileSync("/run/secrets/mongo_root_password", "utf8").trim());
+"""
+
+
+def docker(*arguments: str, seconds: float = 120) -> CompletedProcess[bytes]:
+    return commands.run("docker", *arguments, seconds=seconds)
+
+
+def must(done: CompletedProcess[bytes], what: str) -> str:
+    """Return what a command said, or refuse: this could not be done."""
+    if done.returncode:
+        lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-8:]
+        raise Refused(f"{what}: {lines[-1] if lines else f'ended with {done.returncode}'}", lines)
+    return done.stdout.decode(errors="replace").strip()
+
+
+def inspect(container: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = json.loads(must(docker("inspect", container), f"There is no container {container}"))
+    return found[0]
+
+
+def mongo_shell(container: str, script: str) -> Any:
+    """Run a script in mongosh as root and return the JSON it printed last."""
+    given = ("exec", "--interactive", container, "mongosh", "--quiet", "--norc", "--nodb", "--eval", _SHELL + script)
+    said = must(docker(*given), f"The database in {container} does not answer")
+    return json.loads(said.splitlines()[-1]) if said else None
+
+
+def collections(container: str) -> dict[str, int]:
+    """Return database.collection -> documents, of what belongs to the owner."""
+    found = _list(container, "collection", "database.getCollection(one.name).countDocuments({})")
+    return {name: count for name, count in found.items() if not is_staged(name)}
+
+
+def staged(container: str) -> dict[str, int]:
+    """Return the same of what stands beside it, under the names that it will have."""
+    found = _list(container, "collection", "database.getCollection(one.name).countDocuments({})")
+    return {name.replace(STAGED, "", 1): count for name, count in found.items() if is_staged(name)}
+
+
+def views(container: str) -> dict[str, Any]:
+    """Return database.view -> its options (viewOn, pipeline, collation)."""
+    # Plain JSON has no dates, patterns and identifiers.
+    return _list(container, "view", "JSON.parse(EJSON.stringify(one.options, { relaxed: false }))")
+
+
+def time_series(container: str) -> list[str]:
+    """Return the collections that MongoDB cannot rename."""
+    return sorted(_list(container, "timeseries", "1"))
+
+
+def _list(container: str, kind: str, value: str) -> dict[str, Any]:
+    found: dict[str, Any] = mongo_shell(
+        container,
+        f"""
+        const found = {{}};
+        for (const {{ name }} of admin.adminCommand({{ listDatabases: 1, nameOnly: true }}).databases) {{
+          if (["admin", "config", "local"].includes(name)) continue;
+          const database = admin.getSiblingDB(name);
+          for (const one of database.getCollectionInfos())
+            if (one.type === "{kind}" && !one.name.startsWith("system."))
+              found[`${{name}}.${{one.name}}`] = {value};
+        }}
+        print(JSON.stringify(found));
+        """,
+    )
+    return found
+
+
+def drop_staged(container: str) -> None:
+    """Remove what stands beside the live collections."""
+    mongo_shell(
+        container,
+        f"""
+        for (const {{ name }} of admin.adminCommand({{ listDatabases: 1, nameOnly: true }}).databases) {{
+          if (["admin", "config", "local"].includes(name)) continue;
+          const database = admin.getSiblingDB(name);
+          for (const one of database.getCollectionInfos())
+            if (one.name.startsWith("{STAGED}")) database.getCollection(one.name).drop();
+        }}
+        print("0");
+        """,
+    )
+
+
+def swap(container: str, names: Iterable[str], removed: Iterable[str], views: dict[str, Any]) -> None:
+    """Remove what was not in the backup; give what stands beside the names of what is live.
+
+    Each rename is one step of the database's own. May be cut off anywhere and run again: what is not beside any more
+    has been renamed.
+    """
+    mongo_shell(
+        container,
+        f"""
+        const split = (full) => [full.slice(0, full.indexOf(".")), full.slice(full.indexOf(".") + 1)];
+        const known = (name) => admin.getSiblingDB(name).getCollectionInfos().map((one) => one.name);
+        for (const full of {json.dumps(sorted(removed))}) {{
+          const [name, collection] = split(full);
+          admin.getSiblingDB(name).getCollection(collection).drop();
+        }}
+        for (const [full, options] of Object.entries({json.dumps(views)})) {{
+          const [name, view] = split(full), database = admin.getSiblingDB(name);
+          database.getCollection(view).drop();
+          const exact = EJSON.parse(JSON.stringify(options), {{ relaxed: false }});
+          const said = database.runCommand({{ create: view, ...exact }});
+          if (!said.ok) throw new Error(`${{full}}: ${{said.errmsg}}`);
+        }}
+        for (const full of {json.dumps(sorted(names))}) {{
+          const [name, collection] = split(full), beside = "{STAGED}" + collection;
+          if (!known(name).includes(beside)) continue;
+          const command = {{ renameCollection: `${{name}}.${{beside}}`, to: full, dropTarget: true }};
+          const said = admin.adminCommand(command);
+          if (!said.ok) throw new Error(`${{full}}: ${{said.errmsg}}`);
+        }}
+        // mongodump --oplog begins with the newest entry, and refuses one that renames.
+        admin.adminCommand({{ appendOplogNote: 1, data: {{ msg: "restored" }} }});
+        print("0");
+        """,
+    )
+
+
+def drop(container: str, databases: Iterable[str]) -> None:
+    """Remove databases, so that nothing stays in them that the backup does not know."""
+    names = json.dumps(sorted(databases))
+    mongo_shell(container, f"for (const name of {names}) admin.getSiblingDB(name).dropDatabase(); print('0');")
+
+
+def dump(container: str, *options: str) -> Iterator[bytes]:
+    """Yield an archive of what belongs to the owner; refuse where mongodump fails or writes something else."""
+    try:
+        yield from compose(_dumped(container, *options))
+    except Malformed as error:
+        raise Refused(f"What mongodump in {container} wrote cannot be read: {error}.") from None
+
+
+def _dumped(container: str, *options: str) -> Iterator[bytes]:
+    process = _tool(container, "mongodump", "--archive", "--numParallelCollections=1", *options)
+    assert process.stdout  # noqa: S101
+    said = Lines(process.stderr)
+    try:
+        while piece := process.stdout.read(PIECE):
+            yield piece
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if process.wait():
+        raise Refused(f"mongodump in {container} failed: {_end(said)}", said.last())
+
+
+def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
+    """Give an archive to mongorestore; return how many documents it restored, or refuse where one failed."""
+    process = _tool(container, "mongorestore", "--archive", *options)
+    assert process.stdin  # noqa: S101
+    said = Lines(process.stderr)
+    try:
+        with suppress(BrokenPipeError):
+            for piece in archive:
+                process.stdin.write(piece)
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    code = process.wait()
+    text = said.text()
+    counted = re.search(r"(\d+) document\(s\) restored successfully\. (\d+) document\(s\) failed", text)
+    if code or counted is None or int(counted[2]):
+        telling = [line for line in text.splitlines() if "Failed:" in line] or text.splitlines()[-1:]
+        reason = telling[-1].partition("\t")[2] if telling else f"it ended with {code}"
+        raise Refused(f"mongorestore in {container}: {reason}", text.splitlines()[-8:])
+    return int(counted[1])
+
+
+def _tool(container: str, name: str, *options: str) -> Popen[bytes]:
+    shell = ("docker", "exec", "--interactive", container, "sh", "-c", _TOOL)
+    return commands.start(*shell, name, name, *_ACCESS, *options)
+
+
+def members() -> dict[str, list[str]]:
+    """Return the containers of each colour's services, running or not: compose project -> "service|name|state"."""
+    form = "|".join(f'{{{{.Label "com.docker.compose.{one}"}}}}' for one in ("project", "service", "oneoff"))
+    listed = must(docker("ps", "--all", "--format", f"{form}|{{{{.Names}}}}|{{{{.State}}}}"), "Docker does not answer")
+    found: dict[str, list[str]] = {}
+    for line in listed.splitlines():
+        project, service, oneoff, name, state = line.split("|")
+        if project.startswith("berth-") and oneoff != "True" and service != "flower":
+            found.setdefault(project, []).append(f"{service}|{name}|{state}")
+    return found
+
+
+def writers() -> list[str]:
+    """Return the running containers of a release that write to the databases."""
+    rows = [row.split("|") for found in members().values() for row in found]
+    return [name for service, name, state in rows if service in WRITERS and state == "running"]
+
+
+def stop(names: list[str]) -> None:
+    if names:
+        must(docker("stop", *names, seconds=STOP_SECONDS), "The release's services could not be stopped")
+
+
+def start(names: list[str]) -> None:
+    """Start them again and wait until they are well."""
+    if names:
+        must(docker("start", *names), "The release's services could not be started")
+    for name in names:
+        await_healthy(name)
+
+
+def await_healthy(name: str) -> None:
+    deadline = time.monotonic() + HEALTHY_SECONDS
+    while True:
+        state = inspect(name)["State"]
+        if state.get("Health", {}).get("Status") == "healthy":
+            return
+        if not state["Running"] or time.monotonic() > deadline:
+            lines = docker("logs", "--tail=8", name)
+            said = (lines.stdout + lines.stderr).decode(errors="replace").splitlines()
+            raise Refused(f"{name} did not become healthy: {said[-1] if said else state['Status']}", said)
+        time.sleep(0.5)
+
+
+def replace_redis(container: str, snapshot: Iterable[bytes]) -> None:
+    """Begin its append-only file anew with this snapshot as the base, which is how Redis itself rewrites it."""
+    stage_redis(container, snapshot)
+    swap_redis(container)
+
+
+def stage_redis(container: str, snapshot: Iterable[bytes]) -> None:
+    """Put an append-only file beside the live one, into the same volume."""
+    image, volume = _redis_data(container)
+    _in_volume(image, volume, _STAGE_REDIS, snapshot)
+
+
+def swap_redis(container: str) -> None:
+    """Start Redis on what stands beside, if anything does."""
+    image, volume = _redis_data(container)
+    stop([container])
+    try:
+        _in_volume(image, volume, _SWAP_REDIS)
+    finally:
+        start([container])
+
+
+def drop_staged_redis(container: str) -> None:
+    image, volume = _redis_data(container)
+    _in_volume(image, volume, "cd /data; rm -rf next next.part")
+
+
+def _redis_data(container: str) -> tuple[str, str]:
+    about = inspect(container)
+    return about["Config"]["Image"], next(one["Name"] for one in about["Mounts"] if one["Destination"] == "/data")
+
+
+def fill_redis(image: str, volume: str, snapshot: Iterable[bytes]) -> None:
+    """Write an append-only file into a volume that no Redis uses."""
+    _in_volume(image, volume, _STAGE_REDIS, snapshot)
+    _in_volume(image, volume, _SWAP_REDIS)
+
+
+def _in_volume(image: str, volume: str, script: str, given: Iterable[bytes] = ()) -> None:
+    """Run a script as Redis's user in a container that sees nothing but the volume."""
+    limits = ("--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=999:999")
+    mount = (f"--volume={volume}:/data", "--entrypoint=sh")
+    command = ("docker", "run", "--rm", "--interactive", *limits, *mount, image, "-c", script)
+    process = commands.start(*command)
+    assert process.stdin  # noqa: S101
+    said = Lines(process.stderr)
+    try:
+        with suppress(BrokenPipeError):
+            for piece in given:
+                process.stdin.write(piece)
+            process.stdin.close()
+    except BaseException:
+        # Without its end this must not count as a whole snapshot.
+        process.kill()
+        process.wait()
+        raise
+    if process.wait():
+        raise Refused(f"Volume {volume} could not be filled: {_end(said)}", said.last())
+
+
+def _end(said: Lines) -> str:
+    return (said.last() or ["it said nothing"])[-1]

@@ -1,0 +1,205 @@
+"""Throwaway databases of the live ones' images, with secrets of their own, on a network that leads nowhere."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import secrets
+import shutil
+import string
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from berth.backup import commands
+from berth.backup import restore_engine as engine
+from berth.backup.restore_choice import Run
+from berth.backup.settings import Refused, Settings
+
+# Secrets never touch a disk.
+SECRETS = Path("/run/berth-scratch")
+READY_SECONDS = 120
+LABEL = "berth.scratch"
+_HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--restart=no")
+_SECRET = re.compile(
+    r"^(?P<name>[A-Z_]*(?:PASSWORD|KEYFILE|SECRET_KEY|SECRET_KEYS|PRIVATE_KEY|PUBLIC_KEYS|MONGO_URI|REDIS_URI))='.*'$"
+)
+
+_MAKE_KEY_PAIR = """
+set -e
+key=$(openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256)
+echo "$key"
+echo "$key" | openssl pkey -pubout
+"""
+
+
+class Scratch:
+    """Use it as a context: whatever was begun is removed at its end, and what an earlier one left, at its beginning."""
+
+    def __init__(self, settings: Settings, purpose: str) -> None:
+        self._settings = settings
+        self.name = f"berth-{purpose}"
+        self.mongo = f"{self.name}-mongo"
+        self.redis = f"{self.name}-redis"
+        self.auth = f"{self.name}-auth"
+        self._secrets = SECRETS / purpose
+
+    def __enter__(self) -> Self:
+        self.remove()
+        self._secrets.mkdir(parents=True, mode=0o711)
+        draft = self._secrets / ".env"
+        draft.touch(mode=0o600)
+        draft.write_text(_with_other_secrets((self._settings.root / ".env").read_text()))
+        made = commands.run("berth", "secrets", "write", str(draft), str(self._secrets))
+        engine.must(made, "Secrets for the throwaway containers could not be made")
+        self._docker("network", "create", "--internal", f"--label={LABEL}={self.name}", self.name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove every trace."""
+        mine = f"--filter=label={LABEL}={self.name}"
+        for kind, listing, removal in (
+            ("container", ("ps", "--all", "--quiet", mine), ("rm", "--force", "--volumes")),
+            ("network", ("network", "ls", "--quiet", mine), ("network", "rm")),
+            ("volume", ("volume", "ls", "--quiet", mine), ("volume", "rm", "--force")),
+        ):
+            found = engine.must(engine.docker(*listing), "Docker does not answer").split()
+            if found:
+                engine.must(engine.docker(*removal, *found), f"The throwaway {kind} of {self.name} stays")
+        shutil.rmtree(self._secrets, ignore_errors=True)
+
+    def start_mongo(self) -> None:
+        """Start an empty database as the live one was set up: a set of one, with the services' accounts."""
+        live = engine.inspect(self._settings.mongo)
+        self._run(
+            self.mongo,
+            "mongo",
+            *("--user=999:999", "--tmpfs=/tmp:size=64m", "--tmpfs=/data/configdb:size=1m,uid=999,gid=999"),
+            *self._limits(live),
+            *("--env=HOME=/tmp", "--env=MONGO_INITDB_ROOT_USERNAME=root"),
+            "--env=MONGO_INITDB_ROOT_PASSWORD_FILE=/run/secrets/mongo_root_password",
+            f"--volume={self._settings.root}/mongo:/etc/berth:ro",
+            image=live["Config"]["Image"],
+            command=("mongod", "--replSet", "rs0", "--keyFile", "/run/secrets/mongo_keyfile", "--bind_ip_all"),
+        )
+        setup = ("exec", self.mongo, "mongosh", "--quiet", "--norc", "--nodb", "/etc/berth/mongo-init.js")
+        self._await(setup, "The throwaway database did not start")
+
+    def start_redis(self, snapshot: Iterable[bytes]) -> int:
+        """Start a Redis on a snapshot; return how many keys it holds."""
+        live = engine.inspect(self._settings.redis)
+        image = live["Config"]["Image"]
+        self._docker("volume", "create", f"--label={LABEL}={self.name}", self.redis)
+        engine.fill_redis(image, self.redis, snapshot)
+        self._run(
+            self.redis,
+            "redis",
+            *("--user=999:999", "--tmpfs=/tmp:size=16m", f"--volume={self.redis}:/data"),
+            *self._limits(live),
+            image=image,
+            command=("redis-server", "--dir", "/data", "--aclfile", "/run/secrets/users.acl", "--appendonly", "yes"),
+        )
+        ask = 'REDISCLI_AUTH="$(cat /run/secrets/redis_admin_password)" redis-cli --user admin dbsize'
+        said = self._await(
+            ("exec", self.redis, "sh", "-c", f"{ask} | grep -x '[0-9]*'"), "Redis did not load its snapshot"
+        )
+        return int(said)
+
+    def start_auth(self, live: str) -> None:
+        """Start the live release's auth_service on these databases."""
+        about = engine.inspect(live)
+        kept = [one for one in about["Config"]["Env"] if not one.startswith(("MONGO_URI=", "REDIS_URI=", "JWT_"))]
+        self._run(
+            self.auth,
+            "auth_service",
+            *("--user=10001:10001", "--tmpfs=/tmp:size=16m,mode=1777"),
+            *self._limits(about),
+            *(f"--env={one}" for one in kept),
+            image=about["Config"]["Image"],
+        )
+        engine.await_healthy(self.auth)
+
+    def sign_in(self, email: str, password: str) -> None:
+        """Sign in and ask who one is, as a browser does."""
+        address = engine.inspect(self.auth)["NetworkSettings"]["Networks"][self.name]["IPAddress"]
+        credentials = json.dumps({"email": email, "password": password})
+        status, said = _ask(address, "POST", "/api/auth/login", credentials)
+        if status != 200:
+            raise Refused(f"{email} cannot sign in on the restored data: status {status}, {said!r}")
+        status, said = _ask(address, "GET", "/api/auth/me", bearer=said["access_token"])
+        if status != 200 or said.get("email") != email:
+            raise Refused(f"auth_service does not know {email} on the restored data: status {status}, {said!r}")
+
+    def load(self, run: Run) -> int:
+        """Restore a run with the changes that were saved since, up to the moment that is wanted."""
+        return engine.restore(self.mongo, run.archive(), "--drop", "--oplogReplay", "--numParallelCollections=1")
+
+    def _run(self, name: str, alias: str, *options: str, image: str, command: tuple[str, ...] = ()) -> None:
+        known = ("--detach", f"--name={name}", f"--label={LABEL}={self.name}", "--log-driver=json-file")
+        network = (
+            f"--network={self.name}",
+            f"--network-alias={alias}",
+            f"--volume={self._secrets / alias}:/run/secrets:ro",
+        )
+        self._docker("run", *known, *network, *_HARDENED, *options, image, *command)
+
+    def _limits(self, live: dict[str, Any]) -> tuple[str, ...]:
+        limits = live["HostConfig"]
+        return (f"--memory={limits['Memory']}b", f"--memory-swap={limits['Memory']}b", "--pids-limit=512", "--cpus=1")
+
+    def _docker(self, *arguments: str) -> str:
+        return engine.must(engine.docker(*arguments), f"A throwaway part of {self.name} could not be made")
+
+    def _await(self, arguments: tuple[str, ...], problem: str) -> str:
+        deadline = time.monotonic() + READY_SECONDS
+        while (done := engine.docker(*arguments)).returncode:
+            if time.monotonic() > deadline:
+                engine.must(done, problem)
+            time.sleep(0.5)
+        return done.stdout.decode().strip()
+
+
+def _with_other_secrets(env: str) -> str:
+    """Keep every setting of .env and none of its secrets."""
+    lines = []
+    pair = _key_pair()
+    for line in env.splitlines():
+        found = _SECRET.match(line)
+        name = found["name"] if found else ""
+        if not name:
+            lines.append(line)
+        elif name.endswith("_URI") or name == "JWT_PREVIOUS_SECRET_KEYS":
+            lines.append(f"{name}=''")
+        elif name in pair:
+            lines.append(f"{name}='{pair[name]}'")
+        else:
+            length = 512 if name.endswith("KEYFILE") else 64
+            alphabet = string.ascii_letters + string.digits
+            lines.append(f"{name}='{''.join(secrets.choice(alphabet) for _ in range(length))}'")
+    return "\n".join(lines) + "\n"
+
+
+def _ask(address: str, method: str, path: str, body: str = "", bearer: str = "") -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
+    connection = http.client.HTTPConnection(address, 8000, timeout=30)
+    try:
+        connection.request(method, path, body or None, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read() or b"{}")
+    except (OSError, ValueError) as error:
+        raise Refused(f"The throwaway auth_service does not answer: {error}") from None
+    finally:
+        connection.close()
+
+
+def _key_pair() -> dict[str, str]:
+    """Make a key that signs access tokens, and the one that verifies them."""
+    said = engine.must(commands.run("sh", "-c", _MAKE_KEY_PAIR), "Keys for access tokens could not be made")
+    # Between its first and last line, PEM is what .env holds.
+    private, public = re.findall(r"-----BEGIN [A-Z ]+-----([^-]+)-----END", said)
+    return {"JWT_PRIVATE_KEY": "".join(private.split()), "JWT_PUBLIC_KEYS": "".join(public.split())}

@@ -1,0 +1,250 @@
+"""What a restore does to the live site, one step a method. Each may be cut off anywhere and done again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from berth.backup import commands
+from berth.backup import restore_engine as engine
+from berth.backup.bson import Timestamp
+from berth.backup.oplog import increment
+from berth.backup.records import Records
+from berth.backup.replay import STAGED
+from berth.backup.restore_choice import Run, moment_text, within
+from berth.backup.restore_scratch import Scratch
+from berth.backup.run import Run as Copy
+from berth.backup.run import say
+from berth.backup.settings import Failed, Refused, Settings
+
+# Live, beside it, and in the throwaway database.
+COPIES = 3
+
+
+class Unsaved(Failed):
+    """It is done, but a repository does not have it."""
+
+
+class Site:
+    """Everything a restore needs of the host."""
+
+    def __init__(self, settings: Settings, records: Records) -> None:
+        self._settings, self._records = settings, records
+        self._files = settings.state / "restore-files"
+
+    # --- what is there ---
+
+    def collections(self) -> dict[str, int]:
+        return engine.collections(self._settings.mongo)
+
+    def collections_of(self, scratch: Scratch) -> dict[str, int]:
+        return engine.collections(scratch.mongo)
+
+    def writers(self) -> list[str]:
+        """Return the running services that write to the databases."""
+        return engine.writers()
+
+    # --- before the site is closed ---
+
+    @contextmanager
+    def loaded(self, run: Run, scope: str) -> Iterator[Scratch]:
+        """Restore all of it into a throwaway database.
+
+        The oplog can only be replayed on the whole; mongorestore refuses it for a part.
+        """
+        needed = COPIES * sum(one["bytes"] for one in run.collections.values())
+        free = shutil.disk_usage("/var/lib/docker").free
+        if free < needed:
+            raise Refused(f"A restore needs {needed >> 20} MiB below /var/lib/docker, where {free >> 20} are free.")
+        with Scratch(self._settings, "restore") as scratch:
+            scratch.start_mongo()
+            say("Restoring into a throwaway database")
+            scratch.load(run)
+            there = engine.collections(scratch.mongo)
+            if scope and not any(within(name, scope) for name in there):
+                raise Refused(
+                    f"At that moment there was no {scope}; there were {', '.join(sorted(there)) or 'no collections'}."
+                )
+            if fixed := [name for name in engine.time_series(scratch.mongo) if within(name, scope)]:
+                raise Refused(
+                    f"{', '.join(fixed)}: MongoDB cannot rename a time series, so it cannot be replaced in one step. "
+                    "Restore it beside the live one (restore_beside) and copy it over."
+                )
+            yield scratch
+
+    def try_redis(self, run: Run) -> None:
+        """Let Redis itself say whether it can load this, before the live one has to."""
+        with Scratch(self._settings, "restore") as scratch:
+            scratch.start_redis(run.redis_snapshot())
+
+    def safety_copy(self, what: str) -> str:
+        """Save what is there now as a run of its own, whatever a mistake removed from it; return its name."""
+        say("Saving what is there now")
+        with self._records.locked("run", self._settings.wait_seconds):
+            made = Copy(self._settings, self._records, f"before a restore of {what}", "before-restore")
+            outcome = made(self._settings.targets)
+        if not any(outcome["targets"].values()):
+            raise Refused(f"What is there now could not be saved, so nothing was touched: {outcome['reason']}")
+        return made.id
+
+    def save_changes(self) -> None:
+        """Make moments of the last minutes reachable."""
+        try:
+            increment(self._settings, self._records)
+        except Refused as refused:
+            say(f"The newest changes could not be saved first: {refused.reason}")
+
+    def moment(self) -> str:
+        """Return a moment after everything up to now, once it has come."""
+        at = int(time.time()) + 1
+        while time.time() <= at:
+            time.sleep(0.05)
+        return moment_text(Timestamp(at, 0))
+
+    # --- closed ---
+
+    def is_closed(self) -> bool:
+        """Tell whether there is nothing to close: the maintenance page is shown, or nothing is live."""
+        edge = self._settings.root / "traefik/dynamic"
+        return (edge / "maintenance.yml").exists() or not (edge / "release.yml").exists()
+
+    def close(self) -> None:
+        self._maintenance("on", "The site could not be closed, so nothing was touched.")
+
+    def open(self) -> None:
+        self._maintenance("off", "The site could not be opened again.")
+
+    def _maintenance(self, state: str, problem: str) -> None:
+        # The lock is ours.
+        done = commands.run("berth", "maintenance", state, "--guarded")
+        if done.returncode:
+            said = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
+            raise Refused(f"{problem} {said}")
+
+    def stop(self, names: list[str]) -> None:
+        engine.stop(names)
+
+    def start(self, names: list[str]) -> None:
+        """Start them, and whatever else of their colour does not run; wait until all are healthy."""
+        projects = [[row.split("|") for row in rows] for rows in engine.members().values()]
+        wanted = [
+            name
+            for rows in projects
+            for _, name, state in rows
+            if name in names or (state != "running" and any(other in names for _, other, _ in rows))
+        ]
+        if gone := [name for name in names if name not in wanted]:
+            raise Refused(f"{', '.join(gone)} has gone meanwhile: release what is live again (ansible/release.yml).")
+        engine.start(wanted)
+
+    # --- beside what is live ---
+
+    def fill(self, scratch: Scratch, scope: str) -> tuple[int, list[str], dict[str, Any]]:
+        """Copy from the throwaway database beside the live collections, and compare.
+
+        Returns documents, the collections (database.collection), and views with their options.
+        """
+        say("Filling beside what is live")
+        engine.drop_staged(self._settings.mongo)
+        views = {name: one for name, one in engine.views(scratch.mongo).items() if within(name, scope)}
+        options = [f"--nsExclude={name}" for name in views]
+        renamed = f"--nsTo=$database$.{STAGED}$collection$"
+        documents = self._take(scratch, scope, "--drop", "--nsFrom=$database$.$collection$", renamed, *options)
+        wanted = {name: count for name, count in engine.collections(scratch.mongo).items() if within(name, scope)}
+        if (found := engine.staged(self._settings.mongo)) != wanted:
+            wrong = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+            raise Refused(f"What was filled beside is not what was restored: {', '.join(wrong)}.")
+        return documents, sorted(wanted), views
+
+    def put_beside(self, scratch: Scratch, scope: str, suffix: str) -> int:
+        """Copy from the throwaway database into databases with this at their names' end."""
+        return self._take(scratch, scope, "--nsFrom=$database$.$collection$", f"--nsTo=$database${suffix}.$collection$")
+
+    def _take(self, scratch: Scratch, scope: str, *options: str) -> int:
+        database, _, name = scope.partition(".")
+        chosen = [f"--db={database}"] if database else []
+        chosen += [f"--collection={name}"] if name else []
+        archive = engine.dump(scratch.mongo, *chosen)
+        return engine.restore(self._settings.mongo, archive, "--numParallelCollections=1", *options)
+
+    def stage_redis(self, run: Run) -> None:
+        engine.stage_redis(self._settings.redis, run.redis_snapshot())
+
+    def stage_files(self, run: Run, paths: list[str]) -> None:
+        shutil.rmtree(self._files, ignore_errors=True)
+        take_files(run, paths, self._files)
+
+    # --- the swap, and back from before it ---
+
+    def swap(self, names: list[str], removed: list[str], views: dict[str, Any]) -> None:
+        say("Replacing what is live")
+        engine.await_healthy(self._settings.mongo)
+        engine.swap(self._settings.mongo, names, removed, views)
+
+    def swap_redis(self) -> None:
+        engine.swap_redis(self._settings.redis)
+
+    def swap_files(self, paths: list[str]) -> None:
+        """Put files where they lay. What came beside them since stays."""
+        for path in map(Path, paths):
+            source = self._files / path.relative_to("/")
+            if source.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                copy = ("cp", "--archive", "--remove-destination", "--no-target-directory", str(source), str(path))
+                engine.must(commands.run(*copy, seconds=3600), f"{path} could not be put back")
+
+    def remove_scratch(self) -> None:
+        """Remove what a restore that was cut off left of its throwaway database."""
+        Scratch(self._settings, "restore").remove()
+
+    def clear(self) -> None:
+        """Remove what stands beside, and the throwaway database."""
+        self.remove_scratch()
+        if self._settings.mongo:
+            engine.drop_staged(self._settings.mongo)
+        if self._settings.redis:
+            engine.drop_staged_redis(self._settings.redis)
+        shutil.rmtree(self._files, ignore_errors=True)
+
+    def drop(self, databases: list[str]) -> None:
+        engine.drop(self._settings.mongo, databases)
+
+    def settle_release(self) -> None:
+        """Have berth release finish or undo what is its own. The lock is ours."""
+        done = commands.run("berth", "release", "settle", "--guarded", seconds=3600)
+        if done.returncode:
+            said = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
+            raise Refused(f"Something was cut off before, and could not be settled: {said}")
+
+    def save_result(self, what: str) -> str:
+        """Make what came back the newest run: a drill, or a host built anew, would take the safety copy for it."""
+        say("Saving what is there now as the newest run")
+        with self._records.changing() as state:
+            # Whatever the restore removed was meant to go.
+            state["collections"] = {}
+        made = Copy(self._settings, self._records, f"after a restore of {what}", "after-restore")
+        outcome = made(self._settings.targets)
+        with self._records.changing() as state:
+            # What led there from the safety copy is the restore itself: all of the data once more.
+            for known in state["targets"].values():
+                known["before"] = [one for one in known.get("before", []) if one["until"] != known.get("position")]
+                if known.get("run") != made.id:
+                    # Nor does it go on from the safety copy: a full run is due, and tried at once.
+                    known |= {"position": "", "attempt_at": 0}
+        if outcome["reason"]:
+            raise Unsaved(
+                "The restore is done, and the site as open as before. But a repository has no backup of what is there "
+                f"now: {outcome['reason']} The newest one there is of what was there before: ansible/backup.yml makes "
+                "another."
+            )
+        return made.id
+
+
+def take_files(run: Run, paths: list[str], target: Path = Path("/")) -> None:
+    includes = (f"--include={path}" for path in paths)
+    run.store.ask("restore", run.snapshot("files"), f"--target={target}", "--verify", *includes, seconds=24 * 3600)

@@ -1,0 +1,94 @@
+"""What role backup writes down for this program, and where everything is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PLACE = Path("/opt/berth/backup")
+
+
+class Refused(Exception):  # noqa: N818  # "raise Refused" says it
+    """A step says no. The reason is a sentence that says what to do, the lines are the last ones of who is guilty."""
+
+    def __init__(self, reason: str, lines: list[str] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.lines = lines or []
+
+
+class Failed(Refused):
+    """A step fails after something was changed; the reason says what is there now."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One repository of restic."""
+
+    name: str
+    repository: str
+    append_only: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+    # Credentials, read from secrets.json.
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One field for each variable of the role; seconds unless it says otherwise."""
+
+    site: str
+    # Where the stack lives: .env, releases, the edge's folder.
+    root: Path
+    state: Path
+    cache: Path
+    metrics: Path
+    # The container, or empty where there is none to ask.
+    mongo: str
+    redis: str
+    paths: list[str]
+    # name, file, command
+    commands: list[dict[str, Any]]
+    # daily, weekly, monthly, yearly, and days of increments
+    keep: dict[str, int]
+    max_age_hours: int
+    read_data: str
+    stall_seconds: int
+    wait_seconds: int
+    oplog_told_minutes: int
+    targets: list[Target]
+    password: str
+    # Opens what was not given the new one yet; empty where there is no old one.
+    previous_password: str
+    ping: str
+
+    @classmethod
+    def read(cls, place: Path = PLACE) -> Settings:
+        try:
+            values = json.loads((place / "settings.json").read_text())
+            secret = json.loads((place / "secrets.json").read_text())
+        except FileNotFoundError as missing:
+            raise Refused(
+                f"{missing.filename} is missing: run ansible-playbook site.yml, or role backup alone."
+            ) from None
+        except PermissionError:
+            raise Refused(f"Only root may read {place}/secrets.json: sudo berth backup ...") from None
+        paths = {name: Path(values[name]) for name in ("root", "state", "cache", "metrics")}
+        targets = [
+            Target(**target, environment=secret["environment"].get(target["name"], {})) for target in values["targets"]
+        ]
+        hidden = {name: secret.get(name, "") for name in ("password", "previous_password", "ping")}
+        return cls(**{**values, **paths, **hidden, "targets": targets})
+
+    def target(self, name: str) -> Target:
+        for target in self.targets:
+            if target.name == name:
+                return target
+        known = ", ".join(target.name for target in self.targets) or "none"
+        raise Refused(f"There is no target {name}; backup_targets names: {known}.")
+
+    def chosen(self, name: str = "") -> list[Target]:
+        """Return one target, or all of them."""
+        return [self.target(name)] if name else self.targets

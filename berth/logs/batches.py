@@ -1,0 +1,97 @@
+"""Sends lines in requests that the server takes, and finds the single lines that it never will.
+
+A server refuses a request as a whole: for one line (400, 422), or for its size (413). Dropping the request would lose
+every line beside the refused one; sending it again would never end. So it is halved until the refused line is alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from berth.logs.events import Line
+
+TOO_LARGE = 413
+# What a server says of a request that it will not take however often it comes.
+NEVER = frozenset({400, TOO_LARGE, 422})
+# A request of no more text is not made smaller for its size. Servers take a megabyte or more.
+LEAST_BYTES = 64 * 1024
+# Lines that were taken or refused in a batch that failed as a whole are not sent again; four batches of them.
+REMEMBERED = 2000
+
+
+class NotNowError(Exception):
+    """The server did not take all of it; the batch has to come again."""
+
+
+class NeverError(Exception):
+    """The server will not take this request as it is."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(f"{status} {why}".strip())
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A line that the server will not take, and its reason."""
+
+    line: Line
+    why: str
+
+
+class Batches:
+    """Delivers lines through `send`, which takes them all or raises NotNowError or NeverError.
+
+    `send` returns those that the server has refused one by one.
+    """
+
+    def __init__(self, send: Callable[[list[Line]], list[Refusal]]) -> None:
+        self._send = send
+        # Bytes of text that fit into a request: half of one that was too large, so at least half of what it takes.
+        self._most: int | None = None
+        self._known: dict[str, Refusal | None] = {}
+
+    def deliver(self, lines: list[Line]) -> list[Refusal]:
+        """Return the lines that the server has refused for good; it has all others.
+
+        Raises NotNowError; what is known by then is not sent again when these lines are delivered again.
+        """
+        while len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        waiting = [[line for line in lines if line.id not in self._known]]
+        while waiting:
+            first = waiting.pop()
+            fitting = self._fitting(first)
+            if fitting < len(first):
+                waiting += [first[fitting:], first[:fitting]]
+            elif first:
+                waiting += self._halves(first)
+        return [refusal for line in lines if (refusal := self._known.pop(line.id, None))]
+
+    def _halves(self, lines: list[Line]) -> list[list[Line]]:
+        """Send lines; return what is to be sent in their place, the first last."""
+        try:
+            refusals = self._send(lines)
+        except NeverError as error:
+            if len(lines) > 1:
+                if error.status == TOO_LARGE:
+                    self._most = max(sum(map(_bytes, lines)) // 2, LEAST_BYTES)
+                half = len(lines) // 2
+                return [lines[half:], lines[:half]]
+            refusals = [Refusal(lines[0], str(error))]
+        self._known |= {line.id: None for line in lines} | {one.line.id: one for one in refusals}
+        return []
+
+    def _fitting(self, lines: list[Line]) -> int:
+        """Return how many of these lines fit into a request; one always does."""
+        size = 0
+        for count, line in enumerate(lines):
+            size += _bytes(line)
+            if count and self._most is not None and size > self._most:
+                return count
+        return len(lines)
+
+
+def _bytes(line: Line) -> int:
+    return len(line.text.encode(errors="replace"))

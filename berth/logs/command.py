@@ -1,0 +1,111 @@
+"""Ship every line of the journal to one log server, in order, and forget none.
+
+The journal is the queue: it is on disk, bounded, and whoever writes to it never waits for a reader. The place up to
+which the server has acknowledged is remembered in STATE_DIRECTORY after each batch. So a server that is away, a restart
+of this program or of the host, and a kill at any moment lose nothing; what was sent and not yet remembered is sent
+again. Only a journal that reaches its limit before the server is back drops lines, the oldest first: this program says
+then how many. A line that the server refuses for good is skipped, counted, and stays in the journal.
+
+usage: berth logs NAME < SETTINGS, as berth-log-shipping@NAME.service runs it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+import time
+from pathlib import Path
+
+from berth.logs.batches import NotNowError, Refusal
+from berth.logs.events import Rules, lines_of, say
+from berth.logs.journal import Journal, Place, beginning, time_of
+from berth.logs.servers import SERVERS, Server
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 10.0
+REMIND_SECONDS = 900.0
+
+
+def tell_systemd(state: str) -> None:
+    """Say a word to the system manager; `systemctl status` shows it."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+            door.connect(address.replace("@", "\0", 1))
+            door.send(state.encode())
+
+
+class Shipper:
+    """One destination."""
+
+    def __init__(self, server: Server, rules: Rules, file: Path) -> None:
+        self._server, self._rules, self._file = server, rules, file
+        self._place = Place.read(file) if file.exists() else Place(beginning())
+        self._place.keep(file)
+        self._away_since = 0.0
+        self._reminded = 0.0
+        self._refused_said: float | None = None
+        self._refused_unsaid = 0
+
+    def run(self) -> None:
+        """Ship until the end of days."""
+        wait = FIRST_WAIT
+        while True:
+            try:
+                with Journal(self._place.cursor) as journal:
+                    while True:
+                        events = journal.batch()
+                        refusals = self._server.deliver(lines_of(events, self._rules))
+                        self._shipped(journal.cursor, refusals)
+                        wait = FIRST_WAIT
+            except NotNowError as error:
+                # Meanwhile nobody holds the journal open: files that it has removed would not leave the disk.
+                self._away(str(error))
+                time.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+
+    def _shipped(self, cursor: str, refusals: list[Refusal]) -> None:
+        if refusals:
+            self._refused(refusals)
+        self._place = Place(cursor, self._place.refused + len(refusals))
+        self._place.keep(self._file)
+        if self._away_since:
+            say(f"The log server takes lines again, after {time.monotonic() - self._away_since:.0f} s.")
+            self._away_since = 0.0
+        tell_systemd(f"STATUS=Shipped up to {time_of(cursor)}")
+
+    def _refused(self, refusals: list[Refusal]) -> None:
+        """Say which line was refused; of many, once in REMIND_SECONDS how many."""
+        self._refused_unsaid += len(refusals)
+        now = time.monotonic()
+        if self._refused_said is not None and now - self._refused_said < REMIND_SECONDS:
+            return
+        line, why = refusals[-1].line, refusals[-1].why
+        say(
+            f"Lines that the log server has refused for good: {self._refused_unsaid}. They stay in the journal. The"
+            f" last is of {line.labels['service']}, {line.iso_time}, {len(line.text)} characters long: {why}"
+        )
+        self._refused_said, self._refused_unsaid = now, 0
+
+    def _away(self, why: str) -> None:
+        now = time.monotonic()
+        if not self._away_since:
+            self._away_since = self._reminded = now
+            say(f"The log server takes no lines: {why}. They wait in the journal.")
+        elif now - self._reminded > REMIND_SECONDS:
+            self._reminded = now
+            say(f"The log server has taken no lines for {(now - self._away_since) / 60:.0f} minutes: {why}.")
+        tell_systemd(f"STATUS=Waiting for the log server, shipped up to {time_of(self._place.cursor)}: {why}")
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        sys.exit(__doc__)
+    [name] = arguments
+    settings = json.load(sys.stdin)
+    rules = Rules(re.compile(settings["container_pattern"]), tuple(re.compile(one) for one in settings["mask"]))
+    shipper = Shipper(SERVERS[settings["type"]](settings), rules, Path(os.environ["STATE_DIRECTORY"], name))
+    tell_systemd("READY=1")
+    shipper.run()
+    return 0

@@ -1,0 +1,1 @@
+"""Metrics of the host, in files that node_exporter and Prometheus read."""

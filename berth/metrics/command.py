@@ -1,0 +1,107 @@
+"""berth metrics: measure the host every few seconds and write it where node_exporter and Prometheus read it.
+
+usage: berth metrics SETTINGS [--once]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from berth.metrics import engine, expected, host, logs, site
+from berth.metrics.exposition import Metrics
+
+# Asking apt costs a second of processor time, and packages come once a day.
+UPDATES_SECONDS = 3600
+
+
+def write(place: Path, text: str) -> None:
+    """Write beside the file and rename, so that a reader sees the old or the new text and nothing between."""
+    draft = place.with_name(f".{place.name}.new")
+    draft.write_text(text)
+    draft.chmod(0o644)
+    draft.rename(place)
+
+
+class Collector:
+    def __init__(self, settings: dict[str, object]) -> None:
+        self._root = Path(str(settings["root"]))
+        self._metrics = Path(str(settings["metrics"]))
+        self._targets = Path(str(settings["targets"]))
+        self._units = [str(unit) for unit in settings["units"]]  # type: ignore[attr-defined]
+        self._scrapes = [engine.Scrape(**scrape) for scrape in settings["scrapes"]]  # type: ignore[attr-defined]
+        self._expected = expected.Expected(**settings["expected"])  # type: ignore[arg-type]
+        self._updates: int | None = None
+        self._updates_at = -float(UPDATES_SECONDS)
+
+    def collect(self) -> None:
+        metrics = Metrics()
+        parts: dict[str, Callable[[Metrics], None]] = {
+            "engine": self._engine,
+            "file_systems": self._file_systems,
+            "boot": host.boot,
+            "interfaces": lambda to: host.interfaces(to, Path("/proc/net/dev").read_text()),
+            "units": lambda to: host.units(to, self._units),
+            "clock": host.clock,
+            "reboot": host.reboot,
+            "updates": self._security,
+            "site": lambda to: site.releases(to, self._root),
+            "backups": lambda to: site.backups(to, self._root / "backup/settings.json"),
+            "logs": logs.refused,
+            "networks": lambda to: expected.networks(to, engine.ask("/networks"), self._expected),
+            "expected_units": lambda to: expected.units(to, self._expected),
+            "tables": lambda to: expected.tables(to, self._expected),
+            "folders": lambda to: expected.folders(to, self._expected),
+        }
+        for name, part in parts.items():
+            # One that fails leaves the others their figures, and shows as failed itself.
+            try:
+                part(metrics)
+                good = 1
+            except Exception:
+                traceback.print_exc()
+                good = 0
+            metrics.add("berth_metrics_part_success", "Whether this part could be measured.", good, {"part": name})
+        write(self._metrics / "berth_host.prom", metrics.text())
+
+    def _engine(self, metrics: Metrics) -> None:
+        containers = engine.inspected()
+        engine.measure(metrics, containers)
+        expected.containers(metrics, containers, self._expected, self._root)
+        targets = json.dumps(engine.targets(containers, self._scrapes), indent=1) + "\n"
+        place = self._targets / "containers.json"
+        if not place.exists() or place.read_text() != targets:
+            write(place, targets)
+
+    def _file_systems(self, metrics: Metrics) -> None:
+        # As the host has them; this program sees them from a room of its own, where some could be missing.
+        own = host.places(Path("/proc/self/mounts").read_text())
+        host.file_systems(metrics, Path("/proc/1/mounts").read_text(), own)
+
+    def _security(self, metrics: Metrics) -> None:
+        if time.monotonic() - self._updates_at >= UPDATES_SECONDS:
+            self._updates, self._updates_at = None, time.monotonic()
+            self._updates = host.security_updates()
+        if self._updates is None:
+            raise OSError("apt-get did not say which updates wait; it is asked again within the hour")
+        metrics.add("berth_security_updates_pending", "Security updates that are not installed.", self._updates)
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[1:] not in ([], ["--once"]):
+        print(__doc__, file=sys.stderr)
+        return 2
+    settings = json.loads(Path(arguments[0]).read_text())
+    os.umask(0o022)
+    collector = Collector(settings)
+    while True:
+        began = time.monotonic()
+        collector.collect()
+        if arguments[1:]:
+            return 0
+        time.sleep(max(float(settings["seconds"]) - (time.monotonic() - began), 1))

@@ -1,0 +1,122 @@
+"""What the Docker engine says about its containers. It is asked from the host; no container has its socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from berth.metrics.exposition import Metrics
+
+SOCKET = Path("/run/docker.sock")
+SECONDS = 10
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=SECONDS)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(SECONDS)
+        self.sock.connect(self._path)
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """Containers of a compose service that serve metrics themselves."""
+
+    service: str
+    job: str
+    network: str
+    port: int
+
+
+def ask(path: str, engine: Path = SOCKET) -> Any:
+    connection = _Connection(engine)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise OSError(f"the engine answers {path} with {answer.status}")
+        return json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def inspected(engine: Path = SOCKET) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return each container as the engine describes it, and what it uses right now (nothing where it does not run)."""
+    found = []
+    for each in ask("/containers/json?all=1", engine):
+        try:
+            detail = ask(f"/containers/{each['Id']}/json", engine)
+            running = detail["State"]["Running"]
+            usage = ask(f"/containers/{each['Id']}/stats?stream=false&one-shot=true", engine) if running else {}
+        except OSError:
+            # Gone since it was listed.
+            continue
+        found.append((detail, usage))
+    return found
+
+
+def labels_of(detail: dict[str, Any]) -> dict[str, str]:
+    compose = detail["Config"]["Labels"] or {}
+    project = compose.get("com.docker.compose.project", "")
+    colour = project.removeprefix("berth-") if project in {"berth-blue", "berth-green"} else ""
+    return {
+        "name": detail["Name"].lstrip("/"),
+        "service": compose.get("com.docker.compose.service", ""),
+        "colour": colour,
+    }
+
+
+def measure(metrics: Metrics, containers: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    for detail, usage in containers:
+        labels = labels_of(detail)
+        state = detail["State"]
+        add = metrics.add
+        add("berth_container_running", "Whether the container runs.", int(state["Running"]), labels)
+        if "Health" in state:
+            healthy = int(state["Running"] and state["Health"]["Status"] == "healthy")
+            add("berth_container_healthy", "Whether its health check says so.", healthy, labels)
+        add("berth_container_restarts_total", "Restarts by the engine.", detail["RestartCount"], labels)
+        add("berth_container_start_time_seconds", "When it was started.", _seconds(state["StartedAt"]), labels)
+        add("berth_container_oom_killed", "Whether it ended for want of memory.", int(state["OOMKilled"]), labels)
+        memory = usage.get("memory_stats", {})
+        if "usage" in memory:
+            # Files that were read and can be forgotten at once are not what a container needs. The names are those of
+            # the two versions of cgroups.
+            details = memory.get("stats", {})
+            cached = details.get("inactive_file", details.get("total_inactive_file", 0))
+            used = max(memory["usage"] - cached, 0)
+            add("berth_container_memory_bytes", "Memory in use.", used, labels)
+            processor = usage["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+            add("berth_container_cpu_seconds_total", "Processor time.", processor, labels)
+        if limit := detail["HostConfig"]["Memory"]:
+            add("berth_container_memory_limit_bytes", "The most memory it may use.", limit, labels)
+
+
+def targets(containers: list[tuple[dict[str, Any], dict[str, Any]]], scrapes: list[Scrape]) -> list[dict[str, Any]]:
+    """Return where running containers serve metrics, in the form that Prometheus reads from a file."""
+    by_service = {scrape.service: scrape for scrape in scrapes}
+    found = []
+    for detail, _ in containers:
+        labels = labels_of(detail)
+        scrape = by_service.get(labels["service"])
+        networks = detail["NetworkSettings"]["Networks"]
+        address = networks.get(scrape.network, {}).get("IPAddress") if scrape else ""
+        if scrape and address and detail["State"]["Running"]:
+            own = {"job": scrape.job, "instance": labels["name"], "colour": labels["colour"]}
+            found.append({"targets": [f"{address}:{scrape.port}"], "labels": own})
+    return sorted(found, key=lambda each: each["labels"]["instance"])
+
+
+def _seconds(when: str) -> float:
+    """Read the engine's time; it has nanoseconds, which Python does not read."""
+    return max(datetime.fromisoformat(re.sub(r"\.\d+", "", when).replace("Z", "+00:00")).timestamp(), 0)

@@ -1,0 +1,81 @@
+"""What should be there, beside what is there: what is missing says 0, where it would else say nothing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from berth.metrics.engine import labels_of
+from berth.metrics.exposition import Metrics
+from berth.metrics.host import run, unit_states
+from berth.metrics.site import ever_live, live
+
+# A unit of these states is started by nobody.
+OFF = {"", "disabled", "masked", "masked-runtime"}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One field for each variable of the role."""
+
+    containers: list[str] = field(default_factory=list)
+    # Of the live colour.
+    services: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
+    networks: list[str] = field(default_factory=list)
+    # Of nftables, as it writes them: inet berth.
+    tables: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+
+
+def _say(metrics: Metrics, kind: str, name: str, there: bool, **labels: str) -> None:
+    meaning = "Whether what belongs to the site is there; of a container, whether it runs."
+    metrics.add("berth_present", meaning, int(there), {"kind": kind, "name": name, **labels})
+
+
+def containers(
+    metrics: Metrics, found: list[tuple[dict[str, Any], dict[str, Any]]], expected: Expected, root: Path
+) -> None:
+    running = {labels_of(detail)["name"] for detail, _ in found if detail["State"]["Running"]}
+    for name in expected.containers:
+        _say(metrics, "container", name, name in running, service=name.removeprefix("berth-").rpartition("-")[0])
+    routes, history = live(root / "traefik/dynamic/release.yml"), ever_live(root / "releases.jsonl")
+    if routes or history:
+        # Each tells that the other should be there.
+        _say(metrics, "file", str(root / "traefik/dynamic/release.yml"), bool(routes))
+        _say(metrics, "file", str(root / "releases.jsonl"), history)
+    if routes:
+        for service in expected.services:
+            name = f"berth-{routes['colour']}-{service}-1"
+            _say(metrics, "container", name, name in running, service=service)
+
+
+def networks(metrics: Metrics, found: list[dict[str, Any]], expected: Expected) -> None:
+    names = {network["Name"] for network in found}
+    for name in expected.networks:
+        _say(metrics, "network", name, name in names)
+
+
+def units(metrics: Metrics, expected: Expected) -> None:
+    found = {state["Id"]: state for state in unit_states(expected.units)} if expected.units else {}
+    for name in expected.units:
+        state = found.get(name, {})
+        _say(metrics, "unit", name, state.get("LoadState") == "loaded" and state["UnitFileState"] not in OFF)
+
+
+def tables(metrics: Metrics, expected: Expected) -> None:
+    if expected.tables:
+        # With the program its tables are gone at the next boot.
+        listed = run("nft", "list", "tables") if shutil.which("nft") else ""
+        found = re.findall(r"^table (\S+ \S+)$", listed, re.MULTILINE)
+        for name in expected.tables:
+            _say(metrics, "table", name, name in found)
+
+
+def folders(metrics: Metrics, expected: Expected) -> None:
+    for name in expected.folders:
+        place = Path(name)
+        _say(metrics, "folder", name, place.is_dir() and any(place.iterdir()))

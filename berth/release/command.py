@@ -1,0 +1,161 @@
+"""berth release, status, rollback, maintenance and upgrade: what a host is asked to do about releases.
+
+Answers with one JSON object on standard output.
+
+berth release begin --by NAME [--verb rollback] [--force] [--break-lock] [RELEASE]
+berth release start RUN             have it done; returns once traffic is switched to it
+berth release finish RUN            it is well from outside; returns at its end
+berth release undo RUN --reason WHY
+berth release run RUN               what start has done, in a unit of its own: gates, switch, watch, end of the old
+berth release settle                finish or undo what was cut off
+berth maintenance on|off [--by NAME] [--allow ADDRESS]... [--force]
+berth upgrade --by NAME --seconds N SERVICE=IMAGE...
+berth release upgrade-run RUN       what upgrade has done, in a unit of its own
+berth rollback [--force] [--json] [RELEASE]
+                                    the release before, or this one; a sentence for people
+berth status [--json] [--colour auto|always|never] [--inventory NAME]
+                                    a screen for people; with --json the object
+Exit status 1: refused; the object says why, the culprit (a container or a program), and its last lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from berth.release import screen
+from berth.release.expected import INVENTORY
+from berth.release.host import Host
+from berth.release.maintenance import Maintenance
+from berth.release.recovery import Recovery
+from berth.release.release import Release
+from berth.release.settings import ReleaseRefused, Settings, stuck
+from berth.release.status import status
+from berth.release.upgrade import Upgrade
+
+
+def arguments_of(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="berth", usage=__doc__)
+    verbs = parser.add_subparsers(dest="command", required=True)
+    begin = verbs.add_parser("begin")
+    begin.add_argument("--by", required=True)
+    begin.add_argument("--verb", choices=["release", "rollback"], default="release")
+    begin.add_argument("--force", action="store_true")
+    begin.add_argument("--break-lock", action="store_true")
+    begin.add_argument("release", nargs="?", default="")
+    for name in ("start", "run", "finish", "undo"):
+        verb = verbs.add_parser(name)
+        verb.add_argument("run")
+    verbs.choices["undo"].add_argument("--reason", required=True)
+    rollback = verbs.add_parser("rollback")
+    rollback.add_argument("--by", default=_caller())
+    rollback.add_argument("--force", action="store_true", help="although it was itself rolled back")
+    rollback.add_argument("--json", action="store_true")
+    rollback.add_argument("release", nargs="?", default="")
+    maintenance = verbs.add_parser("maintenance")
+    maintenance.add_argument("state", choices=["on", "off"])
+    maintenance.add_argument("--allow", action="append", default=[])
+    maintenance.add_argument("--by", default=_caller())
+    maintenance.add_argument("--force", action="store_true", help="open although services are down")
+    maintenance.add_argument("--guarded", action="store_true", help="the caller holds the lock")
+    upgrade = verbs.add_parser("upgrade")
+    upgrade.add_argument("--by", required=True)
+    upgrade.add_argument("--seconds", type=int, required=True)
+    upgrade.add_argument("images", nargs="+")
+    upgrade_run = verbs.add_parser("upgrade-run")
+    upgrade_run.add_argument("run")
+    upgrade_run.add_argument("--seconds", type=int, required=True)
+    verbs.add_parser("settle").add_argument("--guarded", action="store_true", help="the caller holds the lock")
+    shown = verbs.add_parser("status")
+    shown.add_argument("--json", action="store_true")
+    shown.add_argument("--colour", choices=["auto", "always", "never"], default="auto")
+    # As the next command names it.
+    shown.add_argument("--inventory", default=INVENTORY)
+    # How long databases may take to become healthy where nobody says so: in an upgrade that was cut off.
+    parser.set_defaults(seconds=180)
+    return parser.parse_args(argv)
+
+
+def _caller() -> str:
+    """Name who types, also through sudo."""
+    return f"{os.environ.get('SUDO_USER') or 'root'}@{socket.gethostname()}"
+
+
+def do(args: argparse.Namespace) -> dict[str, Any]:
+    settings = Settings.read()
+    try:
+        return answer_of(args, settings)
+    except OSError as error:
+        raise stuck(settings, error) from error
+
+
+def answer_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    host = Host.of(settings)
+    recovery = Recovery(host)
+    release, maintenance, upgrade = Release(host, recovery), Maintenance(host), Upgrade(host, recovery, args.seconds)
+    match args.command:
+        case "begin":
+            return release.begin(args.verb, args.release, args.by, args.force, args.break_lock)
+        case "start":
+            return release.start(args.run)
+        case "run":
+            return release.run(args.run)
+        case "finish":
+            return release.finish(args.run)
+        case "undo":
+            return release.undo(args.run, args.reason)
+        case "rollback":
+            return release.roll_back(args.release, args.by, args.force)
+        case "settle":
+            return recovery.settle(args.guarded)
+        case "maintenance":
+            if args.state == "on":
+                return maintenance.enable(args.allow, args.by, args.guarded)
+            return maintenance.disable(args.force, args.guarded)
+        case "upgrade":
+            return upgrade.upgrade(args.by, dict(image.split("=", 1) for image in args.images))
+        case "upgrade-run":
+            return upgrade.run(args.run)
+        case _:
+            return status(host)
+
+
+def formatted(answer: dict[str, Any], args: argparse.Namespace) -> str:
+    """Return the answer as JSON; status and rollback as text for people, unless a program asks for it."""
+    if args.command not in ("status", "rollback") or args.json:
+        return json.dumps(answer)
+    if args.command == "rollback":
+        state = "was live already" if "already" in answer else f"is live again after {answer['seconds']:.0f} s"
+        return f"Release {answer['release']} {state}. What runs: sudo berth status"
+    coloured = args.colour == "always" or (
+        args.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    )
+    return screen.text(answer, coloured, args.inventory)
+
+
+def refusal(answer: dict[str, Any], args: argparse.Namespace) -> str:
+    """Return why it was refused: as JSON; of a rollback that a person asked for, as text."""
+    if args.command != "rollback" or args.json:
+        return json.dumps(answer)
+    return "\n".join([answer["reason"], *(f"  {line}" for line in answer["lines"])])
+
+
+def main(arguments: list[str]) -> int:
+    # Whoever asked may go away; what was begun is brought to an end all the same.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    args = arguments_of(arguments)
+    try:
+        answer, code = do(args), 0
+    except ReleaseRefused as refused:
+        answer, code = refused.answer, 1
+    try:
+        print(formatted(answer, args) if code == 0 else refusal(answer, args), flush=True)
+    except BrokenPipeError:
+        return 1
+    return code

@@ -1,0 +1,328 @@
+"""Commands, all of them through `run` and `Background`; and what Docker is asked and told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from berth.release import clock, files
+from berth.release.settings import COLOURS, IMAGES, ReleaseRefused, Settings
+
+LAST_LINES = 15
+# Bytes of a command's output that are looked at; compose writes some hundred lines.
+LONGEST_OUTPUT = 2**20
+# What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
+ENDED = ("exited", "dead", "unhealthy")
+
+
+def run(
+    *command: str, seconds: float = 60, given: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; a time-out counts as a failure like any other."""
+    try:
+        return subprocess.run(
+            command,
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            text=True,
+            # What a container writes may be anything.
+            errors="replace",
+            timeout=seconds,
+            check=False,
+            env={**os.environ, **environment},
+        )
+    except subprocess.TimeoutExpired as late:
+        output = late.stderr or late.stdout or b""
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output
+        return subprocess.CompletedProcess(command, 124, "", f"{text}\nnot done within {seconds:.0f} s")
+
+
+class Background:
+    """A command that runs while the caller watches what comes of it; it is killed at the end of the block."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the block
+        self._process = subprocess.Popen(
+            command,
+            stdout=self._output,
+            stderr=self._output,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+    def returncode(self) -> int | None:
+        """Return its exit status; None as long as it runs."""
+        return self._process.poll()
+
+    def lines(self) -> list[str]:
+        """Return the last lines of its output so far, read past the position at which the command goes on writing."""
+        output = os.pread(self._output.fileno(), LONGEST_OUTPUT, 0)
+        return output.decode(errors="replace").strip().splitlines()[-LAST_LINES:]
+
+
+def last_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return (done.stdout + done.stderr).strip().splitlines()[-LAST_LINES:]
+
+
+@dataclass(frozen=True)
+class Container:
+    name: str
+    service: str
+    colour: str
+    # "healthy", "starting", "unhealthy", or what Docker calls a container that does not run.
+    state: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """One colour with one release on it."""
+
+    settings: Settings
+    release: str
+    colour: str
+
+    @property
+    def project(self) -> str:
+        return f"berth-{self.colour}"
+
+    def container(self, service: str) -> str:
+        return f"{self.project}-{service}-1"
+
+    @property
+    def compose_file(self) -> Path:
+        return self.settings.folder(self.release) / "docker-compose.prod.yml"
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the names of this release's images: it may have come from elsewhere than the next."""
+        kept = self.settings.folder(self.release) / "image_prefix"
+        return kept.read_text().strip() if kept.exists() else self.settings.image_prefix
+
+    @property
+    def images(self) -> list[str]:
+        return [f"{self.prefix}/{name}:{self.release}" for name in IMAGES]
+
+    def compose(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run compose for this side."""
+        command, environment = self._composed(*arguments)
+        return run(*command, seconds=seconds, **environment)
+
+    def _composed(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        """Return the command and its environment. Until a side is live its containers do not restart."""
+        root = self.settings.root
+        command = ["docker", "compose", "--progress=plain", f"--project-directory={root}"]
+        command += [f"--project-name={self.project}", f"--env-file={root}/.env", f"--file={self.compose_file}"]
+        chosen = {"IMAGE_PREFIX": self.prefix, "RELEASE": self.release, "COLOUR": self.colour, "RESTART_POLICY": "no"}
+        return [*command, "--profile=release", *arguments], chosen
+
+    def inspect_images(self) -> list[dict[str, Any]]:
+        """Describe the release's images, or name those that are not here."""
+        done = run("docker", "image", "inspect", *self.images)
+        found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+        present = {name for image in found for name in image["RepoTags"] or []}
+        missing = [name for name in self.images if name not in present]
+        if missing:
+            raise ReleaseRefused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
+        return found
+
+    def check_configuration(self) -> None:
+        done = self.compose("config", "--quiet")
+        if done.returncode:
+            raise ReleaseRefused(
+                f"docker-compose.prod.yml of release {self.release} is not valid.", "compose", last_lines(done)
+            )
+
+    def fingerprint(self) -> str:
+        """Name what would run: the images' content and every setting. The same name means nothing to do."""
+        # Of a third colour: the same on either side.
+        config = replace(self, colour="any").compose("config", "--format=json").stdout
+        ids = sorted(image["Id"] for image in self.inspect_images())
+        return hashlib.sha256("\n".join([config, *ids]).encode()).hexdigest()[:16]
+
+    def schema_steps(self) -> dict[str, list[str]]:
+        """Return service -> command for each image that has a label berth.schema."""
+        found = {}
+        for image in self.inspect_images():
+            command = (image["Config"].get("Labels") or {}).get("berth.schema", "")
+            service = next(name for name, tag in zip(IMAGES, self.images, strict=True) if tag in image["RepoTags"])
+            if command:
+                found[service] = shlex.split(command)
+        return found
+
+    def run_once(self, service: str, command: list[str], seconds: float) -> None:
+        """Run a command in a container of its own, with the service's image, secrets and networks."""
+        name = f"{self.project}-{service}-schema"
+        done = self.compose(
+            *("run", "--rm", "--no-deps", "-T", "--name", name, "--entrypoint", command[0], service, *command[1:]),
+            seconds=seconds,
+        )
+        if done.returncode:
+            run("docker", "rm", "--force", name)
+            raise ReleaseRefused(
+                f"The schema step of {service} failed ({shlex.join(command)}); the live release has not been touched.",
+                name,
+                last_lines(done),
+            )
+
+    def start(self, seconds: int) -> None:
+        """Start every container and wait until all are healthy, or name the first that cannot become it any more."""
+        began = alone_since = clock.monotonic()
+        # Compose will start these again; another that ends has failed.
+        ended = {container.name for container in containers([self.colour]) if container.state in ENDED}
+        command, environment = self._composed("up", "--detach", "--pull=never", "--remove-orphans")
+        with Background(command, environment) as up:
+            while True:
+                code = up.returncode()
+                done = code is not None
+                found = containers([self.colour])
+                if code == 0 and found and all(one.state == "healthy" for one in found):
+                    return
+                failed = [one for one in found if one.state in ENDED and (done or one.name not in ended)]
+                # What the machine can do, the others have shown by then.
+                if sum(one.state not in ("healthy", "created") for one in found) != 1:
+                    alone_since = clock.monotonic()
+                late = clock.monotonic() - began > seconds or clock.monotonic() - alone_since > seconds / 2
+                if failed or late or code:
+                    break
+                clock.sleep(0.5)
+            lines = up.lines()
+        # One that was only created waits for another that is not healthy.
+        ill = failed or [one for one in found if one.state not in ("healthy", "created")]
+        if not ill:
+            raise ReleaseRefused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
+        culprit = ill[0].name
+        state = f"{culprit} is {ill[0].state} after {round(clock.monotonic() - began)} s"
+        raise ReleaseRefused(
+            f"Release {self.release} did not become healthy: {state}.",
+            culprit,
+            logs(culprit, LAST_LINES).splitlines() + health(culprit),
+        )
+
+    def set_restart(self, policy: str) -> None:
+        """Say whether its containers start with the host. Raises ReleaseRefused where Docker does not take it."""
+        names = [container.name for container in containers([self.colour])]
+        done = run("docker", "update", f"--restart={policy}", *names)
+        if done.returncode:
+            raise ReleaseRefused(
+                f"Docker did not set the restart policy of {', '.join(names)}.", "docker", last_lines(done)
+            )
+
+    def execute(self, service: str, *command: str, seconds: float, given: str = "") -> subprocess.CompletedProcess[str]:
+        interactive = ("docker", "exec", "--interactive", self.container(service))
+        return run(*interactive, *command, seconds=seconds, given=given)
+
+    def keep_logs(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for container in containers([self.colour]):
+            files.write(folder / f"{container.name}.log", logs(container.name, 5000))
+
+
+def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
+    """Return the containers of these colours that belong to a service and are not there for one command only."""
+    service, oneoff = (f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("service", "oneoff"))
+    form = f"{{{{.Names}}}}|{service}|{{{{.State}}}}|{{{{.Status}}}}|{oneoff}"
+    found = []
+    for colour in colours:
+        listed = run(
+            "docker", "ps", "--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form
+        )
+        if listed.returncode:
+            raise ReleaseRefused(f"Docker does not answer: {listed.stderr.strip()}")
+        for line in listed.stdout.splitlines():
+            name, service, state, status, oneoff = line.split("|")
+            if oneoff == "True" or service == "flower":
+                continue
+            for word in ("(healthy)", "(unhealthy)", "(health: starting)"):
+                if word in status:
+                    state = word.strip("()").replace("health: ", "")
+            found.append(Container(name, service, colour, state))
+    return found
+
+
+def not_healthy(colour: str) -> list[str]:
+    """Describe which services a colour lacks: empty where it is whole."""
+    found = {one.service: one for one in containers([colour])}
+    wanted = [*IMAGES, "beat", *(name for name in found if name not in IMAGES)]
+    states = {name: found[name].state if name in found else "missing" for name in wanted}
+    return [f"{name} is {state}" for name, state in states.items() if state != "healthy"]
+
+
+def logs(name: str, lines: int) -> str:
+    done = run("docker", "logs", "--tail", str(lines), name)
+    return done.stdout + done.stderr
+
+
+def health(name: str) -> list[str]:
+    """Return what a container's health check said last."""
+    state = json.loads(run("docker", "inspect", "--format={{json .State}}", name).stdout or "{}")
+    outputs = [entry["Output"].strip() for entry in state.get("Health", {}).get("Log") or []]
+    return [f"health check: {outputs[-1]}"] if outputs and outputs[-1] else []
+
+
+def stop_colour(colour: str) -> None:
+    """Stop in good order, each service with the grace period it was started with, and remove what is left."""
+    # Labels say all that is needed, so this works too when the compose file of that release is gone.
+    run("docker", "compose", f"--project-name=berth-{colour}", "down", "--remove-orphans", seconds=300)
+
+
+def discard(colour: str) -> None:
+    """Remove at once what only requests would keep busy, where nobody was led there.
+
+    A program that has hardly begun does not hear yet that it is to stop, and its grace period would pass in vain.
+    The worker may hold tasks and beat a lock: they are stopped in good order.
+    """
+    names = [one.name for one in containers([colour]) if one.service not in ("celery_worker", "beat")]
+    if names:
+        run("docker", "rm", "--force", *names)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a running container is reached from this host, past the edge."""
+
+    name: str
+    service: str
+    address: str
+    # Another one after each start.
+    began: str
+
+
+def places(colour: str) -> list[Place]:
+    return _places({one.name: one.service for one in containers([colour])})
+
+
+def edges() -> list[Place]:
+    """Return the edges that run: one, or two while one is replaced."""
+    known = ("--filter=label=com.docker.compose.project=berth", "--filter=name=traefik")
+    return _places(dict.fromkeys(run("docker", "ps", *known, "--format={{.Names}}").stdout.split(), "traefik"))
+
+
+def _places(names: dict[str, str]) -> list[Place]:
+    if not names:
+        return []
+    found = []
+    for one in json.loads(run("docker", "inspect", *names).stdout or "[]"):
+        name = one["Name"].lstrip("/")
+        networks = one["NetworkSettings"]["Networks"].values()
+        address = next((network["IPAddress"] for network in networks if network["IPAddress"]), "")
+        began = f"{one['State']['StartedAt']} {one['RestartCount']}"
+        if name in names and one["State"]["Running"]:
+            found.append(Place(name, names[name], address, began))
+    return found

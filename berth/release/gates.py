@@ -1,0 +1,156 @@
+"""What a release has to pass before traffic is switched to it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from berth.release import clock, counters, engine
+from berth.release.edge import Live
+from berth.release.engine import LAST_LINES, Side, last_lines
+from berth.release.host import Host
+from berth.release.lock import Run
+from berth.release.probe import Busy, ProbeFailed, Visit
+from berth.release.settings import COLOURS, ReleaseRefused, other
+from berth.release.watch import counts, is_slower
+
+SNAPSHOT_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The release under test, on its colour, beside what is live."""
+
+    side: Side
+    target: Live
+    live: Live | None
+    # The same release with the same settings is live and whole already.
+    is_live: bool = False
+
+
+@dataclass
+class Gates:
+    """Each raises ReleaseRefused where the release does not pass."""
+
+    host: Host
+    run: Run
+    before: counters.Seen = field(default_factory=counters.Seen)
+    # How fast the live release answers; None where nobody can tell, empty where it does not answer well.
+    usual: dict[str, float] | None = None
+
+    def inspect(self) -> Candidate:
+        """Look at images and configuration, which starts nothing; choose the colour, and clear it of leftovers."""
+        settings, live, release = self.host.settings, self.host.edge.live(), self.run.release
+        idle = other(live.colour) if live else COLOURS[0]
+        same = live is not None and live.release == release
+        side = Side(settings, release, live.colour if live and same else idle)
+        with self.host.lock.step("images"):
+            side.inspect_images()
+        with self.host.lock.step("configuration"):
+            side.check_configuration()
+            fingerprint = side.fingerprint()
+        if live and same and live.fingerprint == fingerprint and not engine.not_healthy(live.colour):
+            return Candidate(side, live, live, is_live=True)
+        if engine.containers([idle]):
+            engine.stop_colour(idle)
+        self.host.lock.note(colour=idle)
+        self.before = counts(self.host, live.colour) if live else counters.Seen()
+        self.usual = self._speed_of(live)
+        return Candidate(Side(settings, release, idle), Live(release, idle, fingerprint), live)
+
+    def schema(self, candidate: Candidate) -> None:
+        """Change the databases so that both releases can live with them. A rollback changes none."""
+        if self.run.verb == "rollback":
+            return
+        with self.host.lock.step("schema"):
+            live, settings = candidate.live, self.host.settings
+            steps = candidate.side.schema_steps()
+            if steps and live and settings.snapshot_before_schema:
+                _save_databases(self.run.release)
+            for service, command in steps.items():
+                candidate.side.run_once(service, command, settings.schema_seconds)
+            if live and self.usual and self._speed_of(live) == {}:
+                raise ReleaseRefused(
+                    f"Since the schema step of {self.run.release}, the live release {live.release} does not answer "
+                    "well. The databases are as that step left them."
+                )
+
+    def start(self, candidate: Candidate) -> None:
+        with self.host.lock.step("start"):
+            candidate.side.start(self.host.settings.healthy_seconds)
+
+    def smoke(self, candidate: Candidate) -> None:
+        """Use the candidate through the edge, on a route that asks for a secret, before anybody else does."""
+        live, settings = candidate.live, self.host.settings
+        with self.host.lock.step("smoke"):
+            usual = (self._speed_of(live) if self.usual else None) or {}
+            for path, milliseconds in self._visit(candidate).items():
+                if path in usual and is_slower(usual[path], milliseconds, settings):
+                    raise ReleaseRefused(
+                        f"Release {self.run.release} is too slow: {path} takes {milliseconds:.0f} ms, "
+                        f"with the live release {usual[path]:.0f} ms."
+                    )
+            self._run_a_task(candidate.side)
+        if live:
+            counted = counts(self.host, live.colour).since(self.before)
+            self.host.lock.note(counted=counted.plain(), start=counts(self.host, candidate.side.colour).plain())
+
+    def _speed_of(self, live: Live | None) -> dict[str, float] | None:
+        if live is None:
+            return None
+        with closing(self.host.account.visit(live)) as visitor:
+            try:
+                return visitor.speed(visitor.sign_in() or "")
+            except Busy:
+                return None
+            except ProbeFailed:
+                return {}
+
+    def _visit(self, candidate: Candidate) -> dict[str, float]:
+        """Return how fast the candidate answers."""
+        side, account = candidate.side, self.host.account
+        visitor = account.visit(candidate.target, self.host.edge.enable_trial(candidate.target))
+        try:
+            self._await_trial(visitor)
+            if not account.is_made or visitor.sign_in() is None:
+                visitor.email = account.make(side)
+            return visitor.everything()
+        except ProbeFailed as failed:
+            culprit = side.container(failed.service)
+            lines = engine.logs(culprit, LAST_LINES).splitlines()
+            reason = f"Release {side.release} is healthy, but wrong: {failed}"
+            raise ReleaseRefused(reason, culprit, lines) from failed
+        finally:
+            visitor.close()
+            self.host.edge.end_trial()
+
+    def _await_trial(self, visitor: Visit) -> None:
+        """Wait until the edge has read the trial's routes. Whatever else is wrong shows in the visit itself."""
+        while True:
+            try:
+                visitor.ask("GET", "/")
+            except ProbeFailed:
+                if visitor.seconds_left() <= self.host.settings.smoke_seconds / 2:
+                    raise
+                clock.sleep(0.2)
+            else:
+                return
+
+    def _run_a_task(self, side: Side) -> None:
+        command, seconds = ("python3", "-m", "celery_worker", "ask"), self.host.settings.smoke_seconds
+        done = side.execute("celery_worker", *command, seconds=seconds)
+        if done.returncode:
+            reason = f"The worker of release {side.release} did not run a task to its result."
+            raise ReleaseRefused(reason, side.container("celery_worker"), last_lines(done))
+
+
+def _save_databases(release: str) -> None:
+    """Save the databases as they are before this release changes them."""
+    options = (f"--reason=before the schema step of {release}", f"--tag=before-release:{release}")
+    done = engine.run("berth", "backup", "run", *options, seconds=SNAPSHOT_SECONDS)
+    if done.returncode:
+        raise ReleaseRefused(
+            f"The databases could not be saved before the schema step of {release}; nothing was changed.",
+            "berth backup",
+            last_lines(done),
+        )

@@ -1,0 +1,34 @@
+"""What every verb works with, on one host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from berth.release import unit
+from berth.release.account import ProbeAccount
+from berth.release.edge import Edge
+from berth.release.history import History
+from berth.release.lock import Lock, Run
+from berth.release.settings import ReleaseRefused, Settings
+
+
+@dataclass(frozen=True)
+class Host:
+    settings: Settings
+    edge: Edge
+    lock: Lock
+    history: History
+    account: ProbeAccount
+
+    @classmethod
+    def of(cls, settings: Settings) -> Host:
+        edge = Edge(settings)
+        return cls(settings, edge, Lock(settings), History(settings), ProbeAccount(settings, edge))
+
+    def end(self, run: Run, outcome: dict[str, Any] | ReleaseRefused) -> None:
+        """Tell whoever follows a run how it ended, and give up its lock."""
+        try:
+            unit.tell_ended(run.id, outcome)
+        finally:
+            self.lock.end()

@@ -1,0 +1,171 @@
+"""The one lock of everything that changes the site, and the record of its holder, which outlives the program."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from berth.release import clock, files
+from berth.release.settings import ReleaseRefused, Settings
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot() -> str:
+    """Name the time from this start of the host to the next one; a host that is a container starts more often."""
+    return f"{BOOT.read_text().strip()} {_process(1)[2]}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A release under way: the lock, and what somebody else would need to finish or undo it."""
+
+    id: str
+    verb: str
+    release: str
+    by: str
+    since: str
+    began: float
+    phase: str
+    session: str
+    boot: str
+    # The colour it starts on, once that is chosen.
+    colour: str = ""
+    # What the edge led to before.
+    live: dict[str, str] = field(default_factory=dict)
+    # When everybody was led to it.
+    switched: float = 0
+    # What services counted (watch.Seen): how the old release did, and what the new one's count starts at.
+    counted: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
+    # How long each step took.
+    steps: dict[str, float] = field(default_factory=dict)
+    # What other verbs than a release need to be finished or undone.
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+def session() -> str:
+    """Name the SSH connection that this program was started through; empty where there is none.
+
+    As long as its process lives, so does the operator's end.
+    """
+    process = os.getpid()
+    while process > 1:
+        name, parent, started = _process(process)
+        if name.startswith("sshd"):
+            return f"{process}:{started}"
+        process = parent
+    return ""
+
+
+def _process(number: int) -> tuple[str, int, str]:
+    """Return a process's name, its parent and its start; the last tells it from a later one with the same number."""
+    text = Path(f"/proc/{number}/stat").read_text()
+    name, _, rest = text.partition("(")[2].rpartition(") ")
+    values = rest.split()
+    return name, int(values[1]), values[19]
+
+
+def is_alive(run: Run) -> bool:
+    """Tell whether the operator who began this is still connected. Where that cannot be known, yes."""
+    if run.boot != boot():
+        return False
+    if not run.session:
+        return True
+    number, _, started = run.session.partition(":")
+    try:
+        return _process(int(number))[2] == started
+    except OSError:
+        return False
+
+
+def describe(run: Run | None) -> str:
+    if run is None:
+        return "Somebody is changing the site"
+    return f"{run.by} has been at {run.verb} {run.release} since {run.since} (phase: {run.phase})"
+
+
+class Lock:
+    def __init__(self, settings: Settings) -> None:
+        self._run = settings.releases / "run.json"
+        self._guard = settings.releases / "guard"
+
+    @contextmanager
+    def held(self, wait: bool = False, by_caller: bool = False) -> Iterator[None]:
+        """Hold it as long as the block lasts. The kernel gives it up by itself when the program ends, however it ends.
+
+        Raises ReleaseRefused, which names the holder, where another program has it and `wait` is false. With
+        `by_caller` whoever started this program holds it.
+        """
+        if by_caller:
+            yield
+            return
+        with self._guard.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise ReleaseRefused(
+                    f"{describe(self.current())}, on this host right now. Wait until it is done."
+                ) from None
+            yield
+
+    def is_held(self) -> bool:
+        try:
+            with self.held():
+                return False
+        except ReleaseRefused:
+            return True
+
+    def current(self) -> Run | None:
+        try:
+            found = json.loads(self._run.read_text())
+        except FileNotFoundError:
+            return None
+        # One that a newer program wrote may say more.
+        return Run(**{name: value for name, value in found.items() if name in Run.__dataclass_fields__})
+
+    def mine(self, run_id: str) -> Run:
+        """Return this run; raise ReleaseRefused where it does not have the lock any more."""
+        run = self.current()
+        if run is None or run.id != run_id:
+            raise ReleaseRefused(f"This run has lost its lock. {describe(run)}.")
+        return run
+
+    def begin(self, verb: str, release: str, by: str, live: dict[str, str], phase: str = "begun", **detail: Any) -> Run:
+        run_id, began = uuid.uuid4().hex[:12], clock.time()
+        return self.save(
+            Run(run_id, verb, release, by, clock.now(), began, phase, session(), boot(), live=live, detail=detail)
+        )
+
+    def save(self, run: Run, **changes: Any) -> Run:
+        changed = replace(run, **changes)
+        files.write(self._run, json.dumps(vars(changed)) + "\n")
+        return changed
+
+    def note(self, **changes: Any) -> None:
+        """Write it down for whoever has to take over."""
+        if run := self.current():
+            self.save(run, **changes)
+
+    @contextmanager
+    def step(self, name: str, needed: bool = True) -> Iterator[None]:
+        """Write down where we are, and how long it took. A step that is not `needed` is done on a full disk too."""
+        with suppress(*(() if needed else (OSError,))):
+            self.note(phase=name)
+        began = clock.monotonic()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if run := self.current():
+                    self.save(run, steps={**run.steps, name: round(clock.monotonic() - began, 1)})
+
+    def end(self) -> None:
+        self._run.unlink(missing_ok=True)

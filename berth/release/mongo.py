@@ -1,0 +1,119 @@
+"""Which MongoDB may take over the data of which, and that the data is then of the new one.
+
+The rules are those of MongoDB's upgrade documentation: one major version at a time, from data that is wholly of the old
+version (https://www.mongodb.com/docs/manual/release-notes/8.0-upgrade-replica-set/), and never back
+(https://www.mongodb.com/docs/manual/reference/command/setFeatureCompatibilityVersion/).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from berth.release import engine
+from berth.release.engine import last_lines
+from berth.release.settings import ReleaseRefused
+
+# On one member it takes seconds; it may have to wait for indexes that are being built.
+RAISE_SECONDS = 600
+_SHELL = ("mongosh", "--quiet", "--norc", "--nodb")
+_LOGIN = """
+const admin = new Mongo("mongodb://127.0.0.1:27017/?directConnection=true").getDB("admin");
+admin.auth("root", require("fs").readFileSync("/run/secrets/mongo_root_password", "utf8").trim());
+"""
+_ASK = """
+const found = admin.adminCommand({ getParameter: 1, featureCompatibilityVersion: 1 }).featureCompatibilityVersion;
+print(found.targetVersion ? `${found.version} on its way to ${found.targetVersion}` : found.version);
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """A version of MongoDB, as 8.0.4."""
+
+    major: int
+    minor: int
+    patch: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}.{self.patch}"
+
+    @property
+    def series(self) -> str:
+        """What featureCompatibilityVersion calls it."""
+        return f"{self.major}.{self.minor}"
+
+
+def version_in(image: str) -> Version:
+    """Ask an image's mongod for its version. Raises ReleaseRefused where it does not say."""
+    limits = ("--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+    done = engine.run("docker", "run", "--pull=never", *limits, "--entrypoint=mongod", image, "--version")
+    found = re.search(r"db version v(\d+)\.(\d+)\.(\d+)", done.stdout)
+    if not found:
+        raise ReleaseRefused(f"{image} does not say which MongoDB it is. Nothing was begun.", image, last_lines(done))
+    return Version(*map(int, found.groups()))
+
+
+def version_of(container: str, image: str) -> Version:
+    """Ask the running server for its version: its image may be gone from the host. Where it is down, ask the image."""
+    done = engine.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + "print(admin.version());")
+    found = re.search(r"^(\d+)\.(\d+)\.(\d+)", done.stdout, re.MULTILINE)
+    return version_in(image) if done.returncode or not found else Version(*map(int, found.groups()))
+
+
+def refuse_leap(container: str, old_image: str, new_image: str) -> None:
+    """Raise ReleaseRefused where the new image's MongoDB may not take over what the old one's has written.
+
+    Changes nothing. Another patch release of the same series may, be it older.
+    """
+    old, new = version_of(container, old_image), version_in(new_image)
+    if old.series == new.series:
+        return
+    there = f"mongo runs {old} and {new_image} is {new}"
+    if new < old:
+        raise ReleaseRefused(
+            f"{there}: MongoDB does not start on data of a later version. Set berth_mongo_image to an image of "
+            f"{old.series} or later. Nothing was begun."
+        )
+    if new.major > old.major + 1:
+        raise ReleaseRefused(
+            f"{there}: MongoDB is upgraded one major version at a time. Set berth_mongo_image to an image of "
+            f"{old.major + 1}.0 and run ansible/upgrade_data.yml; after it, go on to {new.series}. Nothing was begun."
+        )
+    found = _compatibility(container)
+    # The last major version's first series is readable as well as its newest.
+    if found not in (old.series, f"{old.major}.0"):
+        raise ReleaseRefused(
+            f"{there}, but the data is of featureCompatibilityVersion {found} and has to be of {old.series}. Raise it "
+            f"first: set berth_mongo_image to an image of {old.series} and run ansible/upgrade_data.yml. "
+            "Nothing was begun."
+        )
+
+
+def _compatibility(container: str) -> str:
+    done = engine.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + _ASK)
+    if done.returncode or not done.stdout.strip():
+        raise ReleaseRefused(
+            f"{container} does not answer, so it is not known whether another version can take over its data. "
+            "Nothing was begun.",
+            container,
+            last_lines(done),
+        )
+    return done.stdout.strip().splitlines()[-1]
+
+
+def raise_compatibility(container: str) -> ReleaseRefused | None:
+    """Have the data be of the version that runs, from where there is no way back to an older one.
+
+    It is what mongo-init.js does in each play too. Returns what is to be said where it could not be done.
+    """
+    done = engine.run("docker", "exec", container, *_SHELL, "/etc/berth/mongo-init.js", seconds=RAISE_SECONDS)
+    if done.returncode == 0:
+        return None
+    lines = last_lines(done)
+    return ReleaseRefused(
+        f"The databases run their new images and the site is open. But featureCompatibilityVersion was not raised: "
+        f"{lines[-1] if lines else f'mongosh ended with {done.returncode}'}. Run ansible/upgrade_data.yml again.",
+        container,
+        lines,
+    )

@@ -1,0 +1,186 @@
+"""What was cut off or has failed is undone, or brought to its end by another program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from berth.release import clock, engine, unit
+from berth.release.edge import Live
+from berth.release.engine import Side
+from berth.release.host import Host
+from berth.release.lock import Run, boot, describe, is_alive
+from berth.release.probe import ProbeFailed
+from berth.release.retire import retire
+from berth.release.settings import ReleaseRefused, stuck
+from berth.release.switch import confirm, roll_back
+from berth.release.watch import counts, watch_release
+
+# Whose record this is; a restore's is settled by berth-backup.
+RELEASES, RESTORE = ("release", "rollback"), "restore"
+RESTORE_SECONDS = 3600
+
+
+@dataclass
+class Recovery:
+    host: Host
+    # Verb -> what brings a run of that verb to its end, and says which.
+    others: dict[str, Callable[[Run], str]] = field(default_factory=dict)
+
+    # --- undo ---
+
+    @contextmanager
+    def undoing(self, run: Run) -> Iterator[None]:
+        """Undo the run if the block fails."""
+        try:
+            yield
+        except ReleaseRefused as refused:
+            self.undo(self.host.lock.current() or run, refused)
+            raise
+        except OSError as error:
+            why = stuck(self.host.settings, error)
+            self.undo(self.host.lock.current() or run, why)
+            raise why from error
+
+    def undo(self, run: Run, refused: ReleaseRefused, result: str = "failed") -> None:
+        """Put the old colour back if it is not live, keep the new one's logs, stop it, and say so in the history."""
+        host = self.host
+        host.edge.end_trial()
+        if run.colour:
+            side = Side(host.settings, run.release, run.colour)
+            with suppress(OSError):
+                side.keep_logs(host.settings.folder(run.release) / clock.now().replace(":", ""))
+            live = host.edge.live()
+            # It starts on the idle colour, so if the edge leads there, the switch has been.
+            if live and live.colour == run.colour:
+                roll_back(host, run)
+            else:
+                engine.discard(run.colour)
+                if live:
+                    # Where one who rolled back got no further.
+                    Side(host.settings, live.release, live.colour).set_restart("unless-stopped")
+            engine.stop_colour(run.colour)
+        # Not even a full disk keeps us from ending in good order.
+        with suppress(OSError):
+            host.history.add(host.lock.current() or run, result, refused.reason)
+        host.end(run, refused)
+
+    # --- settle ---
+
+    def free(self, break_lock: bool) -> str:
+        """See to what somebody else left half done. Return what was done about it.
+
+        Raises ReleaseRefused where its controller is still connected, or where it cannot be brought to an end.
+        """
+        run = self.host.lock.current()
+        if run is None:
+            return ""
+        if self.is_waited_for(run) and not break_lock:
+            raise ReleaseRefused(
+                f"{describe(run)} and is still connected. Wait; or, if that run is known to be dead, "
+                "take its lock with -e release_break_lock=true."
+            )
+        try:
+            return self._settle(run)
+        except ReleaseRefused as refused:
+            if not break_lock:
+                raise
+            # Whoever breaks the lock knows better. What is live stays; the next release clears the other colour.
+            self.host.lock.end()
+            return f"given up: {describe(run)}. {refused.reason}"
+
+    def settle(self, held: bool = False) -> dict[str, Any]:
+        """Finish or undo what was cut off: after the program was ended, or the host has started again.
+
+        With `held` the caller holds the lock.
+        """
+        with self.host.lock.held(wait=True, by_caller=held):
+            run = self.host.lock.current()
+            # A restore has a unit of its own for this.
+            if run is None or self.is_waited_for(run) or run.verb == RESTORE:
+                return {"changed": False}
+            return {"changed": True, "settled": self._settle(run)}
+
+    def outcome(self, run_id: str) -> dict[str, Any]:
+        """Follow a run to its end. If its program was ended in the middle, see to that here.
+
+        Raises ReleaseRefused with the reason of a run that failed.
+        """
+        with self.host.lock.held(wait=True):
+            run = self.host.lock.current()
+            if run and run.id == run_id:
+                self._settle(run)
+        if (answer := unit.ended(run_id)) is None:
+            raise ReleaseRefused(f"This run has lost its lock. {describe(self.host.lock.current())}.")
+        return answer
+
+    def is_waited_for(self, run: Run) -> bool:
+        """Tell whether it is the controller's turn. From its first step on, a release is the program's."""
+        return run.phase == "begun" and is_alive(run)
+
+    def _settle(self, run: Run) -> str:
+        """Finish or undo what was cut off. Return which."""
+        if line := self.host.history.of(run):
+            # All was done and written down; only the lock is left.
+            ended = {"changed": True, "steps": line["steps"], "seconds": line["seconds"], "note": line["reason"]}
+            # What the role says of an upgrade.
+            ended["to"] = {name: images.rpartition(" -> ")[2] for name, images in line.get("databases", {}).items()}
+            self.host.end(run, ended if line["result"] == "live" else ReleaseRefused(line["reason"]))
+            return f"ended: {describe(run)}"
+        if run.verb in RELEASES:
+            return self._settle_release(run)
+        if run.verb == RESTORE:
+            return _settle_restore()
+        if run.verb in self.others:
+            return self.others[run.verb](run)
+        raise ReleaseRefused(f"{describe(run)}; this program does not know that verb: run site.yml, then again.")
+
+    def _settle_release(self, run: Run) -> str:
+        """Undo it, unless the edge leads to it and it does well."""
+        description, cut = describe(run), f"It was interrupted (phase: {run.phase})"
+        live = self.host.edge.live()
+        if live is None or not run.colour or live.colour != run.colour:
+            self.undo(run, ReleaseRefused(f"{cut}."), "undone")
+            return f"undone: {description}"
+        try:
+            self._look_again(run, live)
+        except (ReleaseRefused, ProbeFailed) as failed:
+            self.undo(run, ReleaseRefused(f"{cut}, and then: {failed}"), "undone")
+            return f"undone: {description}"
+        Side(self.host.settings, live.release, live.colour).set_restart("unless-stopped")
+        retire(self.host, run, f"{cut}, and finished afterwards.")
+        return f"finished: {description}"
+
+    def _look_again(self, run: Run, live: Live) -> None:
+        """Confirm, probe and watch what is live."""
+        restarted = run.boot != boot()
+        if restarted:
+            # The containers may be starting still.
+            self._await_healthy(live.colour)
+        confirm(self.host, live)
+        self.host.account.look(live)
+        if restarted:
+            # Services count from zero again, and that nobody answered while the host started is not their fault.
+            run = self.host.lock.save(run, start=counts(self.host, run.colour).plain())
+        watch_release(self.host, run)
+
+    def _await_healthy(self, colour: str) -> None:
+        deadline = clock.monotonic() + self.host.settings.healthy_seconds
+        while engine.not_healthy(colour) and clock.monotonic() < deadline:
+            clock.sleep(0.5)
+
+
+def _settle_restore() -> str:
+    done = engine.run("berth", "backup", "settle", "--guarded", seconds=RESTORE_SECONDS)
+    answer = json.loads(done.stdout or "{}")
+    if done.returncode:
+        raise ReleaseRefused(
+            f"A restore was cut off and could not be settled: {answer.get('reason', 'berth backup failed')} "
+            "Or give it up: -e release_break_lock=true",
+            "berth backup",
+            answer.get("lines", []),
+        )
+    return str(answer["settled"])

@@ -1,0 +1,153 @@
+"""A release, step by step. Until the switch nobody outside notices; after it, the old colour stands ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from berth.release import engine, unit
+from berth.release.engine import Side
+from berth.release.gates import Candidate, Gates
+from berth.release.host import Host
+from berth.release.lock import Run
+from berth.release.recovery import Recovery
+from berth.release.retire import retire
+from berth.release.settings import COLOURS, ReleaseRefused, other
+from berth.release.switch import confirm, switch_traffic
+from berth.release.watch import watch_release
+
+
+@dataclass(frozen=True)
+class Release:
+    """The verbs release and rollback, as the controller asks for them. Each raises ReleaseRefused."""
+
+    host: Host
+    recovery: Recovery
+
+    def begin(self, verb: str, release: str, by: str, force: bool, break_lock: bool) -> dict[str, Any]:
+        """Take the lock. What somebody else left half done is finished or undone first."""
+        lock, history = self.host.lock, self.host.history
+        with lock.held():
+            settled = self.recovery.free(break_lock)
+            release = release or self._previous()
+            if verb == "rollback":
+                # A release that this host does not have is a mistake of typing, and no attempt.
+                Side(self.host.settings, release, COLOURS[0]).inspect_images()
+            marked = history.rolled_back()
+            if release in marked and not force:
+                raise ReleaseRefused(
+                    f"Release {release} was rolled back at {marked[release]}. "
+                    "Choose another one; or, if it is meant, say -e release_force=true."
+                )
+            live = self.host.edge.live()
+            run = lock.begin(verb, release, by, vars(live) if live else {})
+            unit.clear()
+            return {"changed": bool(settled), "run": run.id, "release": release, "settled": settled}
+
+    def start(self, run_id: str) -> dict[str, Any]:
+        """Have it done. Return when traffic is switched; it is watched to its end, whoever else looks."""
+        self.host.lock.mine(run_id)
+        unit.launch(run_id)
+        return unit.switched(run_id) or self.recovery.outcome(run_id)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Do all of it; what fails before its last step is undone. Asks the controller for nothing but its opinion."""
+        host = self.host
+        with host.lock.held(wait=True):
+            run = host.lock.mine(run_id)
+            with self.recovery.undoing(run):
+                gates = Gates(host, run)
+                candidate = gates.inspect()
+                if candidate.is_live:
+                    return self._leave(run, candidate)
+                gates.schema(candidate)
+                gates.start(candidate)
+                gates.smoke(candidate)
+                switch_traffic(host, candidate)
+                self._tell_switched(run, candidate)
+                note = watch_release(host, host.lock.mine(run_id))
+            return retire(host, host.lock.mine(run_id), note)
+
+    def finish(self, run_id: str) -> dict[str, Any]:
+        """The controller has looked from outside, and all was well. Return how the watch ended."""
+        unit.judge(run_id, "")
+        return self.recovery.outcome(run_id)
+
+    def roll_back(self, release: str, by: str, force: bool) -> dict[str, Any]:
+        """Go back without a controller, so that nobody looks from outside: this host's own watch judges alone.
+
+        Args:
+            release: Where to; empty for the release that was live before.
+            by: Who asks.
+            force: Although that release was itself rolled back.
+
+        Raises:
+            ReleaseRefused: It was refused, or failed; what was live before is live.
+        """
+        run = self.begin("rollback", release, by, force, break_lock=False)
+        started = self.start(run["run"])
+        ended = {} if "already" in started else self.finish(run["run"])
+        return {**started, **ended, "release": run["release"]}
+
+    def undo(self, run_id: str, reason: str) -> dict[str, Any]:
+        """Go back to what was live before, because the controller says so.
+
+        Where the program was first, for a reason of its own, that one is returned: what the controller saw came of it.
+        """
+        lock = self.host.lock
+        run = lock.current()
+        ours = run is not None and run.id == run_id
+        if ours:
+            unit.judge(run_id, reason)
+            # The program, if it runs, is the one that goes back.
+            with lock.held(wait=True):
+                run = lock.current()
+                if run and run.id == run_id:
+                    self.recovery.undo(run, ReleaseRefused(reason))
+        try:
+            live = unit.ended(run_id)
+        except ReleaseRefused as own:
+            return {"changed": ours, **own.answer}
+        note = {"note": "It has stayed live all the same: this was said too late."} if live else {}
+        return {"changed": ours, **note}
+
+    def _previous(self) -> str:
+        """Return the release that was live before this one."""
+        live, marked = self.host.edge.live(), self.host.history.rolled_back()
+        for release in self.host.history.were_live():
+            if (live is None or release != live.release) and release not in marked:
+                return release
+        raise ReleaseRefused("There is no earlier release to go back to. Name one: -e to=<version>")
+
+    def _tell_switched(self, run: Run, candidate: Candidate) -> None:
+        """Let the controller look from outside."""
+        live, target = candidate.live, candidate.target
+        switched = {
+            "changed": True,
+            "from": live.signature if live else "nothing",
+            "to": target.signature,
+            # Whoever looks from outside comes by the public name.
+            "probe": self.host.account.plan(target) | {"address": ""},
+        }
+        unit.tell_switched(run.id, switched)
+        unit.ready()
+
+    def _leave(self, run: Run, candidate: Candidate) -> dict[str, Any]:
+        """The release is live. Only routes that were edited, or a colour that was left over, are put right."""
+        host, live, changed = self.host, candidate.target, []
+        idle = other(live.colour)
+        if not host.edge.leads_to(live):
+            host.edge.switch(live)
+            confirm(host, live)
+            changed.append("routes written again")
+        if engine.containers([idle]):
+            engine.stop_colour(idle)
+            changed.append(f"{idle} stopped")
+        if host.history.were_live()[:1] != [live.release]:
+            host.history.add(replace(run, colour=live.colour), "live", "It was live already.")
+            changed.append("history completed")
+        answer = {"changed": bool(changed), "already": live.signature, "settled": ", ".join(changed)}
+        unit.tell_switched(run.id, answer)
+        host.lock.end()
+        unit.ready()
+        return answer

@@ -1,0 +1,60 @@
+"""The end of a release that stays: the old colour is drained and stopped, older releases are removed."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from berth.release import clock, engine
+from berth.release.engine import Side
+from berth.release.host import Host
+from berth.release.lock import Run
+from berth.release.settings import COLOURS, ReleaseRefused, other, stuck
+
+
+def retire(host: Host, run: Run, note: str) -> dict[str, Any]:
+    """End a run whose release is live and stays so. Return what the controller is told.
+
+    Raises ReleaseRefused where the history cannot be written; the release stays live all the same.
+    """
+    _drain(host, run)
+    with host.lock.step("prune", needed=False):
+        prune(host, run.release)
+    run = host.lock.current() or run
+    answer: dict[str, Any] | ReleaseRefused
+    answer = {"changed": True, "steps": run.steps, "seconds": round(clock.time() - run.began, 1), "note": note}
+    try:
+        host.history.add(run, "live", note)
+    except OSError as error:
+        reason = stuck(host.settings, error).reason
+        answer = ReleaseRefused(f"Release {run.release} is live, but the history does not say so. {reason}")
+        raise answer from error
+    finally:
+        host.end(run, answer)
+    return answer
+
+
+def _drain(host: Host, run: Run) -> None:
+    """Let the old colour finish what it holds, then stop it."""
+    with host.lock.step("drain", needed=False):
+        # Since the switch nobody new was led there.
+        clock.sleep(max(0, run.switched + host.settings.drain_seconds - clock.time()))
+        engine.stop_colour(other(run.colour))
+
+
+def prune(host: Host, live: str) -> None:
+    """Remove images and folders of releases beyond those to keep.
+
+    Failed ones keep their logs, and their images, until as many others have failed.
+    """
+    keep = host.settings.keep
+    were_live = list(dict.fromkeys([live, *host.history.were_live()]))
+    folders = [folder for folder in host.settings.releases.iterdir() if folder.is_dir()]
+    failed = sorted(
+        (folder for folder in folders if folder.name not in were_live), key=lambda folder: folder.stat().st_mtime
+    )
+    beyond = set(were_live[keep:])
+    for folder in [*failed[:-keep], *(folder for folder in folders if folder.name in beyond)]:
+        # What is gone already, or cannot be removed, is no reason to stop: the next release tries again.
+        engine.run("docker", "image", "rm", *Side(host.settings, folder.name, COLOURS[0]).images)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,98 @@
+"""The program goes on by itself, in a unit of systemd; who asked for it follows, over files in memory.
+
+Not on the disk, which may be full: what is said here is about this boot only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from berth.release import engine, files
+from berth.release.settings import ReleaseRefused
+
+FOLDER = Path("/run/berth-release")
+# No release takes so long; each of its steps has a time limit of its own.
+LONGEST_SECONDS = 6 * 3600
+
+
+def launch(run_id: str) -> None:
+    """Have the program do this run. Return once the edge leads to the release, or it is clear that it will not.
+
+    Whatever ends the program before its work is done, another one takes over (berth-release-settle.service).
+    """
+    _launch("--service-type=notify", "--property=TimeoutStartSec=infinity", "berth", "release", "run", run_id)
+
+
+def launch_to_end(*arguments: str) -> None:
+    """Have the program do something else in that unit. Return at its end."""
+    _launch("--wait", "berth", "release", *arguments)
+
+
+def _launch(*arguments: str) -> None:
+    unit = ("systemd-run", "--quiet", "--collect", "--unit=berth-release")
+    engine.run(*unit, "--property=OnFailure=berth-release-settle.service", *arguments, seconds=LONGEST_SECONDS)
+
+
+def ready() -> None:
+    """Let `launch` return."""
+    if place := os.environ.pop("NOTIFY_SOCKET", ""):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b"READY=1", place)
+
+
+def clear() -> None:
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    for one in FOLDER.iterdir():
+        one.unlink()
+
+
+def tell_switched(run_id: str, answer: dict[str, Any]) -> None:
+    _tell(run_id, "switched", answer)
+
+
+def tell_ended(run_id: str, ended: dict[str, Any] | ReleaseRefused) -> None:
+    """Say how it ended: with an answer, or with a reason."""
+    if isinstance(ended, ReleaseRefused):
+        ended = {"refused": ended.answer}
+    _tell(run_id, "ended", ended)
+
+
+def switched(run_id: str) -> dict[str, Any] | None:
+    return _told(run_id, "switched")
+
+
+def ended(run_id: str) -> dict[str, Any] | None:
+    """Return how it ended, nothing as long as it has not; raise what it was refused for."""
+    told = _told(run_id, "ended")
+    if told and "refused" in told:
+        refused = told["refused"]
+        raise ReleaseRefused(refused["reason"], refused["guilty"], refused["lines"])
+    return told
+
+
+def judge(run_id: str, objection: str) -> None:
+    """Tell the program what the controller saw from outside; without an objection all is well."""
+    _tell(run_id, "judged", {"objection": objection})
+
+
+def judgement(run_id: str) -> str | None:
+    """Return the controller's objection, empty where it has none; nothing as long as it has not said."""
+    told = _told(run_id, "judged")
+    return None if told is None else str(told["objection"])
+
+
+def _tell(run_id: str, what: str, document: dict[str, Any]) -> None:
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    # The probe account's password is among it.
+    files.write(FOLDER / f"{run_id}.{what}", json.dumps(document), 0o600)
+
+
+def _told(run_id: str, what: str) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((FOLDER / f"{run_id}.{what}").read_text()))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,335 @@
+"""MongoDB and Redis on other images, behind the maintenance page; back to the old ones where the new ones do not do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from berth.release import clock, engine, switch, unit
+from berth.release.edge import Live
+from berth.release.engine import LAST_LINES, last_lines
+from berth.release.host import Host
+from berth.release.lock import Run, describe
+from berth.release.maintenance import Maintenance
+from berth.release.mongo import raise_compatibility, refuse_leap
+from berth.release.probe import ProbeFailed
+from berth.release.recovery import Recovery
+from berth.release.settings import ReleaseRefused
+
+# A database that ended so often does not come up by itself.
+RESTARTS = 2
+# The worker ends the tasks that it holds, as at the end of a colour.
+STOP_SECONDS = 180
+UPGRADE, MONGO = "upgrade", "mongo"
+# So much more than is copied has to be free.
+ROOM = 1.2
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database container as it is before anything happens to it."""
+
+    service: str
+    # What it is to run, and what it runs: by name where the name still means the same.
+    new: str
+    old: str
+    data: Path
+
+    @classmethod
+    def read(cls, record: dict[str, str]) -> Database:
+        return cls(**{**record, "data": Path(record["data"])})  # type: ignore[arg-type]
+
+    @property
+    def record(self) -> dict[str, str]:
+        return {**vars(self), "data": str(self.data)}
+
+    @property
+    def container(self) -> str:
+        return f"berth-{self.service}-1"
+
+    @property
+    def copy(self) -> Path:
+        """Beside the data, where the same disk has to have room."""
+        return self.data.with_name("berth-before-upgrade")
+
+
+# Phases. Until the copies are whole no new image has touched the data; once they are being removed, all is decided.
+CLOSING, REPLACING, REMOVING = "closing", "replacing", "removing"
+
+
+@dataclass
+class Upgrade:
+    """The verb that replaces databases, for which the site closes."""
+
+    host: Host
+    recovery: Recovery
+    healthy_seconds: int
+    took: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.maintenance = Maintenance(self.host)
+        self.recovery.others[UPGRADE] = self.settle
+
+    def upgrade(self, by: str, wanted: dict[str, str]) -> dict[str, Any]:
+        """Have these databases run on these images, in a unit of its own. Return how it ended."""
+        with self.host.lock.held():
+            self.recovery.free(break_lock=False)
+            due = self._due(wanted)
+            if not due:
+                return {"changed": False}
+            if backup := self._backup():
+                raise ReleaseRefused(f"{backup}: a backup. Wait until it is done. Nothing was begun.")
+            for database in due:
+                if database.service == MONGO:
+                    refuse_leap(database.container, database.old, database.new)
+                self._room_for(database)
+            live = self.host.edge.live()
+            detail = {
+                "due": [database.record for database in due],
+                "opens": bool(live and not self.host.edge.maintenance_key()),
+            }
+            run = self.host.lock.begin(UPGRADE, names(due), by, vars(live) if live else {}, CLOSING, **detail)
+            unit.clear()
+        unit.launch_to_end("upgrade-run", run.id, "--seconds", str(self.healthy_seconds))
+        return self.recovery.outcome(run.id)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """All of it, behind the maintenance page. What fails is undone."""
+        with self.host.lock.held(wait=True):
+            run = self.host.lock.mine(run_id)
+            began, due = clock.monotonic(), [Database.read(one) for one in run.detail["due"]]
+            try:
+                self._replace(self.host.edge.live(), due, run)
+            except (ReleaseRefused, OSError) as error:
+                no = error if isinstance(error, ReleaseRefused) else ReleaseRefused(f"It did not go on: {error}.")
+                raise self._undone(run, due, no) from error
+            self.took["closed"] = round(clock.monotonic() - began, 1)
+            return self._over(self.host.lock.mine(run_id), due, None)
+
+    def settle(self, run: Run) -> str:
+        """Bring an upgrade that was cut off to its end: the old images, unless the new ones had been seen to do."""
+        due = [Database.read(one) for one in run.detail["due"]]
+        if run.phase == REMOVING:
+            self._over(run, due, None if run.detail["new"] else ReleaseRefused(str(run.detail["reason"])))
+            return f"finished: {describe(run)}"
+        self._undone(run, due, ReleaseRefused(f"It was interrupted (phase: {run.phase})."))
+        return f"undone: {describe(run)}"
+
+    # --- what is there ---
+
+    def _due(self, wanted: dict[str, str]) -> list[Database]:
+        databases = [self._look(service, image) for service, image in wanted.items()]
+        return [database for database in databases if database.old != database.new]
+
+    def _look(self, service: str, image: str) -> Database:
+        data = engine.run("docker", "volume", "inspect", "--format={{.Mountpoint}}", f"{service}_data").stdout.strip()
+        if not data:
+            raise ReleaseRefused(f"{service} has no data on this host, so there is nothing to upgrade.")
+        if not self._image_id(image):
+            raise ReleaseRefused(f"The host lacks {image}, so nothing was begun.")
+        container = json.loads(engine.run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
+        # Not there after a run that was cut off while the container was replaced.
+        name = image
+        if not container and f"berth-{service}-1" in _containers():
+            raise ReleaseRefused(f"Docker does not describe berth-{service}-1, so nothing was begun.")
+        if container:
+            old, name = container[0]["Image"], container[0]["Config"]["Image"]
+            if self._image_id(name) != old:
+                # The name means another image by now; the old one gets a name of its own, so that nobody removes it.
+                name = f"berth/{service}:before-upgrade"
+                engine.run("docker", "tag", old, name)
+        return Database(service, image, name, Path(data))
+
+    def _image_id(self, name: str) -> str:
+        return engine.run("docker", "image", "inspect", "--format={{.Id}}", name).stdout.strip()
+
+    def _backup(self) -> str:
+        """Return who is making a backup, which needs the databases."""
+        if not (self.host.settings.root / "backup/settings.json").exists():
+            return ""
+        return str(json.loads(engine.run("berth", "backup", "status").stdout or "{}").get("running", ""))
+
+    def _room_for(self, database: Database) -> None:
+        """What is rolled back to is a copy of the data, made while nobody writes."""
+        done = engine.run("du", "--summarize", "--bytes", str(database.data))
+        # It fails where a file goes meanwhile, and counts the others.
+        if not done.stdout:
+            raise ReleaseRefused(f"{database.data} could not be measured. Nothing was begun.", "du", last_lines(done))
+        size = int(done.stdout.split()[0])
+        free = shutil.disk_usage(database.data).free
+        if free < size * ROOM:
+            raise ReleaseRefused(
+                f"{database.service} has {size // 2**20} MiB of data and the disk {free // 2**20} MiB of room: "
+                "too little for the copy to roll back to. Nothing was begun."
+            )
+
+    # --- what is done ---
+
+    def _replace(self, live: Live | None, due: list[Database], run: Run) -> None:
+        if live:
+            self.maintenance.close(live, self.host.edge.maintenance_addresses(), run.by)
+        self._stop_services(live)
+        self._timed("databases stopped", "stop", [database.container for database in due])
+        began = clock.monotonic()
+        for database in due:
+            # One that an earlier attempt left is of its own data.
+            shutil.rmtree(database.copy, ignore_errors=True)
+            self._copy(database.data, database.copy)
+        self.took["copied"] = round(clock.monotonic() - began, 1)
+        self.host.lock.note(phase=REPLACING)
+        self._start_databases({database: database.new for database in due})
+        self._start_services(live)
+        self.host.lock.note(phase=REMOVING, detail={**run.detail, "new": True})
+
+    def _undone(self, run: Run, due: list[Database], no: ReleaseRefused) -> ReleaseRefused:
+        """Put the old images back, with the data as it was; return what is to be said.
+
+        Where not even they come up, the site stays closed, the copies stay, and so does the record.
+        """
+        live, phase = self.host.edge.live(), self.host.lock.mine(run.id).phase
+        # Before the page was shown nothing was stopped, and visitors are there.
+        begun = live is None or phase == REPLACING or bool(self.host.edge.maintenance_key())
+        if begun:
+            self._stop_services(live)
+        try:
+            if phase == REPLACING:
+                engine.run("docker", "rm", "--force", *(database.container for database in due))
+                for database in due:
+                    shutil.rmtree(database.data, ignore_errors=True)
+                    self._copy(database.copy, database.data)
+            if begun:
+                self._start_databases({database: database.old for database in due})
+                self._start_services(live)
+        except (ReleaseRefused, OSError) as worse:
+            kept = [str(database.copy) for database in due if database.copy.exists()]
+            raise ReleaseRefused(
+                f"{no.reason} And the old image did not come back either ({worse}), so the site stays closed. "
+                f"Try again: sudo berth release settle. The data as it was: {', '.join(kept) or 'in its volume'}.",
+                no.culprit,
+                no.lines,
+            ) from worse
+        back = " The old image is back, with the data as it was." if begun else ""
+        refused = ReleaseRefused(f"{no.reason}{back}", no.culprit, no.lines)
+        self.host.lock.note(phase=REMOVING, detail={**run.detail, "new": False, "reason": refused.reason})
+        self._over(self.host.lock.mine(run.id), due, refused)
+        return refused
+
+    def _over(self, run: Run, due: list[Database], refused: ReleaseRefused | None) -> dict[str, Any]:
+        """All is decided: remove the copies, open the site, raise what new data needs, write it down."""
+        for database in due:
+            for left in (database.copy, _draft(database.copy)):
+                shutil.rmtree(left, ignore_errors=True)
+        live = self.host.edge.live()
+        if live and run.detail["opens"]:
+            self.host.edge.open()
+            switch.confirm(self.host, live)
+        raised = [raise_compatibility(one.container) for one in due if one.service == MONGO and refused is None]
+        problem = next(filter(None, [refused, *raised]), None)
+        result, reason = "failed" if refused else "live", problem.reason if problem else ""
+        images = {database.service: f"{database.old} -> {database.new}" for database in due}
+        with suppress(OSError):
+            self.host.history.write(run, result, reason, self.took, databases=images)
+        answer = {"changed": True, "steps": self.took, "to": {database.service: database.new for database in due}}
+        self.host.end(run, problem or answer)
+        return answer
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """Under another name until it is whole, so that a copy that was cut off is never taken for one."""
+        part = _draft(target)
+        shutil.rmtree(part, ignore_errors=True)
+        done = engine.run("cp", "--archive", "--reflink=auto", str(source), str(part), seconds=3600)
+        if done.returncode:
+            raise ReleaseRefused(f"{source} could not be copied.", "cp", last_lines(done))
+        part.rename(target)
+
+    def _start_databases(self, images: dict[Database, str]) -> None:
+        began, root = clock.monotonic(), self.host.settings.root
+        chosen = {f"{database.service.upper()}_IMAGE": image for database, image in images.items()}
+        done = engine.run(
+            *("docker", "compose", "--progress=plain", f"--project-directory={root}", "--project-name=berth"),
+            *(f"--env-file={root}/.env", f"--file={root}/docker-compose.prod.yml", "--profile=platform"),
+            *("up", "--detach", "--pull=never", "--no-deps", *(database.service for database in images)),
+            seconds=self.healthy_seconds,
+            # The file asks for them, these services do not.
+            RELEASE="-",
+            COLOUR="-",
+            **chosen,
+        )
+        if done.returncode:
+            raise ReleaseRefused("The databases could not be started.", "compose", last_lines(done))
+        for database in images:
+            self._await_healthy(database.container, began + self.healthy_seconds)
+        self.took["databases healthy"] = round(clock.monotonic() - began, 1)
+
+    def _await_healthy(self, name: str, deadline: float) -> None:
+        while True:
+            inspected = json.loads(engine.run("docker", "inspect", name).stdout or "[{}]")[0]
+            state = inspected.get("State", {})
+            if state.get("Health", {}).get("Status") == "healthy":
+                return
+            if inspected.get("RestartCount", 0) >= RESTARTS or clock.monotonic() > deadline:
+                image = inspected.get("Config", {}).get("Image", "its new image")
+                raise ReleaseRefused(
+                    f"{name} did not become healthy on {image}.",
+                    name,
+                    engine.logs(name, LAST_LINES).splitlines() + engine.health(name),
+                )
+            clock.sleep(0.3)
+
+    def _stop_services(self, live: Live | None) -> None:
+        """Each ends what it holds: requests that came before the page, tasks under way."""
+        names = [one.name for one in engine.containers([live.colour]) if one.service != "frontend"] if live else []
+        self._timed("services stopped", "stop", names)
+
+    def _start_services(self, live: Live | None) -> None:
+        """The worker last: until the site is seen to work, nothing may happen that the copy does not know."""
+        if live is None:
+            return
+        began = clock.monotonic()
+        found = engine.containers([live.colour])
+        for group in (("auth_service", "user_service"), ("celery_worker", "beat")):
+            names = [one.name for one in found if one.service in group]
+            self._timed("services started", "start", names)
+            for name in names:
+                self._await_healthy(name, clock.monotonic() + self.host.settings.healthy_seconds)
+            if "auth_service" in group:
+                self._look_at(live)
+        self.took["services healthy"] = round(clock.monotonic() - began, 1)
+
+    def _look_at(self, live: Live) -> None:
+        try:
+            self.host.account.look(live)
+        except ProbeFailed as failed:
+            raise ReleaseRefused(f"On the new images the site is not well: {failed}") from failed
+
+    # --- small things ---
+
+    def _timed(self, what: str, verb: str, names: list[str]) -> None:
+        """Stop or start those containers that are there."""
+        began = clock.monotonic()
+        there = _containers()
+        if found := [name for name in names if name in there]:
+            done = engine.run("docker", verb, *found, seconds=STOP_SECONDS)
+            if done.returncode:
+                raise ReleaseRefused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
+        self.took[what] = round(self.took.get(what, 0) + clock.monotonic() - began, 1)
+
+
+def _containers() -> set[str]:
+    """Return the names of all containers: one that is not known to run would not be stopped."""
+    done = engine.run("docker", "ps", "--all", "--format={{.Names}}")
+    if done.returncode:
+        raise ReleaseRefused(f"Docker does not answer: {done.stderr.strip()}")
+    return set(done.stdout.split())
+
+
+def _draft(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.part")
+
+
+def names(due: list[Database]) -> str:
+    return " and ".join(database.service for database in due)
