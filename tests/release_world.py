@@ -19,11 +19,13 @@ from typing import Any
 
 import pytest
 
-from berth.release import clock, counters, engine, files, lock, probe, unit
+from berth.host import clock, files, lock
+from berth.host.refused import Refused
+from berth.release import counters, engine, probe, unit
 from berth.release.command import arguments_of, do
 from berth.release.edge import MARK, OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge, Live
 from berth.release.probe import Visit
-from berth.release.settings import ReleaseRefused, Settings
+from berth.release.settings import Settings
 from tests.cut_off import Killed
 
 OLD, NEW = "1.0", "1.1"
@@ -171,7 +173,7 @@ class World:
     def _unit(self, *command: str) -> None:
         """Run the program in a process of its own; where it is killed, the next one takes over."""
         try:
-            with suppress(ReleaseRefused):
+            with suppress(Refused):
                 ask(*command)
         except Killed:
             if not self.takes_over:
@@ -367,14 +369,14 @@ def ask(*words: str) -> dict[str, Any]:
 
 
 def play(verb: str = "release", release: str = NEW) -> dict[str, Any]:
-    """Do what the role does, and raise ReleaseRefused with what it would say."""
+    """Do what the role does, and raise Refused with what it would say."""
     run = ask("begin", "--by=ada@laptop", f"--verb={verb}", release)["run"]
     try:
         started = ask("start", run)
         return ask("finish", run) if "probe" in started else started
-    except ReleaseRefused as refused:
+    except Refused as refused:
         answer = ask("undo", run, f"--reason={refused.reason}")
-        raise ReleaseRefused(answer.get("reason", refused.reason)) from refused
+        raise Refused(answer.get("reason", refused.reason)) from refused
 
 
 class Worlds:

@@ -22,14 +22,14 @@ import pytest
 
 from berth.backup import command as program
 from berth.backup import commands, metrics, own_unit, restore_engine, restore_site
-from berth.backup.records import Records
+from berth.backup.records import Records, site_lock
 from berth.backup.restic import Store
 from berth.backup.restore import Request, Restore
 from berth.backup.restore_choice import choose
 from berth.backup.restore_site import Site
 from berth.backup.run import run
-from berth.backup.settings import Refused, Settings
-from berth.backup.site_lock import SiteLock
+from berth.backup.settings import Settings
+from berth.host.refused import Refused
 from tests.backup_host import LIVE, RDB, CommandError, Host
 from tests.cut_off import Killed
 from tests.test_backup_programs import put_in, settings  # noqa: F401  # fixtures
@@ -348,7 +348,7 @@ def test_whatever_command_of_a_restore_is_the_last_one_it_is_settled_to_done_or_
     records = Records(site)
 
     def work() -> Restore:
-        return Restore(site, records, SiteLock(site), Site(site, records))
+        return Restore(site, records, site_lock(site), Site(site, records))
 
     def restored() -> None:
         work().run(Request(run_id, "", "", "", "", ""), "ada@laptop")
@@ -367,7 +367,7 @@ def test_whatever_command_of_a_restore_is_the_last_one_it_is_settled_to_done_or_
         with suppress(Killed, Refused):
             restored()
         host.again()
-        if SiteLock(site).current():
+        if site_lock(site).current():
             work().settle()
         Site(site, records).remove_scratch()
         seen.append(state(host, uploads))

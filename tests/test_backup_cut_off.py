@@ -15,7 +15,8 @@ from berth.backup import run as run_module
 from berth.backup.oplog import by_itself
 from berth.backup.records import Records
 from berth.backup.run import run
-from berth.backup.settings import Refused, Settings, Target
+from berth.backup.settings import Settings, Target
+from berth.host.refused import Refused
 from tests.cut_off import CutOff, Killed
 from tests.test_restore_cut_off import settings  # noqa: F401  # a fixture
 

@@ -19,7 +19,8 @@ from berth.backup.rebuild import rebuild
 from berth.backup.records import Records
 from berth.backup.restore_choice import choose, verify
 from berth.backup.run import run
-from berth.backup.settings import Refused, Settings, Target
+from berth.backup.settings import Settings, Target
+from berth.host.refused import Refused
 from tests.backup_host import LIVE, RDB, CommandError, Host
 from tests.cut_off import Killed
 

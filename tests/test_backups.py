@@ -27,7 +27,8 @@ from berth.backup.command import was_told
 from berth.backup.rebuild import rebuild
 from berth.backup.records import Busy, Records
 from berth.backup.run import Run
-from berth.backup.settings import Refused, Settings
+from berth.backup.settings import Settings
+from berth.host.refused import Refused
 from tests.support import ROOT, ansible_loader, rendered
 
 SPEC = util.spec_from_file_location("backup_filters", ROOT / "roles/backup/filter_plugins/backup.py")

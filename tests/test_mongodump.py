@@ -29,7 +29,8 @@ from berth.backup.replay import Replay, Unreplayable
 from berth.backup.restic import Store
 from berth.backup.restore_choice import Run, verify
 from berth.backup.restore_stream import compose
-from berth.backup.settings import Refused, Settings, Target
+from berth.backup.settings import Settings, Target
+from berth.host.refused import Refused
 from tests.support import ROOT
 
 FOLDER = Path(os.environ.get("BERTH_MONGODUMP", ROOT.parent / "shared/mongodump"))

@@ -12,7 +12,8 @@ import pytest
 
 from berth.backup import own_unit, rekey
 from berth.backup.records import Records
-from berth.backup.settings import Refused, Settings, Target
+from berth.backup.settings import Settings, Target
+from berth.host.refused import Refused
 from tests.cut_off import CutOff, Killed
 from tests.test_restore_cut_off import settings  # noqa: F401  # a fixture
 

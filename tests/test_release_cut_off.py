@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from berth.host.lock import Lock
+from berth.host.refused import Refused
 from berth.release import engine, unit
 from berth.release.command import main
-from berth.release.lock import Lock
 from berth.release.probe import ProbeFailed, Visit
-from berth.release.settings import ReleaseRefused
 from tests.cut_off import Killed
 from tests.release_world import (
     CHANGES,
@@ -69,7 +69,7 @@ class Case:
         """Do it; return what is said of a failure."""
         try:
             play(self.verb, "0.9" if self.verb == "rollback" else NEW)
-        except ReleaseRefused as refused:
+        except Refused as refused:
             return refused.reason
         except Killed:
             return "The program that the controller had started was killed."
@@ -143,7 +143,7 @@ def test_what_is_good_goes_live(worlds: Worlds, case: Case) -> None:
 )
 def test_what_is_bad_is_undone_and_says_why(worlds: Worlds, case: Case, reason: str) -> None:
     world = case.make(worlds)
-    with pytest.raises(ReleaseRefused, match=reason):
+    with pytest.raises(Refused, match=reason):
         play()
     assert case.state_of(world) == "old"
     assert results(world) == ["failed"]
@@ -177,7 +177,7 @@ def test_a_history_that_a_full_disk_left_incomplete_is_completed(worlds: Worlds)
 def test_a_slow_release_is_refused_before_anybody_is_led_to_it(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
     world = GOOD.make(worlds)
     monkeypatch.setattr(Visit, "speed", lambda visit, _: {"/": 90_000.0 if visit.release == f"{NEW} green" else 5.0})
-    with pytest.raises(ReleaseRefused, match=r"too slow: / takes 90000 ms, with the live release 5 ms"):
+    with pytest.raises(Refused, match=r"too slow: / takes 90000 ms, with the live release 5 ms"):
         play()
     assert GOOD.state_of(world) == "old"
 
@@ -194,7 +194,7 @@ def test_a_schema_step_that_hurts_the_live_release_ends_the_attempt(
 
     world.fault = Fault(kinds=(COMMAND,))
     monkeypatch.setattr(Visit, "speed", speed)
-    with pytest.raises(ReleaseRefused, match=r"Since the schema step of 1\.1, the live release 1\.0 does not answer"):
+    with pytest.raises(Refused, match=r"Since the schema step of 1\.1, the live release 1\.0 does not answer"):
         play()
     assert GOOD.state_of(world) == "old"
 
@@ -239,7 +239,7 @@ def test_a_docker_that_stays_away_is_settled_once_it_is_back(worlds: Worlds) -> 
         world.connected = False
         # What is left of the other colour is removed by the next release.
         ask("settle")
-        with suppress(ReleaseRefused):
+        with suppress(Refused):
             play()
         assert GOOD.state_of(world) == "new"
 
@@ -378,7 +378,7 @@ def test_a_log_that_is_not_text_stops_nobody(worlds: Worlds, monkeypatch: pytest
 def test_a_run_whose_controller_is_connected_is_waited_for_unless_its_lock_is_broken(worlds: Worlds) -> None:
     world = GOOD.make(worlds)
     ask("begin", "--by=ada@laptop", NEW)
-    with pytest.raises(ReleaseRefused, match=r"ada@laptop has been at release 1\.1 since .* and is still connected"):
+    with pytest.raises(Refused, match=r"ada@laptop has been at release 1\.1 since .* and is still connected"):
         ask("begin", "--by=bob@laptop", NEW)
     assert ask("settle") == {"changed": False}
     run = ask("begin", "--by=bob@laptop", "--break-lock", NEW)["run"]
@@ -389,8 +389,8 @@ def test_a_run_whose_controller_is_connected_is_waited_for_unless_its_lock_is_br
 
 def test_a_verb_of_a_newer_program_is_given_up_by_whoever_breaks_its_lock(worlds: Worlds) -> None:
     world = GOOD.make(worlds)
-    Lock(settings_of(world.root)).begin("migrate", "mongo", "eve@laptop", {}, "copying")
-    with pytest.raises(ReleaseRefused, match="does not know that verb"):
+    Lock(settings_of(world.root).releases).begin("migrate", "mongo", "eve@laptop", {}, "copying")
+    with pytest.raises(Refused, match="does not know that verb"):
         ask("begin", "--by=ada@laptop", NEW)
     begun = ask("begin", "--by=ada@laptop", "--break-lock", NEW)
     assert begun["settled"].startswith("given up: eve@laptop has been at migrate mongo")
@@ -421,7 +421,7 @@ def test_maintenance_in_which_a_request_or_a_write_fails_is_repeated(worlds: Wor
         return world
 
     def check(number: int) -> None:
-        with suppress(ReleaseRefused):
+        with suppress(Refused):
             attempt(Fault(FULL, number, kinds))
         worlds.world.repair()
         ask("maintenance", "on" if on else "off", "--by=ada@laptop")
@@ -433,14 +433,14 @@ def test_maintenance_in_which_a_request_or_a_write_fails_is_repeated(worlds: Wor
 def test_a_page_that_the_edge_does_not_show_leaves_the_site_open(worlds: Worlds) -> None:
     world = GOOD.make(worlds)
     world.fault = Fault(FAILS, 0, (REQUEST,), stays=True)
-    with pytest.raises(ReleaseRefused, match="did not show the maintenance page within 1 s, so nothing was begun"):
+    with pytest.raises(Refused, match="did not show the maintenance page within 1 s, so nothing was begun"):
         ask("maintenance", "on", "--by=ada@laptop")
     assert world.led_to({}) == world.live
 
 
 def test_where_nothing_is_live_nothing_is_closed(worlds: Worlds) -> None:
     FIRST.make(worlds)
-    with pytest.raises(ReleaseRefused, match="Nothing is live"):
+    with pytest.raises(Refused, match="Nothing is live"):
         ask("maintenance", "on", "--by=ada@laptop")
 
 

@@ -27,19 +27,21 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jinja2 import Environment, FileSystemLoader
 
-from berth.release import clock, counters, engine, files, probe, unit, watch
+from berth.host import clock, files
+from berth.host.lock import Lock, Run, is_alive
+from berth.host.refused import Refused
+from berth.release import counters, engine, probe, unit, watch
 from berth.release.account import ProbeAccount
 from berth.release.command import answer_of, arguments_of
 from berth.release.edge import Edge, Live
 from berth.release.engine import Side
 from berth.release.history import History
 from berth.release.host import Host
-from berth.release.lock import Lock, Run, is_alive
 from berth.release.probe import Visit
 from berth.release.recovery import Recovery
 from berth.release.release import Release
 from berth.release.retire import retire
-from berth.release.settings import ReleaseRefused, Settings, stuck
+from berth.release.settings import Settings, stuck
 from shared.app import new_app
 from shared.errors import Overloaded
 from tests.support import ROOT, poll
@@ -97,9 +99,9 @@ def test_a_rollback_to_what_is_no_release_here_begins_nothing(
     engine.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     asked = arguments_of(["begin", "--by=ada@laptop", "--verb=rollback", "9.9.9"])
-    with pytest.raises(ReleaseRefused, match=r"release 9\.9\.9 is not complete"):
+    with pytest.raises(Refused, match=r"release 9\.9\.9 is not complete"):
         answer_of(asked, settings)
-    assert (Lock(settings).current(), History(settings).releases()) == (None, [])
+    assert (Lock(settings.releases).current(), History(settings).releases()) == (None, [])
 
 
 def watched(settings: Settings, name: str) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
@@ -165,7 +167,7 @@ def test_a_release_while_the_site_is_closed_takes_operators_along(edge: Edge, se
 def test_whoever_rolled_a_release_back_says_why_and_not_who_saw_it(settings: Settings) -> None:
     host = Host.of(settings)
     mine = host.lock.begin("release", "1.1", "ada@laptop", {})
-    host.end(mine, ReleaseRefused("It was too slow.", "berth-blue-auth_service-1", ["slow"]))
+    host.end(mine, Refused("It was too slow.", "berth-blue-auth_service-1", ["slow"]))
     assert Release(host, Recovery(host)).undo(mine.id, "Somebody else answers.") == {
         "changed": False,
         "reason": "It was too slow.",
@@ -175,14 +177,14 @@ def test_whoever_rolled_a_release_back_says_why_and_not_who_saw_it(settings: Set
 
 
 def test_a_second_operator_is_told_who_is_at_it(settings: Settings) -> None:
-    mine, theirs = Lock(settings), Lock(settings)
+    mine, theirs = Lock(settings.releases), Lock(settings.releases)
     mine.begin("release", "1.1", "ada@laptop", {})
-    with mine.held(), pytest.raises(ReleaseRefused, match=r"ada@laptop has been at release 1\.1 since"), theirs.held():
+    with mine.held(), pytest.raises(Refused, match=r"ada@laptop has been at release 1\.1 since"), theirs.held():
         pass
 
 
 def test_a_lock_is_stale_once_its_connection_or_its_boot_is_gone(settings: Settings) -> None:
-    run = Lock(settings).begin("release", "1.1", "ada@laptop", {})
+    run = Lock(settings.releases).begin("release", "1.1", "ada@laptop", {})
     started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
     assert is_alive(replace(run, session=f"{os.getpid()}:{started}"))
     assert not is_alive(replace(run, session=f"{os.getpid()}:1"))
@@ -190,7 +192,7 @@ def test_a_lock_is_stale_once_its_connection_or_its_boot_is_gone(settings: Setti
 
 
 def test_a_release_that_was_rolled_back_stays_marked_until_it_is_live_again(settings: Settings) -> None:
-    lock, history = Lock(settings), History(settings)
+    lock, history = Lock(settings.releases), History(settings)
 
     def did(verb: str, before: str, after: str, result: str = "live") -> None:
         history.add(lock.begin(verb, after, "ada", {"release": before}), result)
@@ -207,7 +209,7 @@ def test_a_release_that_was_rolled_back_stays_marked_until_it_is_live_again(sett
 
 
 def test_a_line_that_a_full_disk_cut_short_hides_no_other(settings: Settings) -> None:
-    lock, history = Lock(settings), History(settings)
+    lock, history = Lock(settings.releases), History(settings)
     history.add(lock.begin("release", "1.0", "ada", {}), "live")
     whole = settings.history.read_text()
     settings.history.write_text(whole + whole[:40])
@@ -235,9 +237,9 @@ def test_a_release_that_is_live_stays_live_though_the_history_cannot_be_written(
 
     monkeypatch.setattr(files, "append", full)
     why = rf"Release {GREEN.release} is live, but the history does not say so"
-    with pytest.raises(ReleaseRefused, match=why):
+    with pytest.raises(Refused, match=why):
         retire(host, run, "")
-    with pytest.raises(ReleaseRefused, match=why):
+    with pytest.raises(Refused, match=why):
         Release(host, Recovery(host)).finish(run.id)
     assert host.lock.current() is None
     assert edge.live() == GREEN
@@ -265,7 +267,7 @@ def test_a_watched_release_waits_for_its_controller_who_may_be_of_another_opinio
     host, run = watched_run
     there = replace(run, session="")
     Timer(1, unit.judge, (run.id, "It is not well from outside.")).start()
-    with pytest.raises(ReleaseRefused, match="not well from outside"):
+    with pytest.raises(Refused, match="not well from outside"):
         watch.watch_release(host, there)
     unit.judge(run.id, "")
     assert watch.watch_release(host, there) == ""
@@ -286,11 +288,11 @@ def test_whoever_follows_a_run_reads_how_it_ended(settings: Settings) -> None:
     unit.tell_ended("good", {"changed": True})
     assert release.finish("good") == {"changed": True}
     assert unit.judgement("good") == ""
-    unit.tell_ended("bad", ReleaseRefused("It does worse.", "berth-green-beat-1", ["last words"]))
-    with pytest.raises(ReleaseRefused, match="It does worse") as refused:
+    unit.tell_ended("bad", Refused("It does worse.", "berth-green-beat-1", ["last words"]))
+    with pytest.raises(Refused, match="It does worse") as refused:
         release.finish("bad")
     assert (refused.value.culprit, refused.value.lines) == ("berth-green-beat-1", ["last words"])
-    with pytest.raises(ReleaseRefused, match="This run has lost its lock"):
+    with pytest.raises(Refused, match="This run has lost its lock"):
         release.finish("unknown")
 
 
@@ -480,7 +482,7 @@ class Colour:
     def compare(self) -> str:
         try:
             watch.compare(self.host, self.run, self.silence)
-        except ReleaseRefused as refused:
+        except Refused as refused:
             return refused.reason
         return ""
 

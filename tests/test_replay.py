@@ -13,7 +13,7 @@ from berth.backup.bson import Malformed, Timestamp
 from berth.backup.check import Kept
 from berth.backup.replay import Replay, Unreplayable
 from berth.backup.restore_choice import Run, verify
-from berth.backup.settings import Refused
+from berth.host.refused import Refused
 from tests.test_restore_stream import STORE, archive, read
 
 USERS = "auth_db.users"

@@ -16,13 +16,13 @@ import pytest
 from berth.backup import own_unit
 from berth.backup import restore as restore_module
 from berth.backup.oplog import by_itself
-from berth.backup.records import Busy, Records
+from berth.backup.records import Busy, Records, site_lock
 from berth.backup.restore import Request, Restore
 from berth.backup.restore_choice import within
 from berth.backup.restore_site import Unsaved
 from berth.backup.run import run as back_up
-from berth.backup.settings import Failed, Refused, Settings, Target
-from berth.backup.site_lock import SiteLock
+from berth.backup.settings import Settings, Target
+from berth.host.refused import Failed, Refused
 from tests.cut_off import CutOff, Killed
 
 WRITERS = ["berth-blue-auth_service-1", "berth-blue-celery_worker-1"]
@@ -198,7 +198,7 @@ def request(database: str = "", beside: str = "") -> Request:
 
 
 def work(settings: Settings, world: World) -> Restore:
-    return Restore(settings, Records(settings), SiteLock(settings), world)  # type: ignore[arg-type]
+    return Restore(settings, Records(settings), site_lock(settings), world)  # type: ignore[arg-type]
 
 
 def expected(asked: Request) -> dict[str, list[str]]:
@@ -241,7 +241,7 @@ def steps(settings: Settings, asked: Request) -> int:
     answer = work(settings, world).run(asked, "ada@laptop")
     assert answer["changed"]
     assert state_of(world, asked) == "done"
-    assert SiteLock(settings).current() is None
+    assert site_lock(settings).current() is None
     return world.steps
 
 
@@ -252,12 +252,12 @@ def test_killed_at_any_step_it_is_settled_to_done_or_as_before(settings: Setting
         world = World(number, after=after)
         with pytest.raises(Killed):
             work(settings, world).run(asked, "ada@laptop", "one")
-        if holder := SiteLock(settings).current():
+        if holder := site_lock(settings).current():
             assert (holder.verb, holder.by) == ("restore", "ada@laptop")
             said = work(settings, world).settle()
             assert ("finished" in said) == (state_of(world, asked) == "done")
         seen.append(state_of(world, asked))
-        assert SiteLock(settings).current() is None
+        assert site_lock(settings).current() is None
         # Whoever waits for it hears which.
         told = json.loads((own_unit.FOLDER / "one.json").read_text())
         assert told["result"] == seen[-1]
@@ -279,7 +279,7 @@ def test_killed_while_it_is_settled_it_is_settled_by_the_next_one(settings: Sett
                 world.fails_at = -1
                 work(settings, world).settle()
             state_of(world, asked)
-            assert SiteLock(settings).current() is None
+            assert site_lock(settings).current() is None
 
 
 def test_what_fails_at_any_step_says_how_it_ended(settings: Settings, asked: Request) -> None:
@@ -292,7 +292,7 @@ def test_what_fails_at_any_step_says_how_it_ended(settings: Settings, asked: Req
         if "The restore is done" in said:
             world.remove_scratch()
             assert state_of(world, asked) == "done"
-        elif SiteLock(settings).current():
+        elif site_lock(settings).current():
             assert "berth backup settle" in said
             assert "-e restore_run=copy -e restore_time=" in said
             work(settings, world).settle()
@@ -311,7 +311,7 @@ def test_a_restore_whose_result_could_not_be_saved_is_done_all_the_same(settings
     world.save_result = unsaved  # type: ignore[method-assign,assignment]
     with pytest.raises(Unsaved):
         work(settings, world).run(request(), "ada@laptop")
-    assert SiteLock(settings).current() is None
+    assert site_lock(settings).current() is None
     assert world.live["auth_db.users"] == ["before"]
     assert world.open_
 
@@ -344,11 +344,11 @@ def test_data_on_which_no_service_starts_is_replaced_by_another_restore(settings
 
 
 def test_the_lock_is_the_one_of_releases_and_names_its_holder(settings: Settings) -> None:
-    lock = SiteLock(settings)
+    lock = site_lock(settings)
     named = r"ada@laptop has been at restore everything since .* \(phase: preparing\)"
     with lock.held():
-        lock.begin("restore", "preparing", "everything", "ada@laptop")
-        with pytest.raises(Refused, match=named), SiteLock(settings).held():
+        lock.begin("restore", "everything", "ada@laptop", phase="preparing")
+        with pytest.raises(Refused, match=named), site_lock(settings).held():
             pass
 
 
@@ -369,8 +369,8 @@ def test_a_restore_of_a_collection_means_no_other_whose_name_begins_alike(name: 
 
 def test_who_only_asks_for_the_holder_writes_nothing(settings: Settings) -> None:
     """To the units that make backups, the folder is read-only."""
-    lock = SiteLock(settings)
-    lock.begin("upgrade", "closing", "mongo", "ada@laptop")
+    lock = site_lock(settings)
+    lock.begin("upgrade", "mongo", "ada@laptop", phase="closing")
     guard = settings.root / "releases/guard"
     guard.unlink(missing_ok=True)
     assert lock.busy("upgrade", "restore") == ""
@@ -378,15 +378,15 @@ def test_who_only_asks_for_the_holder_writes_nothing(settings: Settings) -> None
 
 
 def test_a_backup_waits_for_who_has_the_databases_and_names_them(settings: Settings) -> None:
-    lock, records = SiteLock(settings), Records(settings)
-    lock.begin("upgrade", "closing", "mongo", "ada@laptop")
+    lock, records = site_lock(settings), Records(settings)
+    lock.begin("upgrade", "mongo", "ada@laptop", phase="closing")
     with (settings.root / "releases/guard").open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         with pytest.raises(Busy, match="ada@laptop has been at upgrade mongo since"):
             back_up(settings, records, "by hand", targets=[Target("store", "/x")])
         assert "ada@laptop" in by_itself(settings, records)["skipped"]
         # A release makes its own backup meanwhile.
-        lock.begin("release", "schema", "1.4.0", "ada@laptop")
+        lock.begin("release", "1.4.0", "ada@laptop", phase="schema")
         assert lock.busy("upgrade", "restore") == ""
 
 

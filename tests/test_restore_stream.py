@@ -18,7 +18,8 @@ from berth.backup.check import Kept
 from berth.backup.restic import Store
 from berth.backup.restore_choice import Run, choose_among, moment
 from berth.backup.restore_stream import compose
-from berth.backup.settings import Refused, Target
+from berth.backup.settings import Target
+from berth.host.refused import Refused
 
 ACCOUNTS = ("admin", "system.users")
 USERS = ("auth_db", "users")

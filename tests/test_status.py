@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from berth.host.lock import Lock
 from berth.release import engine, expected, screen
 from berth.release import status as program
 from berth.release.edge import Edge, Live
 from berth.release.host import Host as Known
-from berth.release.lock import Lock
 from berth.release.settings import Settings
 
 NOW = datetime(2026, 11, 29, 5, 20, tzinfo=UTC)
@@ -410,7 +410,7 @@ def test_a_host_on_which_all_is_red_fits_too_and_says_so_first(host: Host) -> No
     for service in SECRETS:
         (host.secrets / service / "password").unlink()
     (host.settings.history).write_text("".join(json.dumps(line) + "\n" for line in history(5)))
-    Lock(host.settings).begin("restore", "20261129T023112Z-3f9a", "ada@laptop", {})
+    Lock(host.settings.releases).begin("restore", "20261129T023112Z-3f9a", "ada@laptop", {})
     bad = host.status() | {"timers": well["timers"], "backups": well["backups"], "maintenance": True}
     bad["certificate"] = {"problem": "[Errno 111] Connection refused"}
     shown = screen.text(bad, False, now=NOW)
@@ -440,7 +440,7 @@ def test_a_run_is_named_with_owner_phase_start_and_what_settles_it(
     host: Host, monkeypatch: pytest.MonkeyPatch, verb: str, phase: str, alive: bool, state: str
 ) -> None:
     monkeypatch.setattr(program, "is_alive", lambda _: alive)
-    run = Lock(host.settings).begin(verb, "1.5.0", "ada@laptop", {}, phase)
+    run = Lock(host.settings.releases).begin(verb, "1.5.0", "ada@laptop", {}, phase)
     known = host.status()
     shown = screen.text(known, False, now=datetime.fromisoformat(run.since))
     said = f"{verb} 1.5.0 of ada@laptop: {state}, phase {phase}, since {screen.at(run.since)}, just now"
@@ -450,7 +450,7 @@ def test_a_run_is_named_with_owner_phase_start_and_what_settles_it(
 
 
 def test_a_run_at_work_is_no_stale_one(host: Host) -> None:
-    lock = Lock(host.settings)
+    lock = Lock(host.settings.releases)
     lock.begin("upgrade", "mongo", "ada@laptop", {}, "replacing")
     with lock.held():
         assert host.status()["run"]["running"]

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
+from berth.host.lock import Lock
+from berth.host.refused import Refused
 from berth.release import engine, switch, unit
 from berth.release.edge import Live
 from berth.release.engine import Container
 from berth.release.host import Host
-from berth.release.lock import Lock
 from berth.release.maintenance import Maintenance
 from berth.release.recovery import Recovery
 from berth.release.release import Release
-from berth.release.settings import ReleaseRefused, Settings
+from berth.release.settings import Settings
 from berth.release.upgrade import Upgrade
 from tests.cut_off import CutOff, Killed
 
@@ -208,7 +209,7 @@ def _remove(place: Path) -> None:
 def _launched(work: Upgrade, run_id: str) -> None:
     try:
         work.run(run_id)
-    except ReleaseRefused:
+    except Refused:
         return
 
 
@@ -216,7 +217,7 @@ def state_of(docker: Docker, settings: Settings) -> str:
     """Return done or as before; fail where it is neither."""
     assert not (settings.edge / "dynamic/maintenance.yml").exists()
     assert docker.up == {"berth-mongo-1", "berth-redis-1", *(f"berth-blue-{name}-1" for name in SERVICES)}
-    assert Lock(settings).current() is None
+    assert Lock(settings.releases).current() is None
     assert not list(docker.place.glob("*/berth-before-upgrade*"))
     data = {(docker.data(name) / "data").read_text() for name in docker.images}
     images = set(docker.images.values())
@@ -234,7 +235,7 @@ def test_killed_at_any_step_it_is_settled_to_done_or_as_before(
 ) -> None:
     docker, work = site(settings, monkeypatch, bad)
     if bad:
-        with pytest.raises(ReleaseRefused, match="The old image is back, with the data as it was"):
+        with pytest.raises(Refused, match="The old image is back, with the data as it was"):
             work.upgrade("ada@laptop", WANTED)
     else:
         work.upgrade("ada@laptop", WANTED)
@@ -262,7 +263,7 @@ def test_what_fails_at_any_step_is_undone_or_done_and_says_so(
         try:
             work.upgrade("ada@laptop", WANTED)
             reason = ""
-        except ReleaseRefused as refused:
+        except Refused as refused:
             reason = refused.reason
         unraised = "featureCompatibilityVersion was not raised" in reason
         if unraised:
@@ -326,7 +327,7 @@ def test_a_mongodb_that_cannot_take_over_the_data_is_refused_before_anything_cha
 ) -> None:
     docker, work = site(settings, monkeypatch)
     docker.compatibility.write_text(compatibility)
-    with pytest.raises(ReleaseRefused, match=says):
+    with pytest.raises(Refused, match=says):
         work.upgrade("ada@laptop", {**WANTED, "mongo": wanted})
     docker.compatibility.write_text("8.0")
     assert state_of(docker, settings) == "as before"
@@ -347,7 +348,7 @@ def test_a_mongodb_that_does_not_say_what_its_data_is_of_is_not_replaced(
 ) -> None:
     docker, work = site(settings, monkeypatch)
     docker.mongosh_fails = "MongoNetworkError: connect ECONNREFUSED"
-    with pytest.raises(ReleaseRefused, match=r"^berth-mongo-1 does not answer, .* Nothing was begun\.$") as caught:
+    with pytest.raises(Refused, match=r"^berth-mongo-1 does not answer, .* Nothing was begun\.$") as caught:
         work.upgrade("ada@laptop", WANTED)
     assert caught.value.lines == [docker.mongosh_fails]
     assert state_of(docker, settings) == "as before"
@@ -359,7 +360,7 @@ def test_another_patch_release_is_taken_and_asks_nothing_of_the_data(
     docker, work = site(settings, monkeypatch)
     docker.compatibility.write_text("7.0")
     docker.mongosh_fails = "it does not even start"
-    with pytest.raises(ReleaseRefused, match="featureCompatibilityVersion was not raised: it does not even start"):
+    with pytest.raises(Refused, match="featureCompatibilityVersion was not raised: it does not even start"):
         work.upgrade("ada@laptop", {"mongo": "mongo:8-older"})
     assert docker.images["mongo"] == "mongo:8-older"
 
@@ -371,7 +372,7 @@ def test_where_the_data_cannot_be_raised_the_upgrade_stands_and_that_is_said(
 
     docker.init_fails = "Error: an index is in its way"
     with pytest.raises(
-        ReleaseRefused,
+        Refused,
         match=r"^The databases run their new images and the site is open\. But featureCompatibilityVersion was not "
         r"raised: Error: an index is in its way\. Run ansible/upgrade_data\.yml again\.$",
     ):
@@ -385,7 +386,7 @@ def test_where_the_data_cannot_be_raised_the_upgrade_stands_and_that_is_said(
 def test_what_was_taken_back_is_not_raised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     docker, work = site(settings, monkeypatch, "redis:9")
     docker.compatibility.write_text("7.0")
-    with pytest.raises(ReleaseRefused, match="The old image is back"):
+    with pytest.raises(Refused, match="The old image is back"):
         work.upgrade("ada@laptop", {"mongo": "mongo:8-older", "redis": "redis:9"})
     assert docker.compatibility.read_text() == "7.0"
 
@@ -402,7 +403,7 @@ def test_an_upgrade_does_not_stop_the_databases_under_a_backup(
 ) -> None:
     docker, work = site(settings, monkeypatch)
     docker.backup = "Process 7 has been at it (run) since 02:30"
-    with pytest.raises(ReleaseRefused, match=r"^Process 7 has been at it .*: a backup\. Wait until it is done"):
+    with pytest.raises(Refused, match=r"^Process 7 has been at it .*: a backup\. Wait until it is done"):
         work.upgrade("ada@laptop", WANTED)
     assert state_of(docker, settings) == "as before"
 
@@ -413,7 +414,7 @@ def test_the_site_is_not_opened_onto_services_that_are_down(
     docker, work = site(settings, monkeypatch)
     work.host.edge.close(BLUE, "key", [], "ada@laptop")
     docker.up.discard("berth-blue-user_service-1")
-    with pytest.raises(ReleaseRefused, match=r"user_service is exited: the site stays closed.*maintenance_force=true"):
+    with pytest.raises(Refused, match=r"user_service is exited: the site stays closed.*maintenance_force=true"):
         work.maintenance.disable()
     assert (settings.edge / "dynamic/maintenance.yml").exists()
     work.maintenance.disable(force=True)
@@ -426,7 +427,7 @@ def test_a_verb_that_is_not_finished_keeps_the_site_closed_and_is_named(
     _, work = site(settings, monkeypatch)
     work.host.edge.close(BLUE, "key", [], "ada@laptop")
     work.host.lock.begin("restore", "everything", "ada@laptop", {}, "swapping")
-    with pytest.raises(ReleaseRefused, match=r"ada@laptop has been at restore everything since .* is not finished"):
+    with pytest.raises(Refused, match=r"ada@laptop has been at restore everything since .* is not finished"):
         work.maintenance.disable()
 
 

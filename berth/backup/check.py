@@ -13,7 +13,8 @@ from berth.backup.bson import Malformed
 from berth.backup.records import Records, seconds_of
 from berth.backup.restic import PIECE, Store
 from berth.backup.run import say
-from berth.backup.settings import Refused, Settings, Target
+from berth.backup.settings import Settings, Target
+from berth.host.refused import Refused
 
 DAY = 86400
 LONG_SECONDS = 12 * 3600
@@ -112,7 +113,7 @@ def verify(store: Store, one: Kept, seen: Seen | None = None) -> dict[str, Any]:
         except Malformed as error:
             raise Refused(f"{where} {name} cannot be read ({error}).") from None
         except Refused as why:
-            raise Refused(f"{where} {name} cannot be read ({why.reason}).", why.lines) from None
+            raise Refused(f"{where} {name} cannot be read ({why.reason}).", lines=why.lines) from None
         if watch and (said := differences(written["mongo"], watch.summary())):
             raise Refused(f"{where} {' '.join(said)}")
         if length != part["bytes"] or digest.hexdigest() != part["sha256"]:
@@ -160,7 +161,7 @@ def _check_one(settings: Settings, store: Store) -> None:
             raise Refused(
                 f"The repository of target {store.name} is damaged: {_telling(why.lines)}. "
                 "First make a backup to another target, then see docs/operations.md.",
-                why.lines,
+                lines=why.lines,
             )
         raise why
     runs = kept(store)

@@ -14,10 +14,12 @@ from typing import Any, NoReturn
 
 from berth.backup import check, drill, metrics, own_unit, rebuild, rekey, restore
 from berth.backup.oplog import by_itself
-from berth.backup.records import Busy, Records, now
+from berth.backup.records import Busy, Records
 from berth.backup.restic import Store
 from berth.backup.run import run, say
-from berth.backup.settings import Failed, Refused, Settings
+from berth.backup.settings import Settings
+from berth.host.clock import now
+from berth.host.refused import Failed, Refused
 
 HISTORY_LINES = 5
 # An increment that fails as the one before did, of which a mail went out; the unit takes this as success.
@@ -174,7 +176,7 @@ def main(words: list[str]) -> int:
                 code = TOLD
             metrics.publish(settings, records)
         if code:
-            raise Refused(reason, lines)
+            raise Refused(reason, lines=lines)
     except Refused as why:
         say(why.reason)
         for line in why.lines:

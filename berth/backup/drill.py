@@ -12,11 +12,14 @@ from typing import Any
 
 from berth.backup import restore_engine as engine
 from berth.backup.archive import Tally, differences
-from berth.backup.records import Records, now, seconds_of, write
+from berth.backup.records import Records, seconds_of
 from berth.backup.restore_choice import LATEST, Run, choose, damaged, moment_text, verify
 from berth.backup.restore_scratch import Scratch
 from berth.backup.run import say
-from berth.backup.settings import Refused, Settings
+from berth.backup.settings import Settings
+from berth.host import files
+from berth.host.clock import now
+from berth.host.refused import Refused
 
 # The account that every release is tried out with: the release makes it and keeps its password.
 PROBE_EMAIL = "release-probe@berth.invalid"
@@ -55,7 +58,7 @@ class Evidence:
         folder = self._settings.state / "drills"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         place = folder / f"{self.seen['began'].replace(':', '')}.json"
-        write(place, json.dumps(self.seen, indent=2) + "\n")
+        files.write(place, json.dumps(self.seen, indent=2) + "\n", 0o600)
         for old in sorted(folder.glob("*.json"))[:-KEPT]:
             old.unlink()
         self._write_metrics()
@@ -76,7 +79,7 @@ class Evidence:
                 f"berth_backup_drill_last_success_timestamp_seconds{target}": str(int(time.time())),
                 f"berth_backup_drill_documents{target}": str(self.seen.get("documents", 0)),
             }
-        write(place, "".join(f"{name} {value}\n" for name, value in lines.items()), 0o644)
+        files.write(place, "".join(f"{name} {value}\n" for name, value in lines.items()))
 
 
 def _read(place: Path) -> dict[str, str]:

@@ -7,9 +7,10 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from berth.backup.records import Records, write
+from berth.backup.records import Records
 from berth.backup.run import say
 from berth.backup.settings import Settings
+from berth.host import files
 
 PING_SECONDS = 15
 FILE = "berth.backup.prom"
@@ -64,7 +65,7 @@ def render(state: dict[str, Any]) -> str:
 
 
 def publish(settings: Settings, records: Records) -> None:
-    write(settings.metrics / FILE, render(records.state()), mode=0o644)
+    files.write(settings.metrics / FILE, render(records.state()))
 
 
 def ping(settings: Settings, well: bool) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from berth.backup import bson, parts
 from berth.backup.bson import Malformed, Splitter, Timestamp
-from berth.backup.records import Busy, Records
+from berth.backup.records import Busy, Records, site_lock
 from berth.backup.restic import Store, Upload
 from berth.backup.run import Failures, prepare, run, say
-from berth.backup.settings import Refused, Settings, Target
-from berth.backup.site_lock import SiteLock
+from berth.backup.settings import Settings, Target
+from berth.host.refused import Refused
 
 # What is held in memory: a snapshot's tags, which say where it ends, are given before its content is.
 MOST_BYTES = 32 * 1024 * 1024
@@ -195,7 +195,7 @@ def increment(settings: Settings, records: Records) -> dict[str, Any]:
 
 def by_itself(settings: Settings, records: Records) -> dict[str, Any]:
     """The verb `oplog`: an increment; and a run, where the last one was cut off by a host that went down."""
-    if holder := SiteLock(settings).busy("upgrade", "restore"):
+    if holder := site_lock(settings).busy("upgrade", "restore"):
         return {"verb": "oplog", "bytes": 0, "skipped": holder}
     said = increment(settings, records)
     if cut_off(records):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from berth.backup import commands
-from berth.backup.records import write
-from berth.backup.settings import Failed, Refused
+from berth.host import files
+from berth.host.refused import Failed, Refused
 
 FOLDER = Path("/run/berth-backup")
 # Refused, and nothing was changed: of that nobody is told by mail. Not 1, with which Python ends after a bug.
@@ -34,7 +34,7 @@ def tell(run_id: str, ended: dict[str, Any] | Refused) -> None:
     if isinstance(ended, Refused):
         ended = {"refused": ended.reason, "lines": ended.lines, "failed": isinstance(ended, Failed)}
     FOLDER.mkdir(mode=0o700, exist_ok=True)
-    write(FOLDER / f"{run_id}.json", json.dumps(ended))
+    files.write(FOLDER / f"{run_id}.json", json.dumps(ended), 0o600)
 
 
 def told(run_id: str) -> dict[str, Any]:
@@ -48,5 +48,5 @@ def told(run_id: str) -> dict[str, Any]:
         ) from None
     place.unlink()
     if "refused" in answer:
-        raise (Failed if answer["failed"] else Refused)(answer["refused"], answer["lines"])
+        raise (Failed if answer["failed"] else Refused)(answer["refused"], lines=answer["lines"])
     return answer

@@ -17,7 +17,8 @@ from berth.backup import commands
 from berth.backup.archive import Tally
 from berth.backup.bson import Malformed, Timestamp
 from berth.backup.restic import PIECE, Lines, Upload
-from berth.backup.settings import Refused, Settings
+from berth.backup.settings import Settings
+from berth.host.refused import Refused
 
 # Killing `docker exec` does not end what it started: so that ends when its standard input does.
 _BOUND = """
@@ -175,7 +176,7 @@ def pieces(command: list[str], settings: Settings, who: str) -> Iterator[Iterato
         while True:
             ready, _, _ = select.select([out], [], [], settings.stall_seconds)
             if not ready:
-                raise Refused(f"{who} has said nothing for {settings.stall_seconds} s.", said.last())
+                raise Refused(f"{who} has said nothing for {settings.stall_seconds} s.", lines=said.last())
             piece = os.read(out, PIECE)
             if not piece:
                 break
@@ -184,7 +185,7 @@ def pieces(command: list[str], settings: Settings, who: str) -> Iterator[Iterato
         if code:
             lines = said.last()
             why = "its container was stopped meanwhile" if code in STOPPED else f"it ended with {code}"
-            raise Refused(f"{who} could not be dumped: {lines[-1] if lines else why}.", lines)
+            raise Refused(f"{who} could not be dumped: {lines[-1] if lines else why}.", lines=lines)
 
     try:
         yield read()

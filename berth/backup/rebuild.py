@@ -7,12 +7,15 @@ from argparse import Namespace
 from typing import Any
 
 from berth.backup import restore_engine as engine
-from berth.backup.records import Records, now, write
+from berth.backup.records import Records
 from berth.backup.restore import own_paths
 from berth.backup.restore_choice import LATEST, Run, choose, moment_text, verify
 from berth.backup.restore_site import take_files
 from berth.backup.run import say
-from berth.backup.settings import Refused, Settings
+from berth.backup.settings import Settings
+from berth.host import files
+from berth.host.clock import now
+from berth.host.refused import Refused
 
 FILES, DATA = "files", "data"
 # Of the files, what a host that is built anew takes over; routes and settings are written by the roles.
@@ -64,7 +67,7 @@ def rebuild(settings: Settings, records: Records, asked: Namespace) -> dict[str,
             if settings.redis and "redis" in run.manifest["parts"]:
                 engine.replace_redis(settings.redis, run.redis_snapshot())
         known[asked.what] = now()
-        write(mark, json.dumps(known, indent=2) + "\n")
+        files.write(mark, json.dumps(known, indent=2) + "\n", 0o600)
         return {"changed": True, **known}
 
 

@@ -8,31 +8,24 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
-from berth.backup.settings import Refused, Settings
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+from berth.backup.settings import Settings
+from berth.host import files
+from berth.host.clock import now
+from berth.host.lock import Lock
+from berth.host.refused import Refused
 
 
 def seconds_of(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
 
-def write(place: Path, text: str, mode: int = 0o600) -> None:
-    """Write beside the file and rename, so that a reader sees the old or the new text and nothing between."""
-    draft = place.with_name(f".{place.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(draft, mode)
-    draft.rename(place)
+def site_lock(settings: Settings) -> Lock:
+    """Return the lock of everything that changes the site; where role stack is not, backups alone use it."""
+    releases = settings.root / "releases"
+    return Lock(releases if releases.exists() else settings.state)
 
 
 class Busy(Refused):
@@ -93,13 +86,11 @@ class Records:
         with self.locked("state", wait=30):
             state = self.state()
             yield state
-            write(self._folder / "state.json", json.dumps(state, indent=1) + "\n")
+            files.write(self._folder / "state.json", json.dumps(state, indent=1) + "\n", 0o600)
 
     def remember(self, **line: Any) -> None:
         """Add a line to the history."""
-        place = self._folder / "history.jsonl"
-        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
-            file.write(json.dumps({"at": now(), **line}) + "\n")
+        files.append(self._folder / "history.jsonl", json.dumps({"at": now(), **line}))
 
     def history(self, last: int) -> list[dict[str, Any]]:
         try:

@@ -10,7 +10,8 @@ from berth.backup import own_unit
 from berth.backup.records import Records
 from berth.backup.restic import Store
 from berth.backup.run import say
-from berth.backup.settings import Failed, Refused, Settings
+from berth.backup.settings import Settings
+from berth.host.refused import Failed, Refused
 
 OPENS, ADDED, REMOVED = "opens", "opens from now on", "opens no more"
 

@@ -14,7 +14,8 @@ from subprocess import CompletedProcess, TimeoutExpired
 from typing import IO, Any
 
 from berth.backup import commands
-from berth.backup.settings import Refused, Settings, Target
+from berth.backup.settings import Settings, Target
+from berth.host.refused import Refused
 
 LAST_LINES = 8
 PROBE_SECONDS = 30
@@ -102,7 +103,7 @@ class Store:
             telling = [line for line in lines if line.startswith("Fatal: ")] or lines
             last = _plain(telling[-1]) if telling else f"restic {verb} ended with {code}"
             reason = f"Target {self.name} ({self.target.repository}): {last}"
-        return Refused(reason, lines)
+        return Refused(reason, lines=lines)
 
     def opens(self, password: str) -> bool:
         """Tell whether the repository opens with this password, and go on with it."""
@@ -122,7 +123,7 @@ class Store:
         if done.returncode == NO_REPOSITORY:
             return False
         if done.returncode == commands.LATE:
-            raise Refused(f"Target {self.name} ({self.target.repository}) does not answer.", _lines(done.stderr))
+            raise Refused(f"Target {self.name} ({self.target.repository}) does not answer.", lines=_lines(done.stderr))
         if done.returncode:
             raise self.refusal(done.returncode, done.stderr, "cat")
         return True
@@ -319,4 +320,4 @@ def _summary(lines: list[str], store: Store) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(line)
             if found.get("message_type") == "summary" and found.get("snapshot_id"):
                 return found
-    raise Refused(f"Target {store.name}: restic ended without naming its snapshot.", lines[-LAST_LINES:])
+    raise Refused(f"Target {store.name}: restic ended without naming its snapshot.", lines=lines[-LAST_LINES:])

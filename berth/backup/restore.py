@@ -17,12 +17,14 @@ from typing import Any
 
 from berth.backup import own_unit
 from berth.backup.bson import Timestamp
-from berth.backup.records import Records
+from berth.backup.records import Records, site_lock
 from berth.backup.restore_choice import LATEST, Run, choose, moment, moment_text, verify, within
 from berth.backup.restore_site import Site, Unsaved
 from berth.backup.run import say
-from berth.backup.settings import Failed, Refused, Settings
-from berth.backup.site_lock import Holder, SiteLock
+from berth.backup.settings import Settings
+from berth.host.lock import Lock, describe
+from berth.host.lock import Run as Holder
+from berth.host.refused import Failed, Refused
 
 # In this order. Each is written down before its first step.
 PREPARING, CLOSING, FILLING, BESIDE, SWAPPING, OPENING, SAVING = (
@@ -88,7 +90,7 @@ class Request:
 
 
 class Restore:
-    def __init__(self, settings: Settings, records: Records, lock: SiteLock, site: Site) -> None:
+    def __init__(self, settings: Settings, records: Records, lock: Lock, site: Site) -> None:
         self._settings, self._records, self._lock, self._site = settings, records, lock, site
 
     # --- what there is to do ---
@@ -146,7 +148,7 @@ class Restore:
         Raises Refused where nothing was begun, Failed where what was begun has been undone, or is not finished.
         """
         inherited = self._settle_before()
-        self._lock.begin("restore", PREPARING, request.about, by, run_id, inherited)
+        self._lock.begin("restore", request.about, by, phase=PREPARING, run_id=run_id, **inherited)
         began = time.monotonic()
         try:
             if request.time:
@@ -181,7 +183,7 @@ class Restore:
                     f"{', '.join(taken)} is there already: drop it, or choose another restore_beside than "
                     f"{request.beside}."
                 )
-            self._lock.note(BESIDE, beside=databases)
+            self._lock.enter(BESIDE, beside=databases)
             documents = self._site.put_beside(scratch, request.scope, request.beside)
         with self._records.changing() as state:
             state["beside"] = sorted({*state.get("beside", []), *databases})
@@ -201,14 +203,14 @@ class Restore:
             self._site.save_changes()
             self._note_copy(copy, report, self._site.moment())
             with self._no_backup():
-                self._lock.note(FILLING)
+                self._lock.enter(FILLING)
                 documents, names, views = self._site.fill(scratch, request.scope)
                 if with_redis:
                     self._site.stage_redis(run)
                 if own:
                     self._site.stage_files(run, own)
                 removed = self._gone(self._site.collections(), set(names), request.scope)
-                self._lock.note(SWAPPING, names=names, removed=removed, views=views, redis=with_redis, files=own)
+                self._lock.enter(SWAPPING, names=names, removed=removed, views=views, redis=with_redis, files=own)
                 self._swap()
                 report["saved_as"] = self._forward()
         return documents
@@ -225,14 +227,14 @@ class Restore:
         """Write down how to return to what was there before, before anything is touched."""
         at = f" -e restore_time={moment}" if moment else ""
         report["safety_copy"] = f"-e restore_run={copy}{at} -e confirm={self._settings.site}"
-        self._lock.note(safety_copy=report["safety_copy"])
+        self._lock.enter(safety_copy=report["safety_copy"])
 
     def _close(self) -> None:
         """Show the maintenance page and stop what writes; written down before it is so."""
         before = self._detail()
         opens = before.get("opens", False) or not self._site.is_closed()
         writers = sorted({*before.get("writers", []), *self._site.writers()})
-        self._lock.note(CLOSING, opens=opens, writers=writers)
+        self._lock.enter(CLOSING, opens=opens, writers=writers)
         if not self._site.is_closed():
             self._site.close()
         self._site.stop(writers)
@@ -247,12 +249,12 @@ class Restore:
             self._site.swap_redis()
         self._site.swap_files(detail["files"])
         # What was removed may be made again by the services.
-        self._lock.note(OPENING)
+        self._lock.enter(OPENING)
 
     def _forward(self) -> str:
         """Bring the services back, open the site, save what is there now. Return the name of that run."""
         self._up(self._detail())
-        self._lock.note(SAVING)
+        self._lock.enter(SAVING)
         self._site.clear()
         try:
             saved = self._site.save_result(self._holder().release)
@@ -287,20 +289,22 @@ class Restore:
         holder = self._lock.current()
         said, lines = (error.reason, error.lines) if isinstance(error, Refused) else (f"{error}.", [])
         if holder is None:
-            return Failed(f"The restore is done, but not all that it used could be removed: {said}", lines)
+            return Failed(f"The restore is done, but not all that it used could be removed: {said}", lines=lines)
         if holder.phase in FORWARD:
             return Failed(
                 f"{said} The restore is not finished (phase: {holder.phase}). It goes on by itself; now: sudo "
                 f"berth backup settle. To what was there before, afterwards: {holder.detail['safety_copy']}",
-                lines,
+                lines=lines,
             )
         try:
             self._back(said)
         except (Refused, OSError) as worse:
-            return Failed(f"{said} And it could not be undone yet: {worse} Try again: sudo berth backup settle", lines)
+            return Failed(
+                f"{said} And it could not be undone yet: {worse} Try again: sudo berth backup settle", lines=lines
+            )
         if holder.phase == PREPARING:
             return error
-        return Failed(f"{said} Everything is as it was before.", lines)
+        return Failed(f"{said} Everything is as it was before.", lines=lines)
 
     def settle(self) -> str:
         """Finish or undo what was cut off. The caller holds the lock. Return which; empty where there is nothing."""
@@ -310,18 +314,18 @@ class Restore:
         if holder.verb != "restore":
             self._site.settle_release()
             return ""
-        say(f"{holder.sentence} and was cut off")
+        say(f"{describe(holder)} and was cut off")
         with self._no_backup():
             if holder.phase not in FORWARD:
                 self._back("It was cut off.")
-                return f"undone: {holder.sentence}"
+                return f"undone: {describe(holder)}"
             if holder.phase == SWAPPING:
                 self._swap()
             try:
                 self._forward()
             except Unsaved as unsaved:
                 say(unsaved.reason)
-            return f"finished: {holder.sentence}"
+            return f"finished: {describe(holder)}"
 
     def _end(self, result: str, reason: str = "") -> None:
         """Write down how it ended, for the history and for who waits, and let the record go."""
@@ -335,7 +339,7 @@ class Restore:
         self._lock.end()
 
     def _holder(self) -> Holder:
-        return self._lock.note()
+        return self._lock.enter()
 
     def _detail(self) -> dict[str, Any]:
         return self._holder().detail
@@ -346,7 +350,7 @@ class Restore:
 
 def restore(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
     """The verb `restore`: in a unit of its own, so that it goes on when its caller is gone."""
-    request, lock = Request.read(asked), SiteLock(settings)
+    request, lock = Request.read(asked), site_lock(settings)
     work = Restore(settings, records, lock, Site(settings, records))
     if asked.dry_run:
         with records.locked("restore"):
@@ -363,7 +367,7 @@ def restore(settings: Settings, records: Records, asked: Namespace) -> dict[str,
         return answer
 
 
-def _in_its_unit(lock: SiteLock, records: Records, work: Restore, asked: Namespace) -> dict[str, Any]:
+def _in_its_unit(lock: Lock, records: Records, work: Restore, asked: Namespace) -> dict[str, Any]:
     # Whoever is at it is named before anything is begun.
     with lock.held(), records.locked("restore"):
         pass
@@ -385,7 +389,7 @@ def _in_its_unit(lock: SiteLock, records: Records, work: Restore, asked: Namespa
 
 def settle(settings: Settings, records: Records, guarded: bool) -> dict[str, Any]:
     """The verb `settle`."""
-    lock = SiteLock(settings)
+    lock = site_lock(settings)
     with nullcontext() if guarded else lock.held(wait=True):
         holder = lock.current()
         if holder is None or holder.verb != "restore":

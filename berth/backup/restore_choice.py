@@ -15,7 +15,8 @@ from berth.backup.check import Kept
 from berth.backup.replay import Replay, Unreplayable
 from berth.backup.restic import PIECE, Store
 from berth.backup.restore_stream import compose
-from berth.backup.settings import Refused, Settings
+from berth.backup.settings import Settings
+from berth.host.refused import Refused
 
 LATEST = "latest"
 DAY = 24 * 3600
@@ -212,7 +213,7 @@ def verify(run: Run) -> None:
     except Unreplayable as error:
         raise unreplayable(run, error) from None
     except Refused as refused:
-        raise Refused(f"{refused.reason} {ANOTHER}", refused.lines) from None
+        raise Refused(f"{refused.reason} {ANOTHER}", lines=refused.lines) from None
     try:
         for part, about in run.manifest["parts"].items():
             if about["kind"] == "tree":
@@ -241,7 +242,7 @@ def unreplayable(run: Run, error: Unreplayable) -> Refused:
 
 def damaged(run: Run, what: str, lines: list[str] | None = None) -> Refused:
     """Say that a run cannot be used, and what can be used instead."""
-    return Refused(f"Run {run.id} on target {run.store.name} is damaged: {what.rstrip('.')}. {ANOTHER}", lines)
+    return Refused(f"Run {run.id} on target {run.store.name} is damaged: {what.rstrip('.')}. {ANOTHER}", lines=lines)
 
 
 def within(name: str, scope: str) -> bool:

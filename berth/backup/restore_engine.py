@@ -15,7 +15,7 @@ from berth.backup.bson import Malformed
 from berth.backup.replay import STAGED, is_staged
 from berth.backup.restic import PIECE, Lines
 from berth.backup.restore_stream import compose
-from berth.backup.settings import Refused
+from berth.host.refused import Refused
 
 # Services that write to the databases; the front end does not.
 WRITERS = ("auth_service", "user_service", "celery_worker", "beat")
@@ -60,7 +60,7 @@ def must(done: CompletedProcess[bytes], what: str) -> str:
     """Return what a command said, or refuse: this could not be done."""
     if done.returncode:
         lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-8:]
-        raise Refused(f"{what}: {lines[-1] if lines else f'ended with {done.returncode}'}", lines)
+        raise Refused(f"{what}: {lines[-1] if lines else f'ended with {done.returncode}'}", lines=lines)
     return done.stdout.decode(errors="replace").strip()
 
 
@@ -195,7 +195,7 @@ def _dumped(container: str, *options: str) -> Iterator[bytes]:
         process.wait()
         raise
     if process.wait():
-        raise Refused(f"mongodump in {container} failed: {_end(said)}", said.last())
+        raise Refused(f"mongodump in {container} failed: {_end(said)}", lines=said.last())
 
 
 def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
@@ -219,7 +219,7 @@ def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
     if code or counted is None or int(counted[2]):
         telling = [line for line in text.splitlines() if "Failed:" in line] or text.splitlines()[-1:]
         reason = telling[-1].partition("\t")[2] if telling else f"it ended with {code}"
-        raise Refused(f"mongorestore in {container}: {reason}", text.splitlines()[-8:])
+        raise Refused(f"mongorestore in {container}: {reason}", lines=text.splitlines()[-8:])
     return int(counted[1])
 
 
@@ -268,7 +268,7 @@ def await_healthy(name: str) -> None:
         if not state["Running"] or time.monotonic() > deadline:
             lines = docker("logs", "--tail=8", name)
             said = (lines.stdout + lines.stderr).decode(errors="replace").splitlines()
-            raise Refused(f"{name} did not become healthy: {said[-1] if said else state['Status']}", said)
+            raise Refused(f"{name} did not become healthy: {said[-1] if said else state['Status']}", lines=said)
         time.sleep(0.5)
 
 
@@ -329,7 +329,7 @@ def _in_volume(image: str, volume: str, script: str, given: Iterable[bytes] = ()
         process.wait()
         raise
     if process.wait():
-        raise Refused(f"Volume {volume} could not be filled: {_end(said)}", said.last())
+        raise Refused(f"Volume {volume} could not be filled: {_end(said)}", lines=said.last())
 
 
 def _end(said: Lines) -> str:

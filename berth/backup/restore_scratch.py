@@ -16,7 +16,8 @@ from typing import Any, Self
 from berth.backup import commands
 from berth.backup import restore_engine as engine
 from berth.backup.restore_choice import Run
-from berth.backup.settings import Refused, Settings
+from berth.backup.settings import Settings
+from berth.host.refused import Refused
 
 # Secrets never touch a disk.
 SECRETS = Path("/run/berth-scratch")

@@ -20,7 +20,8 @@ from berth.backup.restore_choice import Run, moment_text, within
 from berth.backup.restore_scratch import Scratch
 from berth.backup.run import Run as Copy
 from berth.backup.run import say
-from berth.backup.settings import Failed, Refused, Settings
+from berth.backup.settings import Settings
+from berth.host.refused import Failed, Refused
 
 # Live, beside it, and in the throwaway database.
 COPIES = 3

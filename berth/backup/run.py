@@ -13,10 +13,11 @@ from typing import Any
 
 from berth import __version__
 from berth.backup import commands, parts
-from berth.backup.records import Busy, Records, now
+from berth.backup.records import Busy, Records, site_lock
 from berth.backup.restic import PROBE_SECONDS, Store, Upload
-from berth.backup.settings import Refused, Settings, Target
-from berth.backup.site_lock import SiteLock
+from berth.backup.settings import Settings, Target
+from berth.host.clock import now
+from berth.host.refused import Refused
 
 FORMAT = 1
 
@@ -243,7 +244,7 @@ class Run:
 def _await_databases(settings: Settings) -> None:
     """Wait while others have the databases stopped; refuse, and name them, where that takes too long."""
     deadline = time.monotonic() + settings.wait_seconds
-    while holder := SiteLock(settings).busy("upgrade", "restore"):
+    while holder := site_lock(settings).busy("upgrade", "restore"):
         if time.monotonic() >= deadline:
             raise Busy(holder)
         time.sleep(1)

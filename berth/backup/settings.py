@@ -7,20 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from berth.host.refused import Refused
+
 PLACE = Path("/opt/berth/backup")
-
-
-class Refused(Exception):  # noqa: N818  # "raise Refused" says it
-    """A step says no. The reason is a sentence that says what to do, the lines are the last ones of who is guilty."""
-
-    def __init__(self, reason: str, lines: list[str] | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.lines = lines or []
-
-
-class Failed(Refused):
-    """A step fails after something was changed; the reason says what is there now."""
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,12 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from berth.host import files
 from berth.metrics import engine, expected, host, logs, site
 from berth.metrics.exposition import Metrics
 
 # Asking apt costs a second of processor time, and packages come once a day.
 UPDATES_SECONDS = 3600
-
-
-def write(place: Path, text: str) -> None:
-    """Write beside the file and rename, so that a reader sees the old or the new text and nothing between."""
-    draft = place.with_name(f".{place.name}.new")
-    draft.write_text(text)
-    draft.chmod(0o644)
-    draft.rename(place)
 
 
 class Collector:
@@ -67,7 +60,7 @@ class Collector:
                 traceback.print_exc()
                 good = 0
             metrics.add("berth_metrics_part_success", "Whether this part could be measured.", good, {"part": name})
-        write(self._metrics / "berth_host.prom", metrics.text())
+        files.write(self._metrics / "berth_host.prom", metrics.text())
 
     def _engine(self, metrics: Metrics) -> None:
         containers = engine.inspected()
@@ -76,7 +69,7 @@ class Collector:
         targets = json.dumps(engine.targets(containers, self._scrapes), indent=1) + "\n"
         place = self._targets / "containers.json"
         if not place.exists() or place.read_text() != targets:
-            write(place, targets)
+            files.write(place, targets)
 
     def _file_systems(self, metrics: Metrics) -> None:
         # As the host has them; this program sees them from a room of its own, where some could be missing.

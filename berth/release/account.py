@@ -7,7 +7,7 @@ import secrets
 from contextlib import closing
 from typing import Any
 
-from berth.release import clock, files
+from berth.host import clock, files
 from berth.release.edge import Edge, Live
 from berth.release.engine import Side, last_lines
 from berth.release.probe import TRIES, Busy, ProbeFailed, Visit

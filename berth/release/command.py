@@ -28,13 +28,14 @@ import socket
 import sys
 from typing import Any
 
+from berth.host.refused import Refused
 from berth.release import screen
 from berth.release.expected import INVENTORY
 from berth.release.host import Host
 from berth.release.maintenance import Maintenance
 from berth.release.recovery import Recovery
 from berth.release.release import Release
-from berth.release.settings import ReleaseRefused, Settings, stuck
+from berth.release.settings import Settings, stuck
 from berth.release.status import status
 from berth.release.upgrade import Upgrade
 
@@ -152,7 +153,7 @@ def main(arguments: list[str]) -> int:
     args = arguments_of(arguments)
     try:
         answer, code = do(args), 0
-    except ReleaseRefused as refused:
+    except Refused as refused:
         answer, code = refused.answer, 1
     try:
         print(formatted(answer, args) if code == 0 else refusal(answer, args), flush=True)

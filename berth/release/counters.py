@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from berth.release import clock
+from berth.host import clock
 from berth.release.engine import Place
 
 SECONDS = 3

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from berth.release import files
-from berth.release.clock import now
+from berth.host import files
+from berth.host.clock import now
 from berth.release.settings import Settings
 
 # The edge runs as this group; what only it and root may read holds a secret.

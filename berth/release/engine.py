@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from berth.release import clock, files
-from berth.release.settings import COLOURS, IMAGES, ReleaseRefused, Settings
+from berth.host import clock, files
+from berth.host.refused import Refused
+from berth.release.settings import COLOURS, IMAGES, Settings
 
 LAST_LINES = 15
 # Bytes of a command's output that are looked at; compose writes some hundred lines.
@@ -139,13 +140,13 @@ class Side:
         present = {name for image in found for name in image["RepoTags"] or []}
         missing = [name for name in self.images if name not in present]
         if missing:
-            raise ReleaseRefused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
+            raise Refused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
         return found
 
     def check_configuration(self) -> None:
         done = self.compose("config", "--quiet")
         if done.returncode:
-            raise ReleaseRefused(
+            raise Refused(
                 f"docker-compose.prod.yml of release {self.release} is not valid.", "compose", last_lines(done)
             )
 
@@ -175,7 +176,7 @@ class Side:
         )
         if done.returncode:
             run("docker", "rm", "--force", name)
-            raise ReleaseRefused(
+            raise Refused(
                 f"The schema step of {service} failed ({shlex.join(command)}); the live release has not been touched.",
                 name,
                 last_lines(done),
@@ -206,23 +207,21 @@ class Side:
         # One that was only created waits for another that is not healthy.
         ill = failed or [one for one in found if one.state not in ("healthy", "created")]
         if not ill:
-            raise ReleaseRefused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
+            raise Refused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
         culprit = ill[0].name
         state = f"{culprit} is {ill[0].state} after {round(clock.monotonic() - began)} s"
-        raise ReleaseRefused(
+        raise Refused(
             f"Release {self.release} did not become healthy: {state}.",
             culprit,
             logs(culprit, LAST_LINES).splitlines() + health(culprit),
         )
 
     def set_restart(self, policy: str) -> None:
-        """Say whether its containers start with the host. Raises ReleaseRefused where Docker does not take it."""
+        """Say whether its containers start with the host. Raises Refused where Docker does not take it."""
         names = [container.name for container in containers([self.colour])]
         done = run("docker", "update", f"--restart={policy}", *names)
         if done.returncode:
-            raise ReleaseRefused(
-                f"Docker did not set the restart policy of {', '.join(names)}.", "docker", last_lines(done)
-            )
+            raise Refused(f"Docker did not set the restart policy of {', '.join(names)}.", "docker", last_lines(done))
 
     def execute(self, service: str, *command: str, seconds: float, given: str = "") -> subprocess.CompletedProcess[str]:
         interactive = ("docker", "exec", "--interactive", self.container(service))
@@ -244,7 +243,7 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
             "docker", "ps", "--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form
         )
         if listed.returncode:
-            raise ReleaseRefused(f"Docker does not answer: {listed.stderr.strip()}")
+            raise Refused(f"Docker does not answer: {listed.stderr.strip()}")
         for line in listed.stdout.splitlines():
             name, service, state, status, oneoff = line.split("|")
             if oneoff == "True" or service == "flower":

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from berth.host.refused import Refused
 from berth.release import engine
 from berth.release.edge import Live
 from berth.release.engine import last_lines
-from berth.release.settings import ReleaseRefused, Settings
+from berth.release.settings import Settings
 
 UNITS = Path("/etc/systemd/system")
 TABLES = Path("/etc/nftables.d")
@@ -53,7 +54,7 @@ def found() -> list[Found]:
         "docker", "ps", "--all", "--filter=label=com.docker.compose.project", "--format", "|".join(fields)
     )
     if listed.returncode:
-        raise ReleaseRefused(f"Docker does not answer: {listed.stderr.strip()}")
+        raise Refused(f"Docker does not answer: {listed.stderr.strip()}")
     containers = []
     for line in listed.stdout.splitlines():
         name, state, status, networks, project, service, oneoff = line.split("|")
@@ -74,7 +75,7 @@ def missing(settings: Settings, live: Live | None, containers: list[Found] | Non
     else:
         try:
             first = _of_the_engine(settings, live, containers)
-        except ReleaseRefused as unread:
+        except Refused as unread:
             first = [_lack(unread.reason, playbook("provision"))]
     return first + _tables(settings) + units
 
@@ -152,7 +153,7 @@ def _config(*options: str, **chosen: str) -> dict[str, Any]:
     done = engine.run("docker", "compose", *options, "config", "--format=json", seconds=60, **chosen)
     if done.returncode:
         file = options[-1 if len(options) == 1 else 3].partition("=")[2]
-        raise ReleaseRefused(f"{file} cannot be read: {' '.join(last_lines(done)[-1:])}")
+        raise Refused(f"{file} cannot be read: {' '.join(last_lines(done)[-1:])}")
     return dict(json.loads(done.stdout))
 
 

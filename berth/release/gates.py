@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from berth.release import clock, counters, engine
+from berth.host import clock
+from berth.host.lock import Run
+from berth.host.refused import Refused
+from berth.release import counters, engine
 from berth.release.edge import Live
 from berth.release.engine import LAST_LINES, Side, last_lines
 from berth.release.host import Host
-from berth.release.lock import Run
 from berth.release.probe import Busy, ProbeFailed, Visit
-from berth.release.settings import COLOURS, ReleaseRefused, other
+from berth.release.settings import COLOURS, other
 from berth.release.watch import counts, is_slower
 
 SNAPSHOT_SECONDS = 3600
@@ -30,7 +32,7 @@ class Candidate:
 
 @dataclass
 class Gates:
-    """Each raises ReleaseRefused where the release does not pass."""
+    """Each raises Refused where the release does not pass."""
 
     host: Host
     run: Run
@@ -70,7 +72,7 @@ class Gates:
             for service, command in steps.items():
                 candidate.side.run_once(service, command, settings.schema_seconds)
             if live and self.usual and self._speed_of(live) == {}:
-                raise ReleaseRefused(
+                raise Refused(
                     f"Since the schema step of {self.run.release}, the live release {live.release} does not answer "
                     "well. The databases are as that step left them."
                 )
@@ -86,7 +88,7 @@ class Gates:
             usual = (self._speed_of(live) if self.usual else None) or {}
             for path, milliseconds in self._visit(candidate).items():
                 if path in usual and is_slower(usual[path], milliseconds, settings):
-                    raise ReleaseRefused(
+                    raise Refused(
                         f"Release {self.run.release} is too slow: {path} takes {milliseconds:.0f} ms, "
                         f"with the live release {usual[path]:.0f} ms."
                     )
@@ -119,7 +121,7 @@ class Gates:
             culprit = side.container(failed.service)
             lines = engine.logs(culprit, LAST_LINES).splitlines()
             reason = f"Release {side.release} is healthy, but wrong: {failed}"
-            raise ReleaseRefused(reason, culprit, lines) from failed
+            raise Refused(reason, culprit, lines) from failed
         finally:
             visitor.close()
             self.host.edge.end_trial()
@@ -141,7 +143,7 @@ class Gates:
         done = side.execute("celery_worker", *command, seconds=seconds)
         if done.returncode:
             reason = f"The worker of release {side.release} did not run a task to its result."
-            raise ReleaseRefused(reason, side.container("celery_worker"), last_lines(done))
+            raise Refused(reason, side.container("celery_worker"), last_lines(done))
 
 
 def _save_databases(release: str) -> None:
@@ -149,7 +151,7 @@ def _save_databases(release: str) -> None:
     options = (f"--reason=before the schema step of {release}", f"--tag=before-release:{release}")
     done = engine.run("berth", "backup", "run", *options, seconds=SNAPSHOT_SECONDS)
     if done.returncode:
-        raise ReleaseRefused(
+        raise Refused(
             f"The databases could not be saved before the schema step of {release}; nothing was changed.",
             "berth backup",
             last_lines(done),

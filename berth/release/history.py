@@ -6,8 +6,8 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from berth.release import clock, files
-from berth.release.lock import Run
+from berth.host import clock, files
+from berth.host.lock import Run
 from berth.release.settings import Settings
 
 

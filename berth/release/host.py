@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from berth.host.lock import Lock, Run
+from berth.host.refused import Refused
 from berth.release import unit
 from berth.release.account import ProbeAccount
 from berth.release.edge import Edge
 from berth.release.history import History
-from berth.release.lock import Lock, Run
-from berth.release.settings import ReleaseRefused, Settings
+from berth.release.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Host:
     @classmethod
     def of(cls, settings: Settings) -> Host:
         edge = Edge(settings)
-        return cls(settings, edge, Lock(settings), History(settings), ProbeAccount(settings, edge))
+        return cls(settings, edge, Lock(settings.releases), History(settings), ProbeAccount(settings, edge))
 
-    def end(self, run: Run, outcome: dict[str, Any] | ReleaseRefused) -> None:
+    def end(self, run: Run, outcome: dict[str, Any] | Refused) -> None:
         """Tell whoever follows a run how it ended, and give up its lock."""
         try:
             unit.tell_ended(run.id, outcome)

@@ -7,12 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from berth.host.lock import describe
+from berth.host.refused import Refused
 from berth.release import engine, switch
 from berth.release.edge import Live
 from berth.release.host import Host
-from berth.release.lock import describe
 from berth.release.probe import ProbeFailed, Visit
-from berth.release.settings import ReleaseRefused
 
 FORCE = "To open it all the same: -e maintenance_force=true"
 
@@ -27,7 +27,7 @@ class Maintenance:
         with self.host.lock.held(by_caller=held):
             live = edge.live()
             if live is None:
-                raise ReleaseRefused("Nothing is live, so there is nothing to close: the edge answers 503 already.")
+                raise Refused("Nothing is live, so there is nothing to close: the edge answers 503 already.")
             same = bool(edge.maintenance_key()) and edge.maintenance_addresses() == addresses
             if not same:
                 self.close(live, addresses, by)
@@ -48,7 +48,7 @@ class Maintenance:
     def close(self, live: Live, addresses: list[str], by: str = "") -> None:
         """Show the maintenance page; ask until the edge does so several times in a row.
 
-        Raises ReleaseRefused, with the site open as before, where it does not within `confirm_seconds`.
+        Raises Refused, with the site open as before, where it does not within `confirm_seconds`.
         """
         edge, settings = self.host.edge, self.host.settings
         key = edge.maintenance_key()
@@ -56,7 +56,7 @@ class Maintenance:
         if switch.look_repeatedly(self._look_at_page, settings.confirm_seconds):
             if not key:
                 edge.open()
-            raise ReleaseRefused(
+            raise Refused(
                 f"The edge did not show the maintenance page within {settings.confirm_seconds} s, so nothing was begun."
             )
 
@@ -69,9 +69,9 @@ class Maintenance:
     def _refuse_to_open(self, live: Live | None, held: bool) -> None:
         """Keep the page where visitors would meet errors behind it."""
         if not held and (run := self.host.lock.current()):
-            raise ReleaseRefused(f"{describe(run)} and is not finished, so the site stays closed. {FORCE}")
+            raise Refused(f"{describe(run)} and is not finished, so the site stays closed. {FORCE}")
         if live and (down := engine.not_healthy(live.colour)):
-            raise ReleaseRefused(
+            raise Refused(
                 f"{', '.join(down)}: the site stays closed, since visitors would meet errors. Start what is down "
                 f"(docker start NAME), or release {live.release} again. {FORCE}"
             )

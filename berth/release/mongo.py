@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from berth.host.refused import Refused
 from berth.release import engine
 from berth.release.engine import last_lines
-from berth.release.settings import ReleaseRefused
 
 # On one member it takes seconds; it may have to wait for indexes that are being built.
 RAISE_SECONDS = 600
@@ -45,12 +45,12 @@ class Version:
 
 
 def version_in(image: str) -> Version:
-    """Ask an image's mongod for its version. Raises ReleaseRefused where it does not say."""
+    """Ask an image's mongod for its version. Raises Refused where it does not say."""
     limits = ("--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
     done = engine.run("docker", "run", "--pull=never", *limits, "--entrypoint=mongod", image, "--version")
     found = re.search(r"db version v(\d+)\.(\d+)\.(\d+)", done.stdout)
     if not found:
-        raise ReleaseRefused(f"{image} does not say which MongoDB it is. Nothing was begun.", image, last_lines(done))
+        raise Refused(f"{image} does not say which MongoDB it is. Nothing was begun.", image, last_lines(done))
     return Version(*map(int, found.groups()))
 
 
@@ -62,7 +62,7 @@ def version_of(container: str, image: str) -> Version:
 
 
 def refuse_leap(container: str, old_image: str, new_image: str) -> None:
-    """Raise ReleaseRefused where the new image's MongoDB may not take over what the old one's has written.
+    """Raise Refused where the new image's MongoDB may not take over what the old one's has written.
 
     Changes nothing. Another patch release of the same series may, be it older.
     """
@@ -71,19 +71,19 @@ def refuse_leap(container: str, old_image: str, new_image: str) -> None:
         return
     there = f"mongo runs {old} and {new_image} is {new}"
     if new < old:
-        raise ReleaseRefused(
+        raise Refused(
             f"{there}: MongoDB does not start on data of a later version. Set berth_mongo_image to an image of "
             f"{old.series} or later. Nothing was begun."
         )
     if new.major > old.major + 1:
-        raise ReleaseRefused(
+        raise Refused(
             f"{there}: MongoDB is upgraded one major version at a time. Set berth_mongo_image to an image of "
             f"{old.major + 1}.0 and run ansible/upgrade_data.yml; after it, go on to {new.series}. Nothing was begun."
         )
     found = _compatibility(container)
     # The last major version's first series is readable as well as its newest.
     if found not in (old.series, f"{old.major}.0"):
-        raise ReleaseRefused(
+        raise Refused(
             f"{there}, but the data is of featureCompatibilityVersion {found} and has to be of {old.series}. Raise it "
             f"first: set berth_mongo_image to an image of {old.series} and run ansible/upgrade_data.yml. "
             "Nothing was begun."
@@ -93,7 +93,7 @@ def refuse_leap(container: str, old_image: str, new_image: str) -> None:
 def _compatibility(container: str) -> str:
     done = engine.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + _ASK)
     if done.returncode or not done.stdout.strip():
-        raise ReleaseRefused(
+        raise Refused(
             f"{container} does not answer, so it is not known whether another version can take over its data. "
             "Nothing was begun.",
             container,
@@ -102,7 +102,7 @@ def _compatibility(container: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def raise_compatibility(container: str) -> ReleaseRefused | None:
+def raise_compatibility(container: str) -> Refused | None:
     """Have the data be of the version that runs, from where there is no way back to an older one.
 
     It is what mongo-init.js does in each play too. Returns what is to be said where it could not be done.
@@ -111,7 +111,7 @@ def raise_compatibility(container: str) -> ReleaseRefused | None:
     if done.returncode == 0:
         return None
     lines = last_lines(done)
-    return ReleaseRefused(
+    return Refused(
         f"The databases run their new images and the site is open. But featureCompatibilityVersion was not raised: "
         f"{lines[-1] if lines else f'mongosh ended with {done.returncode}'}. Run ansible/upgrade_data.yml again.",
         container,

@@ -8,14 +8,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from berth.release import clock, engine, unit
+from berth.host import clock
+from berth.host.lock import Run, boot, describe, is_alive
+from berth.host.refused import Refused
+from berth.release import engine, unit
 from berth.release.edge import Live
 from berth.release.engine import Side
 from berth.release.host import Host
-from berth.release.lock import Run, boot, describe, is_alive
 from berth.release.probe import ProbeFailed
 from berth.release.retire import retire
-from berth.release.settings import ReleaseRefused, stuck
+from berth.release.settings import stuck
 from berth.release.switch import confirm, roll_back
 from berth.release.watch import counts, watch_release
 
@@ -37,7 +39,7 @@ class Recovery:
         """Undo the run if the block fails."""
         try:
             yield
-        except ReleaseRefused as refused:
+        except Refused as refused:
             self.undo(self.host.lock.current() or run, refused)
             raise
         except OSError as error:
@@ -45,7 +47,7 @@ class Recovery:
             self.undo(self.host.lock.current() or run, why)
             raise why from error
 
-    def undo(self, run: Run, refused: ReleaseRefused, result: str = "failed") -> None:
+    def undo(self, run: Run, refused: Refused, result: str = "failed") -> None:
         """Put the old colour back if it is not live, keep the new one's logs, stop it, and say so in the history."""
         host = self.host
         host.edge.end_trial()
@@ -73,19 +75,19 @@ class Recovery:
     def free(self, break_lock: bool) -> str:
         """See to what somebody else left half done. Return what was done about it.
 
-        Raises ReleaseRefused where its controller is still connected, or where it cannot be brought to an end.
+        Raises Refused where its controller is still connected, or where it cannot be brought to an end.
         """
         run = self.host.lock.current()
         if run is None:
             return ""
         if self.is_waited_for(run) and not break_lock:
-            raise ReleaseRefused(
+            raise Refused(
                 f"{describe(run)} and is still connected. Wait; or, if that run is known to be dead, "
                 "take its lock with -e release_break_lock=true."
             )
         try:
             return self._settle(run)
-        except ReleaseRefused as refused:
+        except Refused as refused:
             if not break_lock:
                 raise
             # Whoever breaks the lock knows better. What is live stays; the next release clears the other colour.
@@ -107,14 +109,14 @@ class Recovery:
     def outcome(self, run_id: str) -> dict[str, Any]:
         """Follow a run to its end. If its program was ended in the middle, see to that here.
 
-        Raises ReleaseRefused with the reason of a run that failed.
+        Raises Refused with the reason of a run that failed.
         """
         with self.host.lock.held(wait=True):
             run = self.host.lock.current()
             if run and run.id == run_id:
                 self._settle(run)
         if (answer := unit.ended(run_id)) is None:
-            raise ReleaseRefused(f"This run has lost its lock. {describe(self.host.lock.current())}.")
+            raise Refused(f"This run has lost its lock. {describe(self.host.lock.current())}.")
         return answer
 
     def is_waited_for(self, run: Run) -> bool:
@@ -128,7 +130,7 @@ class Recovery:
             ended = {"changed": True, "steps": line["steps"], "seconds": line["seconds"], "note": line["reason"]}
             # What the role says of an upgrade.
             ended["to"] = {name: images.rpartition(" -> ")[2] for name, images in line.get("databases", {}).items()}
-            self.host.end(run, ended if line["result"] == "live" else ReleaseRefused(line["reason"]))
+            self.host.end(run, ended if line["result"] == "live" else Refused(line["reason"]))
             return f"ended: {describe(run)}"
         if run.verb in RELEASES:
             return self._settle_release(run)
@@ -136,19 +138,19 @@ class Recovery:
             return _settle_restore()
         if run.verb in self.others:
             return self.others[run.verb](run)
-        raise ReleaseRefused(f"{describe(run)}; this program does not know that verb: run site.yml, then again.")
+        raise Refused(f"{describe(run)}; this program does not know that verb: run site.yml, then again.")
 
     def _settle_release(self, run: Run) -> str:
         """Undo it, unless the edge leads to it and it does well."""
         description, cut = describe(run), f"It was interrupted (phase: {run.phase})"
         live = self.host.edge.live()
         if live is None or not run.colour or live.colour != run.colour:
-            self.undo(run, ReleaseRefused(f"{cut}."), "undone")
+            self.undo(run, Refused(f"{cut}."), "undone")
             return f"undone: {description}"
         try:
             self._look_again(run, live)
-        except (ReleaseRefused, ProbeFailed) as failed:
-            self.undo(run, ReleaseRefused(f"{cut}, and then: {failed}"), "undone")
+        except (Refused, ProbeFailed) as failed:
+            self.undo(run, Refused(f"{cut}, and then: {failed}"), "undone")
             return f"undone: {description}"
         Side(self.host.settings, live.release, live.colour).set_restart("unless-stopped")
         retire(self.host, run, f"{cut}, and finished afterwards.")
@@ -177,7 +179,7 @@ def _settle_restore() -> str:
     done = engine.run("berth", "backup", "settle", "--guarded", seconds=RESTORE_SECONDS)
     answer = json.loads(done.stdout or "{}")
     if done.returncode:
-        raise ReleaseRefused(
+        raise Refused(
             f"A restore was cut off and could not be settled: {answer.get('reason', 'berth backup failed')} "
             "Or give it up: -e release_break_lock=true",
             "berth backup",

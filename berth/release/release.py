@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from berth.host.lock import Run
+from berth.host.refused import Refused
 from berth.release import engine, unit
 from berth.release.engine import Side
 from berth.release.gates import Candidate, Gates
 from berth.release.host import Host
-from berth.release.lock import Run
 from berth.release.recovery import Recovery
 from berth.release.retire import retire
-from berth.release.settings import COLOURS, ReleaseRefused, other
+from berth.release.settings import COLOURS, other
 from berth.release.switch import confirm, switch_traffic
 from berth.release.watch import watch_release
 
 
 @dataclass(frozen=True)
 class Release:
-    """The verbs release and rollback, as the controller asks for them. Each raises ReleaseRefused."""
+    """The verbs release and rollback, as the controller asks for them. Each raises Refused."""
 
     host: Host
     recovery: Recovery
@@ -35,7 +36,7 @@ class Release:
                 Side(self.host.settings, release, COLOURS[0]).inspect_images()
             marked = history.rolled_back()
             if release in marked and not force:
-                raise ReleaseRefused(
+                raise Refused(
                     f"Release {release} was rolled back at {marked[release]}. "
                     "Choose another one; or, if it is meant, say -e release_force=true."
                 )
@@ -82,7 +83,7 @@ class Release:
             force: Although that release was itself rolled back.
 
         Raises:
-            ReleaseRefused: It was refused, or failed; what was live before is live.
+            Refused: It was refused, or failed; what was live before is live.
         """
         run = self.begin("rollback", release, by, force, break_lock=False)
         started = self.start(run["run"])
@@ -103,10 +104,10 @@ class Release:
             with lock.held(wait=True):
                 run = lock.current()
                 if run and run.id == run_id:
-                    self.recovery.undo(run, ReleaseRefused(reason))
+                    self.recovery.undo(run, Refused(reason))
         try:
             live = unit.ended(run_id)
-        except ReleaseRefused as own:
+        except Refused as own:
             return {"changed": ours, **own.answer}
         note = {"note": "It has stayed live all the same: this was said too late."} if live else {}
         return {"changed": ours, **note}
@@ -117,7 +118,7 @@ class Release:
         for release in self.host.history.were_live():
             if (live is None or release != live.release) and release not in marked:
                 return release
-        raise ReleaseRefused("There is no earlier release to go back to. Name one: -e to=<version>")
+        raise Refused("There is no earlier release to go back to. Name one: -e to=<version>")
 
     def _tell_switched(self, run: Run, candidate: Candidate) -> None:
         """Let the controller look from outside."""

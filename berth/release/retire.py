@@ -5,29 +5,31 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from berth.release import clock, engine
+from berth.host import clock
+from berth.host.lock import Run
+from berth.host.refused import Refused
+from berth.release import engine
 from berth.release.engine import Side
 from berth.release.host import Host
-from berth.release.lock import Run
-from berth.release.settings import COLOURS, ReleaseRefused, other, stuck
+from berth.release.settings import COLOURS, other, stuck
 
 
 def retire(host: Host, run: Run, note: str) -> dict[str, Any]:
     """End a run whose release is live and stays so. Return what the controller is told.
 
-    Raises ReleaseRefused where the history cannot be written; the release stays live all the same.
+    Raises Refused where the history cannot be written; the release stays live all the same.
     """
     _drain(host, run)
     with host.lock.step("prune", needed=False):
         prune(host, run.release)
     run = host.lock.current() or run
-    answer: dict[str, Any] | ReleaseRefused
+    answer: dict[str, Any] | Refused
     answer = {"changed": True, "steps": run.steps, "seconds": round(clock.time() - run.began, 1), "note": note}
     try:
         host.history.add(run, "live", note)
     except OSError as error:
         reason = stuck(host.settings, error).reason
-        answer = ReleaseRefused(f"Release {run.release} is live, but the history does not say so. {reason}")
+        answer = Refused(f"Release {run.release} is live, but the history does not say so. {reason}")
         raise answer from error
     finally:
         host.end(run, answer)

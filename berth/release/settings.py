@@ -7,7 +7,8 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from berth.host.refused import Refused
 
 PLACE = Path("/opt/berth/releases/settings.json")
 COLOURS = ("blue", "green")
@@ -57,29 +58,14 @@ class Settings:
         return self.releases / release
 
 
-class ReleaseRefused(Exception):  # noqa: N818  # "raise ReleaseRefused" says it
-    """A step fails. The reason is one sentence; the lines are the last ones of the culprit: a container, a program."""
-
-    def __init__(self, reason: str, culprit: str = "", lines: list[str] | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.culprit = culprit
-        self.lines = lines or []
-
-    @property
-    def answer(self) -> dict[str, Any]:
-        """What playbooks read, of this program and of the one before it."""
-        return {"reason": self.reason, "guilty": self.culprit, "lines": self.lines}
-
-
-def stuck(settings: Settings, error: OSError) -> ReleaseRefused:
+def stuck(settings: Settings, error: OSError) -> Refused:
     """Say in one sentence why this host cannot go on; of a full disk, which one."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return ReleaseRefused(f"This host cannot go on: {error}.")
+        return Refused(f"This host cannot go on: {error}.")
     room = {place: os.statvfs(place) for place in (settings.root, settings.releases, settings.edge)}
     place, least = min(room.items(), key=lambda one: one[1].f_bavail * one[1].f_frsize)
     free = least.f_bavail * least.f_frsize // 1024**2
-    return ReleaseRefused(f"The disk is full: {place} has room for {free} MiB and {least.f_favail} files.")
+    return Refused(f"The disk is full: {place} has room for {free} MiB and {least.f_favail} files.")
 
 
 def other(colour: str) -> str:

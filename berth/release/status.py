@@ -9,12 +9,14 @@ import ssl
 from contextlib import suppress
 from typing import Any
 
-from berth.release import clock, engine
+from berth.host import clock
+from berth.host.lock import Lock, describe, is_alive
+from berth.host.refused import Refused
+from berth.release import engine
 from berth.release.expected import Found, found, missing, playbook, show
 from berth.release.host import Host
-from berth.release.lock import Lock, describe, is_alive
 from berth.release.recovery import RESTORE
-from berth.release.settings import COLOURS, ReleaseRefused, Settings
+from berth.release.settings import COLOURS, Settings
 
 HISTORY_LINES = 5
 CERTIFICATE_DAYS = 14
@@ -28,7 +30,7 @@ def status(host: Host) -> dict[str, Any]:
     containers: list[Found] | None
     try:
         containers = found()
-    except ReleaseRefused:
+    except Refused:
         containers = None
     ours = ("berth", *(f"berth-{colour}" for colour in COLOURS))
     known = {

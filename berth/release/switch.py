@@ -6,14 +6,15 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from berth.release import clock, engine
+from berth.host import clock
+from berth.host.lock import Run
+from berth.host.refused import Refused
+from berth.release import engine
 from berth.release.edge import Live
 from berth.release.engine import Side
 from berth.release.gates import Candidate
 from berth.release.host import Host
-from berth.release.lock import Run
 from berth.release.probe import ProbeFailed
-from berth.release.settings import ReleaseRefused
 
 # So many rounds of answers in a row, and the edge has read the new routes.
 CONFIRMATIONS = 3
@@ -23,7 +24,7 @@ PATHS = ("/", "/api/auth/openapi.json", "/api/users/openapi.json")
 
 
 def switch_traffic(host: Host, candidate: Candidate) -> None:
-    """Switch traffic to the candidate. Raises ReleaseRefused where the edge does not show it."""
+    """Switch traffic to the candidate. Raises Refused where the edge does not show it."""
     with host.lock.step("switch"):
         # In this order: whenever the host goes down in between, the colour that the edge leads to comes back.
         candidate.side.set_restart("unless-stopped")
@@ -32,14 +33,14 @@ def switch_traffic(host: Host, candidate: Candidate) -> None:
         confirm(host, candidate.target)
         if candidate.live:
             # Should the host restart now, the old colour would start as well: in nobody's way.
-            with suppress(ReleaseRefused):
+            with suppress(Refused):
                 Side(host.settings, candidate.live.release, candidate.live.colour).set_restart("no")
 
 
 def confirm(host: Host, live: Live) -> None:
     """Ask as everybody does, until every path is answered by this release several times in a row.
 
-    Raises ReleaseRefused where that is not so within `confirm_seconds`.
+    Raises Refused where that is not so within `confirm_seconds`.
     """
     seconds = host.settings.confirm_seconds
 
@@ -52,7 +53,7 @@ def confirm(host: Host, live: Live) -> None:
                     raise ProbeFailed(f"{path} gave {status}.")
 
     if problem := look_repeatedly(look, seconds):
-        raise ReleaseRefused(f"The edge did not show {live.signature} within {seconds} s: {problem}")
+        raise Refused(f"The edge did not show {live.signature} within {seconds} s: {problem}")
 
 
 def look_repeatedly(look: Callable[[], None], seconds: float) -> str:
@@ -80,7 +81,7 @@ def roll_back(host: Host, run: Run) -> None:
     if engine.not_healthy(old.colour):
         side.start(host.settings.healthy_seconds)
     # Visitors do not stay on a bad release because of what only the next boot needs.
-    with suppress(ReleaseRefused):
+    with suppress(Refused):
         side.set_restart("unless-stopped")
     host.edge.switch_back(old)
     confirm(host, old)

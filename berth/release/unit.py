@@ -11,8 +11,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from berth.release import engine, files
-from berth.release.settings import ReleaseRefused
+from berth.host import files
+from berth.host.refused import Refused
+from berth.release import engine
 
 FOLDER = Path("/run/berth-release")
 # No release takes so long; each of its steps has a time limit of its own.
@@ -54,9 +55,9 @@ def tell_switched(run_id: str, answer: dict[str, Any]) -> None:
     _tell(run_id, "switched", answer)
 
 
-def tell_ended(run_id: str, ended: dict[str, Any] | ReleaseRefused) -> None:
+def tell_ended(run_id: str, ended: dict[str, Any] | Refused) -> None:
     """Say how it ended: with an answer, or with a reason."""
-    if isinstance(ended, ReleaseRefused):
+    if isinstance(ended, Refused):
         ended = {"refused": ended.answer}
     _tell(run_id, "ended", ended)
 
@@ -70,7 +71,7 @@ def ended(run_id: str) -> dict[str, Any] | None:
     told = _told(run_id, "ended")
     if told and "refused" in told:
         refused = told["refused"]
-        raise ReleaseRefused(refused["reason"], refused["guilty"], refused["lines"])
+        raise Refused(refused["reason"], refused["guilty"], refused["lines"])
     return told
 
 

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from berth.release import clock, engine, switch, unit
+from berth.host import clock
+from berth.host.lock import Run, describe
+from berth.host.refused import Refused
+from berth.release import engine, switch, unit
 from berth.release.edge import Live
 from berth.release.engine import LAST_LINES, last_lines
 from berth.release.host import Host
-from berth.release.lock import Run, describe
 from berth.release.maintenance import Maintenance
 from berth.release.mongo import raise_compatibility, refuse_leap
 from berth.release.probe import ProbeFailed
 from berth.release.recovery import Recovery
-from berth.release.settings import ReleaseRefused
 
 # A database that ended so often does not come up by itself.
 RESTARTS = 2
@@ -82,13 +83,13 @@ class Upgrade:
             if not due:
                 return {"changed": False}
             if backup := self._backup():
-                raise ReleaseRefused(f"{backup}: a backup. Wait until it is done. Nothing was begun.")
+                raise Refused(f"{backup}: a backup. Wait until it is done. Nothing was begun.")
             for database in due:
                 if database.service == MONGO:
                     refuse_leap(database.container, database.old, database.new)
                 self._room_for(database)
             live = self.host.edge.live()
-            detail = {
+            detail: dict[str, Any] = {
                 "due": [database.record for database in due],
                 "opens": bool(live and not self.host.edge.maintenance_key()),
             }
@@ -104,8 +105,8 @@ class Upgrade:
             began, due = clock.monotonic(), [Database.read(one) for one in run.detail["due"]]
             try:
                 self._replace(self.host.edge.live(), due, run)
-            except (ReleaseRefused, OSError) as error:
-                no = error if isinstance(error, ReleaseRefused) else ReleaseRefused(f"It did not go on: {error}.")
+            except (Refused, OSError) as error:
+                no = error if isinstance(error, Refused) else Refused(f"It did not go on: {error}.")
                 raise self._undone(run, due, no) from error
             self.took["closed"] = round(clock.monotonic() - began, 1)
             return self._over(self.host.lock.mine(run_id), due, None)
@@ -114,9 +115,9 @@ class Upgrade:
         """Bring an upgrade that was cut off to its end: the old images, unless the new ones had been seen to do."""
         due = [Database.read(one) for one in run.detail["due"]]
         if run.phase == REMOVING:
-            self._over(run, due, None if run.detail["new"] else ReleaseRefused(str(run.detail["reason"])))
+            self._over(run, due, None if run.detail["new"] else Refused(str(run.detail["reason"])))
             return f"finished: {describe(run)}"
-        self._undone(run, due, ReleaseRefused(f"It was interrupted (phase: {run.phase})."))
+        self._undone(run, due, Refused(f"It was interrupted (phase: {run.phase})."))
         return f"undone: {describe(run)}"
 
     # --- what is there ---
@@ -128,14 +129,14 @@ class Upgrade:
     def _look(self, service: str, image: str) -> Database:
         data = engine.run("docker", "volume", "inspect", "--format={{.Mountpoint}}", f"{service}_data").stdout.strip()
         if not data:
-            raise ReleaseRefused(f"{service} has no data on this host, so there is nothing to upgrade.")
+            raise Refused(f"{service} has no data on this host, so there is nothing to upgrade.")
         if not self._image_id(image):
-            raise ReleaseRefused(f"The host lacks {image}, so nothing was begun.")
+            raise Refused(f"The host lacks {image}, so nothing was begun.")
         container = json.loads(engine.run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
         # Not there after a run that was cut off while the container was replaced.
         name = image
         if not container and f"berth-{service}-1" in _containers():
-            raise ReleaseRefused(f"Docker does not describe berth-{service}-1, so nothing was begun.")
+            raise Refused(f"Docker does not describe berth-{service}-1, so nothing was begun.")
         if container:
             old, name = container[0]["Image"], container[0]["Config"]["Image"]
             if self._image_id(name) != old:
@@ -158,11 +159,11 @@ class Upgrade:
         done = engine.run("du", "--summarize", "--bytes", str(database.data))
         # It fails where a file goes meanwhile, and counts the others.
         if not done.stdout:
-            raise ReleaseRefused(f"{database.data} could not be measured. Nothing was begun.", "du", last_lines(done))
+            raise Refused(f"{database.data} could not be measured. Nothing was begun.", "du", last_lines(done))
         size = int(done.stdout.split()[0])
         free = shutil.disk_usage(database.data).free
         if free < size * ROOM:
-            raise ReleaseRefused(
+            raise Refused(
                 f"{database.service} has {size // 2**20} MiB of data and the disk {free // 2**20} MiB of room: "
                 "too little for the copy to roll back to. Nothing was begun."
             )
@@ -183,9 +184,9 @@ class Upgrade:
         self.host.lock.note(phase=REPLACING)
         self._start_databases({database: database.new for database in due})
         self._start_services(live)
-        self.host.lock.note(phase=REMOVING, detail={**run.detail, "new": True})
+        self.host.lock.enter(REMOVING, new=True)
 
-    def _undone(self, run: Run, due: list[Database], no: ReleaseRefused) -> ReleaseRefused:
+    def _undone(self, run: Run, due: list[Database], no: Refused) -> Refused:
         """Put the old images back, with the data as it was; return what is to be said.
 
         Where not even they come up, the site stays closed, the copies stay, and so does the record.
@@ -204,21 +205,21 @@ class Upgrade:
             if begun:
                 self._start_databases({database: database.old for database in due})
                 self._start_services(live)
-        except (ReleaseRefused, OSError) as worse:
+        except (Refused, OSError) as worse:
             kept = [str(database.copy) for database in due if database.copy.exists()]
-            raise ReleaseRefused(
+            raise Refused(
                 f"{no.reason} And the old image did not come back either ({worse}), so the site stays closed. "
                 f"Try again: sudo berth release settle. The data as it was: {', '.join(kept) or 'in its volume'}.",
                 no.culprit,
                 no.lines,
             ) from worse
         back = " The old image is back, with the data as it was." if begun else ""
-        refused = ReleaseRefused(f"{no.reason}{back}", no.culprit, no.lines)
-        self.host.lock.note(phase=REMOVING, detail={**run.detail, "new": False, "reason": refused.reason})
+        refused = Refused(f"{no.reason}{back}", no.culprit, no.lines)
+        self.host.lock.enter(REMOVING, new=False, reason=refused.reason)
         self._over(self.host.lock.mine(run.id), due, refused)
         return refused
 
-    def _over(self, run: Run, due: list[Database], refused: ReleaseRefused | None) -> dict[str, Any]:
+    def _over(self, run: Run, due: list[Database], refused: Refused | None) -> dict[str, Any]:
         """All is decided: remove the copies, open the site, raise what new data needs, write it down."""
         for database in due:
             for left in (database.copy, _draft(database.copy)):
@@ -243,7 +244,7 @@ class Upgrade:
         shutil.rmtree(part, ignore_errors=True)
         done = engine.run("cp", "--archive", "--reflink=auto", str(source), str(part), seconds=3600)
         if done.returncode:
-            raise ReleaseRefused(f"{source} could not be copied.", "cp", last_lines(done))
+            raise Refused(f"{source} could not be copied.", "cp", last_lines(done))
         part.rename(target)
 
     def _start_databases(self, images: dict[Database, str]) -> None:
@@ -260,7 +261,7 @@ class Upgrade:
             **chosen,
         )
         if done.returncode:
-            raise ReleaseRefused("The databases could not be started.", "compose", last_lines(done))
+            raise Refused("The databases could not be started.", "compose", last_lines(done))
         for database in images:
             self._await_healthy(database.container, began + self.healthy_seconds)
         self.took["databases healthy"] = round(clock.monotonic() - began, 1)
@@ -273,7 +274,7 @@ class Upgrade:
                 return
             if inspected.get("RestartCount", 0) >= RESTARTS or clock.monotonic() > deadline:
                 image = inspected.get("Config", {}).get("Image", "its new image")
-                raise ReleaseRefused(
+                raise Refused(
                     f"{name} did not become healthy on {image}.",
                     name,
                     engine.logs(name, LAST_LINES).splitlines() + engine.health(name),
@@ -304,7 +305,7 @@ class Upgrade:
         try:
             self.host.account.look(live)
         except ProbeFailed as failed:
-            raise ReleaseRefused(f"On the new images the site is not well: {failed}") from failed
+            raise Refused(f"On the new images the site is not well: {failed}") from failed
 
     # --- small things ---
 
@@ -315,7 +316,7 @@ class Upgrade:
         if found := [name for name in names if name in there]:
             done = engine.run("docker", verb, *found, seconds=STOP_SECONDS)
             if done.returncode:
-                raise ReleaseRefused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
+                raise Refused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
         self.took[what] = round(self.took.get(what, 0) + clock.monotonic() - began, 1)
 
 
@@ -323,7 +324,7 @@ def _containers() -> set[str]:
     """Return the names of all containers: one that is not known to run would not be stopped."""
     done = engine.run("docker", "ps", "--all", "--format={{.Names}}")
     if done.returncode:
-        raise ReleaseRefused(f"Docker does not answer: {done.stderr.strip()}")
+        raise Refused(f"Docker does not answer: {done.stderr.strip()}")
     return set(done.stdout.split())
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from berth.release import clock, counters, engine, unit
+from berth.host import clock
+from berth.host.lock import Run, is_alive
+from berth.host.refused import Refused
+from berth.release import counters, engine, unit
 from berth.release.engine import LAST_LINES
 from berth.release.host import Host
-from berth.release.lock import Run, is_alive
-from berth.release.settings import ReleaseRefused, Settings
+from berth.release.settings import Settings
 
 # How often services are asked what they counted: summing up their workers' counters costs them some milliseconds.
 LOOK_SECONDS = 1
@@ -26,7 +28,7 @@ SPARE_PROCESSORS = 0.1
 def watch_release(host: Host, run: Run) -> str:
     """Watch a release that is live, until the time is over and the controller has said what it saw from outside.
 
-    Return what is to be remembered of it. Raises ReleaseRefused where the release does worse than the one before, or
+    Return what is to be remembered of it. Raises Refused where the release does worse than the one before, or
     the controller objects.
     """
     # A rollback is not compared: the release that it leaves is what was bad.
@@ -39,7 +41,7 @@ def watch_release(host: Host, run: Run) -> str:
         while True:
             objection = unit.judgement(run.id)
             if objection:
-                raise ReleaseRefused(objection)
+                raise Refused(objection)
             if compared and clock.monotonic() >= next_look:
                 compare(host, run, silence)
                 next_look = clock.monotonic() + LOOK_SECONDS
@@ -58,7 +60,7 @@ def counts(host: Host, colour: str) -> counters.Seen:
 
 
 def compare(host: Host, run: Run, silence: Silence) -> None:
-    """Raise ReleaseRefused where a release that is live does worse than the one before."""
+    """Raise Refused where a release that is live does worse than the one before."""
     before, start = counters.Seen.read(run.counted), counters.Seen.read(run.start)
     found = {one.name: one for one in engine.containers([run.colour])}
     seen = counts(host, run.colour)
@@ -74,7 +76,7 @@ def compare(host: Host, run: Run, silence: Silence) -> None:
     if worse:
         lines = engine.logs(culprit, LAST_LINES).splitlines() if culprit else []
         reason = f"Release {run.release} does worse than {run.live['release']} did: {worse}"
-        raise ReleaseRefused(reason, culprit, lines)
+        raise Refused(reason, culprit, lines)
 
 
 @dataclass

@@ -87,7 +87,7 @@ def nobody_banned(vps: Host) -> Iterator[None]:
 
 
 def alarms(mailbox: Mailbox) -> list[str]:
-    names = "ErrorRateHigh|LatencyHigh|SiteSlow|SiteDown|ReleaseRefused"
+    names = "ErrorRateHigh|LatencyHigh|SiteSlow|SiteDown|Refused"
     return [mail["subject"] for mail in mailbox.mails() if re.search(names, mail["subject"])]
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from berth.release import clock, files
-from berth.release.settings import ReleaseRefused, Settings
+from berth.host import clock, files
+from berth.host.refused import Refused
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -25,10 +25,11 @@ def boot() -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A release under way: the lock, and what somebody else would need to finish or undo it."""
+    """What is under way, and what another program would need to finish or undo it."""
 
     id: str
     verb: str
+    # What it is about: a release, a scope of a restore such as auth_db.users, databases.
     release: str
     by: str
     since: str
@@ -93,15 +94,20 @@ def describe(run: Run | None) -> str:
 
 
 class Lock:
-    def __init__(self, settings: Settings) -> None:
-        self._run = settings.releases / "run.json"
-        self._guard = settings.releases / "guard"
+    """The lock and the record, in a folder that outlives the program."""
+
+    # How often this program holds one.
+    _mine = 0
+
+    def __init__(self, folder: Path) -> None:
+        self._run = folder / "run.json"
+        self._guard = folder / "guard"
 
     @contextmanager
     def held(self, wait: bool = False, by_caller: bool = False) -> Iterator[None]:
         """Hold it as long as the block lasts. The kernel gives it up by itself when the program ends, however it ends.
 
-        Raises ReleaseRefused, which names the holder, where another program has it and `wait` is false. With
+        Raises Refused, which names the holder, where another program has it and `wait` is false. With
         `by_caller` whoever started this program holds it.
         """
         if by_caller:
@@ -111,17 +117,36 @@ class Lock:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                raise ReleaseRefused(
-                    f"{describe(self.current())}, on this host right now. Wait until it is done."
+                raise Refused(
+                    f"{describe(self.current())}, on this host right now. Wait until it is done: sudo berth status"
                 ) from None
-            yield
+            Lock._mine += 1
+            try:
+                yield
+            finally:
+                Lock._mine -= 1
 
     def is_held(self) -> bool:
         try:
             with self.held():
                 return False
-        except ReleaseRefused:
+        except Refused:
             return True
+
+    def busy(self, *verbs: str) -> str:
+        """Return which other program holds the lock for one of these verbs; empty where none does."""
+        run = self.current()
+        if run is None or run.verb not in verbs or Lock._mine:
+            return ""
+        try:
+            # Read only: units of the schedule may not write to the folder.
+            with self._guard.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return describe(run)
+        except FileNotFoundError:
+            pass
+        return ""
 
     def current(self) -> Run | None:
         try:
@@ -132,16 +157,37 @@ class Lock:
         return Run(**{name: value for name, value in found.items() if name in Run.__dataclass_fields__})
 
     def mine(self, run_id: str) -> Run:
-        """Return this run; raise ReleaseRefused where it does not have the lock any more."""
+        """Return this run; raise Refused where it does not have the lock any more."""
         run = self.current()
         if run is None or run.id != run_id:
-            raise ReleaseRefused(f"This run has lost its lock. {describe(run)}.")
+            raise Refused(f"This run has lost its lock. {describe(run)}.")
         return run
 
-    def begin(self, verb: str, release: str, by: str, live: dict[str, str], phase: str = "begun", **detail: Any) -> Run:
-        run_id, began = uuid.uuid4().hex[:12], clock.time()
+    def begin(
+        self,
+        verb: str,
+        release: str,
+        by: str,
+        live: dict[str, str] | None = None,
+        phase: str = "begun",
+        *,
+        run_id: str = "",
+        **detail: Any,
+    ) -> Run:
+        """Write down what begins. The caller holds the lock.
+
+        Args:
+            verb: release, rollback, upgrade, restore.
+            release: What it is about, see Run.
+            by: Who asked for it.
+            live: The release that is live, and its colour.
+            phase: The first one.
+            run_id: Its id, where it has one already.
+            detail: What another program needs to finish or undo it.
+        """
+        run_id, began = run_id or uuid.uuid4().hex[:12], clock.time()
         return self.save(
-            Run(run_id, verb, release, by, clock.now(), began, phase, session(), boot(), live=live, detail=detail)
+            Run(run_id, verb, release, by, clock.now(), began, phase, session(), boot(), live=live or {}, detail=detail)
         )
 
     def save(self, run: Run, **changes: Any) -> Run:
@@ -153,6 +199,16 @@ class Lock:
         """Write it down for whoever has to take over."""
         if run := self.current():
             self.save(run, **changes)
+
+    def enter(self, phase: str = "", **detail: Any) -> Run:
+        """Write down, before it is done, what comes next and what undoing it needs.
+
+        Raises Refused where the record has gone.
+        """
+        run = self.current()
+        if run is None:
+            raise Refused("The record of what is under way has gone. Nothing more is done.")
+        return self.save(run, phase=phase or run.phase, detail={**run.detail, **detail})
 
     @contextmanager
     def step(self, name: str, needed: bool = True) -> Iterator[None]:

@@ -1,0 +1,30 @@
+"""How a step says no."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Refused(Exception):  # noqa: N818  # "raise Refused" says it
+    """A step says no.
+
+    Args:
+        reason: One sentence, which says what to do.
+        culprit: The container or the program that is to blame; empty where there is none.
+        lines: The last lines of its output.
+    """
+
+    def __init__(self, reason: str, culprit: str = "", lines: list[str] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.culprit = culprit
+        self.lines = lines or []
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What playbooks read, of this program and of the one before it."""
+        return {"reason": self.reason, "guilty": self.culprit, "lines": self.lines}
+
+
+class Failed(Refused):
+    """A step fails after something was changed; the reason says what is there now."""
