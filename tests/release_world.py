@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from berth.host import clock, files, lock
+from berth.host import clock, commands, files, lock
 from berth.host.refused import Refused
-from berth.release import counters, engine, probe, unit
+from berth.release import counters, probe, unit
 from berth.release.command import arguments_of, do
 from berth.release.edge import MARK, OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge, Live
 from berth.release.probe import Visit
@@ -387,8 +387,8 @@ class Worlds:
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.root = folder, folder / "host"
         patch.setattr(Settings, "read", lambda: settings_of(self.root))
-        patch.setattr(engine, "run", lambda *command, **words: self.world.run(*command, **words))
-        patch.setattr(engine, "Background", lambda *words: self.world.start(*words))
+        patch.setattr(commands, "run", lambda *command, **words: self.world.run(*command, **words))
+        patch.setattr(commands, "Background", lambda *words: self.world.start(*words))
         patch.setattr(Visit, "_connect", lambda *_: self.world.connect())
         patch.setattr(counters, "fetch", lambda *words: self.world.fetch(*words))
         patch.setattr(probe, "ROUNDS", 1)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from berth.backup import command as program
-from berth.backup import commands, metrics, own_unit, restore_engine, restore_site
+from berth.backup import metrics, own_unit, restore_engine, restore_site
 from berth.backup.records import Records, site_lock
 from berth.backup.restic import Store
 from berth.backup.restore import Request, Restore
@@ -29,6 +29,7 @@ from berth.backup.restore_choice import choose
 from berth.backup.restore_site import Site
 from berth.backup.run import run
 from berth.backup.settings import Settings
+from berth.host import commands
 from berth.host.refused import Refused
 from tests.backup_host import LIVE, RDB, CommandError, Host
 from tests.cut_off import Killed
@@ -429,13 +430,13 @@ def real(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("real")
 def test_a_command_gets_input_and_environment_and_is_ended_when_it_is_late() -> None:
-    done = commands.run(
+    done = commands.run_bytes(
         "sh", "-c", "cat; echo $WHO >&2; exit 3", given=b"in", env={"WHO": "me", "PATH": os.environ["PATH"]}
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, b"in", b"me\n")
-    late = commands.run("sh", "-c", "echo begun >&2; exec cat <&0 >/dev/null; exec sleep 60", seconds=0.3)
+    late = commands.run_bytes("sh", "-c", "echo begun >&2; exec cat <&0 >/dev/null; exec sleep 60", seconds=0.3)
     assert late.returncode in (0, commands.LATE)
-    late = commands.run("sleep", "60", seconds=0.2)
+    late = commands.run_bytes("sleep", "60", seconds=0.2)
     assert (late.returncode, late.stderr) == (commands.LATE, b"not done within 0 s")
     with commands.start("cat") as process:
         assert process.communicate(b"stream") == (b"stream", b"")

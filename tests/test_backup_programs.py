@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from berth.backup import check, commands, drill, restore_scratch
+from berth.backup import check, drill, restore_scratch
 from berth.backup.rebuild import rebuild
 from berth.backup.records import Records
 from berth.backup.restore_choice import choose, verify
 from berth.backup.run import run
 from berth.backup.settings import Settings, Target
+from berth.host import commands
 from berth.host.refused import Refused
 from tests.backup_host import LIVE, RDB, CommandError, Host
 from tests.cut_off import Killed
@@ -74,7 +75,7 @@ def put_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         for before in there:
             before.close()
         there[:] = [host]
-        monkeypatch.setattr(commands, "run", host.run)
+        monkeypatch.setattr(commands, "run_bytes", host.run)
         monkeypatch.setattr(commands, "start", host.start)
         return host
 

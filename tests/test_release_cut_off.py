@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from berth.host import commands
 from berth.host.lock import Lock
 from berth.host.refused import Refused
-from berth.release import engine, unit
+from berth.release import unit
 from berth.release.command import main
 from berth.release.probe import ProbeFailed, Visit
 from tests.cut_off import Killed
@@ -40,7 +41,7 @@ from tests.release_world import (
 )
 
 # The world below replaces it.
-RUN = engine.run
+RUN = commands.run
 IN_MEMORY = Path("/dev/shm")  # noqa: S108  # where it is not, a disk does
 
 

@@ -27,10 +27,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jinja2 import Environment, FileSystemLoader
 
-from berth.host import clock, files
+from berth.host import clock, commands, files
 from berth.host.lock import Lock, Run, is_alive
 from berth.host.refused import Refused
-from berth.release import counters, engine, probe, unit, watch
+from berth.release import counters, probe, unit, watch
 from berth.release.account import ProbeAccount
 from berth.release.command import answer_of, arguments_of
 from berth.release.edge import Edge, Live
@@ -230,7 +230,7 @@ def test_a_release_that_is_live_stays_live_though_the_history_cannot_be_written(
     edge.switch(GREEN)
     run = host.lock.begin("release", GREEN.release, "ada", vars(BLUE))
     run = host.lock.save(run, colour=GREEN.colour)
-    monkeypatch.setattr(engine, "run", lambda *command, **_: CompletedProcess(command, 0, "", ""))
+    monkeypatch.setattr(commands, "run", lambda *command, **_: CompletedProcess(command, 0, "", ""))
 
     def full(*_: object) -> None:
         raise OSError("no space left on device")
@@ -311,17 +311,17 @@ def test_an_objection_that_comes_too_late_says_so(watched_run: tuple[Host, Run])
 
 
 def test_a_command_that_takes_too_long_has_failed_and_says_so() -> None:
-    done = engine.run("sh", "-c", "echo begun >&2; exec sleep 60", seconds=1)
+    done = commands.run("sh", "-c", "echo begun >&2; exec sleep 60", seconds=1)
     assert done.returncode != 0
-    assert engine.last_lines(done) == ["begun", "", "not done within 1 s"]
+    assert commands.last_lines(done) == ["begun", "", "not done within 1 s"]
 
 
 def test_a_command_is_given_its_input_and_environment() -> None:
-    assert engine.run("sh", "-c", 'cat; echo "$COLOUR"', given="in ", COLOUR="blue").stdout == "in blue\n"
+    assert commands.run("sh", "-c", 'cat; echo "$COLOUR"', given="in ", COLOUR="blue").stdout == "in blue\n"
 
 
 def test_a_command_in_the_background_shows_its_output_and_ends_with_its_block() -> None:
-    with engine.Background(["sh", "-c", "echo $COLOUR; exec sleep 60"], {"COLOUR": "blue"}) as command:
+    with commands.Background(["sh", "-c", "echo $COLOUR; exec sleep 60"], {"COLOUR": "blue"}) as command:
         poll(lambda: command.lines() or None, 10, "its output")
         assert (command.returncode(), command.lines()) == (None, ["blue"])
     assert command.returncode() == -signal.SIGKILL

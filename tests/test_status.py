@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from berth.host import commands
 from berth.host.lock import Lock
-from berth.release import engine, expected, screen
+from berth.release import expected, screen
 from berth.release import status as program
 from berth.release.edge import Edge, Live
 from berth.release.host import Host as Known
@@ -163,7 +164,7 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host(tmp_path)
-    monkeypatch.setattr(engine, "run", host.run)
+    monkeypatch.setattr(commands, "run", host.run)
     monkeypatch.setattr(expected, "UNITS", host.root / "units")
     monkeypatch.setattr(expected, "TABLES", host.root / "nft")
     monkeypatch.setattr(expected, "RUNTIME", host.secrets)

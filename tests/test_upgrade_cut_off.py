@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from berth.host import commands
 from berth.host.lock import Lock
 from berth.host.refused import Refused
 from berth.release import engine, switch, unit
@@ -189,7 +190,7 @@ def site(settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str = "") -> 
     for name in ("routes.yml", "maintenance.yml"):
         (settings.releases / name).write_text("x: 1\n")
     docker = Docker(settings.root.parent / "volumes", bad)
-    monkeypatch.setattr(engine, "run", docker.run)
+    monkeypatch.setattr(commands, "run", docker.run)
     monkeypatch.setattr(engine, "containers", docker.containers)
     (settings.root / "backup").mkdir()
     (settings.root / "backup/settings.json").touch()
@@ -443,7 +444,7 @@ def test_a_restore_that_was_cut_off_is_settled_before_a_release_begins(
         work.host.lock.end()
         return subprocess.CompletedProcess(command, 0, '{"changed": true, "settled": "finished: it"}', "")
 
-    monkeypatch.setattr(engine, "run", settled)
+    monkeypatch.setattr(commands, "run", settled)
     begun = Release(work.host, work.recovery).begin("release", "1.1", "bob@laptop", False, False)
     assert asked == [("berth", "backup", "settle", "--guarded")]
     assert begun["settled"] == "finished: it"

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from berth.backup import commands
-from berth.host import files
+from berth.host import commands, files
 from berth.host.refused import Failed, Refused
 
 FOLDER = Path("/run/berth-backup")
@@ -25,7 +24,7 @@ def launch(name: str, *arguments: str, settled_by: str = "") -> None:
     unit = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={name}"]
     unit += [f"--property=SuccessExitStatus={REFUSED}", "--property=UMask=0077"]
     unit += [f"--property=OnFailure={settled_by}"] if settled_by else []
-    done = commands.run(*unit, "berth", "backup", *arguments, seconds=LONGEST_SECONDS)
+    done = commands.run_bytes(*unit, "berth", "backup", *arguments, seconds=LONGEST_SECONDS)
     if done.returncode and b"already" in done.stderr:
         raise Refused(f"{name} is under way. Wait until it is done: systemctl status {name}")
 

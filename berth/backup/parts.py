@@ -13,11 +13,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-from berth.backup import commands
 from berth.backup.archive import Tally
 from berth.backup.bson import Malformed, Timestamp
 from berth.backup.restic import PIECE, Lines, Upload
 from berth.backup.settings import Settings
+from berth.host import commands
 from berth.host.refused import Refused
 
 # Killing `docker exec` does not end what it started: so that ends when its standard input does.

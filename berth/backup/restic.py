@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from subprocess import CompletedProcess, TimeoutExpired
 from typing import IO, Any
 
-from berth.backup import commands
 from berth.backup.settings import Settings, Target
+from berth.host import commands
 from berth.host.refused import Refused
 
 LAST_LINES = 8
@@ -69,7 +69,9 @@ class Store:
 
     def run(self, *arguments: str, seconds: float = QUICK_SECONDS, given: str = "") -> CompletedProcess[str]:
         """Run restic; a time-out counts as a failure like any other."""
-        done = commands.run(*self.command(*arguments), seconds=seconds, given=given.encode(), env=self.environment)
+        done = commands.run_bytes(
+            *self.command(*arguments), seconds=seconds, given=given.encode(), env=self.environment
+        )
         texts = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
         return CompletedProcess(done.args, done.returncode, *texts)
 

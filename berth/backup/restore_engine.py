@@ -10,11 +10,11 @@ from contextlib import suppress
 from subprocess import CompletedProcess, Popen
 from typing import Any
 
-from berth.backup import commands
 from berth.backup.bson import Malformed
 from berth.backup.replay import STAGED, is_staged
 from berth.backup.restic import PIECE, Lines
 from berth.backup.restore_stream import compose
+from berth.host import commands
 from berth.host.refused import Refused
 
 # Services that write to the databases; the front end does not.
@@ -53,7 +53,7 @@ admin.auth("root", require("fs").readFileSync("/run/secrets/mongo_root_password"
 
 
 def docker(*arguments: str, seconds: float = 120) -> CompletedProcess[bytes]:
-    return commands.run("docker", *arguments, seconds=seconds)
+    return commands.run_bytes("docker", *arguments, seconds=seconds)
 
 
 def must(done: CompletedProcess[bytes], what: str) -> str:

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from berth.backup import commands
 from berth.backup import restore_engine as engine
 from berth.backup.restore_choice import Run
 from berth.backup.settings import Settings
+from berth.host import commands
 from berth.host.refused import Refused
 
 # Secrets never touch a disk.
@@ -53,7 +53,7 @@ class Scratch:
         draft = self._secrets / ".env"
         draft.touch(mode=0o600)
         draft.write_text(_with_other_secrets((self._settings.root / ".env").read_text()))
-        made = commands.run("berth", "secrets", "write", str(draft), str(self._secrets))
+        made = commands.run_bytes("berth", "secrets", "write", str(draft), str(self._secrets))
         engine.must(made, "Secrets for the throwaway containers could not be made")
         self._docker("network", "create", "--internal", f"--label={LABEL}={self.name}", self.name)
         return self
@@ -200,7 +200,7 @@ def _ask(address: str, method: str, path: str, body: str = "", bearer: str = "")
 
 def _key_pair() -> dict[str, str]:
     """Make a key that signs access tokens, and the one that verifies them."""
-    said = engine.must(commands.run("sh", "-c", _MAKE_KEY_PAIR), "Keys for access tokens could not be made")
+    said = engine.must(commands.run_bytes("sh", "-c", _MAKE_KEY_PAIR), "Keys for access tokens could not be made")
     # Between its first and last line, PEM is what .env holds.
     private, public = re.findall(r"-----BEGIN [A-Z ]+-----([^-]+)-----END", said)
     return {"JWT_PRIVATE_KEY": "".join(private.split()), "JWT_PUBLIC_KEYS": "".join(public.split())}

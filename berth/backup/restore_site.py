@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from berth.backup import commands
 from berth.backup import restore_engine as engine
 from berth.backup.bson import Timestamp
 from berth.backup.oplog import increment
@@ -21,6 +20,7 @@ from berth.backup.restore_scratch import Scratch
 from berth.backup.run import Run as Copy
 from berth.backup.run import say
 from berth.backup.settings import Settings
+from berth.host import commands
 from berth.host.refused import Failed, Refused
 
 # Live, beside it, and in the throwaway database.
@@ -122,7 +122,7 @@ class Site:
 
     def _maintenance(self, state: str, problem: str) -> None:
         # The lock is ours.
-        done = commands.run("berth", "maintenance", state, "--guarded")
+        done = commands.run_bytes("berth", "maintenance", state, "--guarded")
         if done.returncode:
             said = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
             raise Refused(f"{problem} {said}")
@@ -197,7 +197,7 @@ class Site:
             if source.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 copy = ("cp", "--archive", "--remove-destination", "--no-target-directory", str(source), str(path))
-                engine.must(commands.run(*copy, seconds=3600), f"{path} could not be put back")
+                engine.must(commands.run_bytes(*copy, seconds=3600), f"{path} could not be put back")
 
     def remove_scratch(self) -> None:
         """Remove what a restore that was cut off left of its throwaway database."""
@@ -217,7 +217,7 @@ class Site:
 
     def settle_release(self) -> None:
         """Have berth release finish or undo what is its own. The lock is ours."""
-        done = commands.run("berth", "release", "settle", "--guarded", seconds=3600)
+        done = commands.run_bytes("berth", "release", "settle", "--guarded", seconds=3600)
         if done.returncode:
             said = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
             raise Refused(f"Something was cut off before, and could not be settled: {said}")

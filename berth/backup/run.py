@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 from berth import __version__
-from berth.backup import commands, parts
+from berth.backup import parts
 from berth.backup.records import Busy, Records, site_lock
 from berth.backup.restic import PROBE_SECONDS, Store, Upload
 from berth.backup.settings import Settings, Target
+from berth.host import commands
 from berth.host.clock import now
 from berth.host.refused import Refused
 
@@ -30,7 +31,7 @@ def say(text: str) -> None:
 
 def going_down() -> bool:
     """Tell whether the host is being shut down or restarted."""
-    return commands.run("systemctl", "is-system-running").stdout.strip() == b"stopping"
+    return commands.run_bytes("systemctl", "is-system-running").stdout.strip() == b"stopping"
 
 
 class Failures:

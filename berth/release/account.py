@@ -8,8 +8,9 @@ from contextlib import closing
 from typing import Any
 
 from berth.host import clock, files
+from berth.host.commands import last_lines
 from berth.release.edge import Edge, Live
-from berth.release.engine import Side, last_lines
+from berth.release.engine import Side
 from berth.release.probe import TRIES, Busy, ProbeFailed, Visit
 from berth.release.settings import Settings
 

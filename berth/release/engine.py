@@ -1,85 +1,23 @@
-"""Commands, all of them through `run` and `Background`; and what Docker is asked and told."""
+"""What Docker is asked and told about releases."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from berth.host import clock, files
+from berth.host import clock, commands, files
+from berth.host.commands import LAST_LINES, last_lines
 from berth.host.refused import Refused
 from berth.release.settings import COLOURS, IMAGES, Settings
 
-LAST_LINES = 15
-# Bytes of a command's output that are looked at; compose writes some hundred lines.
-LONGEST_OUTPUT = 2**20
 # What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
 ENDED = ("exited", "dead", "unhealthy")
-
-
-def run(
-    *command: str, seconds: float = 60, given: str | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command; a time-out counts as a failure like any other."""
-    try:
-        return subprocess.run(
-            command,
-            input=given,
-            stdin=subprocess.DEVNULL if given is None else None,
-            capture_output=True,
-            text=True,
-            # What a container writes may be anything.
-            errors="replace",
-            timeout=seconds,
-            check=False,
-            env={**os.environ, **environment},
-        )
-    except subprocess.TimeoutExpired as late:
-        output = late.stderr or late.stdout or b""
-        text = output.decode(errors="replace") if isinstance(output, bytes) else output
-        return subprocess.CompletedProcess(command, 124, "", f"{text}\nnot done within {seconds:.0f} s")
-
-
-class Background:
-    """A command that runs while the caller watches what comes of it; it is killed at the end of the block."""
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the block
-        self._process = subprocess.Popen(
-            command,
-            stdout=self._output,
-            stderr=self._output,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **environment},
-        )
-
-    def __enter__(self) -> Background:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._output.close()
-
-    def returncode(self) -> int | None:
-        """Return its exit status; None as long as it runs."""
-        return self._process.poll()
-
-    def lines(self) -> list[str]:
-        """Return the last lines of its output so far, read past the position at which the command goes on writing."""
-        output = os.pread(self._output.fileno(), LONGEST_OUTPUT, 0)
-        return output.decode(errors="replace").strip().splitlines()[-LAST_LINES:]
-
-
-def last_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return (done.stdout + done.stderr).strip().splitlines()[-LAST_LINES:]
 
 
 @dataclass(frozen=True)
@@ -123,7 +61,7 @@ class Side:
     def compose(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run compose for this side."""
         command, environment = self._composed(*arguments)
-        return run(*command, seconds=seconds, **environment)
+        return commands.run(*command, seconds=seconds, **environment)
 
     def _composed(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
         """Return the command and its environment. Until a side is live its containers do not restart."""
@@ -135,7 +73,7 @@ class Side:
 
     def inspect_images(self) -> list[dict[str, Any]]:
         """Describe the release's images, or name those that are not here."""
-        done = run("docker", "image", "inspect", *self.images)
+        done = commands.run("docker", "image", "inspect", *self.images)
         found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
         present = {name for image in found for name in image["RepoTags"] or []}
         missing = [name for name in self.images if name not in present]
@@ -175,7 +113,7 @@ class Side:
             seconds=seconds,
         )
         if done.returncode:
-            run("docker", "rm", "--force", name)
+            commands.run("docker", "rm", "--force", name)
             raise Refused(
                 f"The schema step of {service} failed ({shlex.join(command)}); the live release has not been touched.",
                 name,
@@ -188,7 +126,7 @@ class Side:
         # Compose will start these again; another that ends has failed.
         ended = {container.name for container in containers([self.colour]) if container.state in ENDED}
         command, environment = self._composed("up", "--detach", "--pull=never", "--remove-orphans")
-        with Background(command, environment) as up:
+        with commands.Background(command, environment) as up:
             while True:
                 code = up.returncode()
                 done = code is not None
@@ -219,13 +157,13 @@ class Side:
     def set_restart(self, policy: str) -> None:
         """Say whether its containers start with the host. Raises Refused where Docker does not take it."""
         names = [container.name for container in containers([self.colour])]
-        done = run("docker", "update", f"--restart={policy}", *names)
+        done = commands.run("docker", "update", f"--restart={policy}", *names)
         if done.returncode:
             raise Refused(f"Docker did not set the restart policy of {', '.join(names)}.", "docker", last_lines(done))
 
     def execute(self, service: str, *command: str, seconds: float, given: str = "") -> subprocess.CompletedProcess[str]:
         interactive = ("docker", "exec", "--interactive", self.container(service))
-        return run(*interactive, *command, seconds=seconds, given=given)
+        return commands.run(*interactive, *command, seconds=seconds, given=given)
 
     def keep_logs(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,7 +177,7 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
     form = f"{{{{.Names}}}}|{service}|{{{{.State}}}}|{{{{.Status}}}}|{oneoff}"
     found = []
     for colour in colours:
-        listed = run(
+        listed = commands.run(
             "docker", "ps", "--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form
         )
         if listed.returncode:
@@ -264,13 +202,13 @@ def not_healthy(colour: str) -> list[str]:
 
 
 def logs(name: str, lines: int) -> str:
-    done = run("docker", "logs", "--tail", str(lines), name)
+    done = commands.run("docker", "logs", "--tail", str(lines), name)
     return done.stdout + done.stderr
 
 
 def health(name: str) -> list[str]:
     """Return what a container's health check said last."""
-    state = json.loads(run("docker", "inspect", "--format={{json .State}}", name).stdout or "{}")
+    state = json.loads(commands.run("docker", "inspect", "--format={{json .State}}", name).stdout or "{}")
     outputs = [entry["Output"].strip() for entry in state.get("Health", {}).get("Log") or []]
     return [f"health check: {outputs[-1]}"] if outputs and outputs[-1] else []
 
@@ -278,7 +216,7 @@ def health(name: str) -> list[str]:
 def stop_colour(colour: str) -> None:
     """Stop in good order, each service with the grace period it was started with, and remove what is left."""
     # Labels say all that is needed, so this works too when the compose file of that release is gone.
-    run("docker", "compose", f"--project-name=berth-{colour}", "down", "--remove-orphans", seconds=300)
+    commands.run("docker", "compose", f"--project-name=berth-{colour}", "down", "--remove-orphans", seconds=300)
 
 
 def discard(colour: str) -> None:
@@ -289,7 +227,7 @@ def discard(colour: str) -> None:
     """
     names = [one.name for one in containers([colour]) if one.service not in ("celery_worker", "beat")]
     if names:
-        run("docker", "rm", "--force", *names)
+        commands.run("docker", "rm", "--force", *names)
 
 
 @dataclass(frozen=True)
@@ -310,14 +248,14 @@ def places(colour: str) -> list[Place]:
 def edges() -> list[Place]:
     """Return the edges that run: one, or two while one is replaced."""
     known = ("--filter=label=com.docker.compose.project=berth", "--filter=name=traefik")
-    return _places(dict.fromkeys(run("docker", "ps", *known, "--format={{.Names}}").stdout.split(), "traefik"))
+    return _places(dict.fromkeys(commands.run("docker", "ps", *known, "--format={{.Names}}").stdout.split(), "traefik"))
 
 
 def _places(names: dict[str, str]) -> list[Place]:
     if not names:
         return []
     found = []
-    for one in json.loads(run("docker", "inspect", *names).stdout or "[]"):
+    for one in json.loads(commands.run("docker", "inspect", *names).stdout or "[]"):
         name = one["Name"].lstrip("/")
         networks = one["NetworkSettings"]["Networks"].values()
         address = next((network["IPAddress"] for network in networks if network["IPAddress"]), "")

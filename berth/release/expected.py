@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from berth.host import commands
+from berth.host.commands import last_lines
 from berth.host.refused import Refused
-from berth.release import engine
 from berth.release.edge import Live
-from berth.release.engine import last_lines
 from berth.release.settings import Settings
 
 UNITS = Path("/etc/systemd/system")
@@ -50,7 +50,7 @@ def found() -> list[Found]:
     """Return every container of a compose project; those that are there for one command only are left out."""
     fields = ["{{.Names}}", "{{.State}}", "{{.Status}}", "{{.Networks}}"]
     fields += [f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("project", "service", "oneoff")]
-    listed = engine.run(
+    listed = commands.run(
         "docker", "ps", "--all", "--filter=label=com.docker.compose.project", "--format", "|".join(fields)
     )
     if listed.returncode:
@@ -111,7 +111,7 @@ def _of_the_engine(settings: Settings, live: Live | None, containers: list[Found
         for service in config["services"]:
             back = playbook("provision", "--tags", "monitoring")
             lacks += _lack_of(there.get((config["name"], service)), f"{service} (monitoring)", back)
-    gone = set(networks.values()) - set(engine.run("docker", "network", "ls", "--format={{.Name}}").stdout.split())
+    gone = set(networks.values()) - set(commands.run("docker", "network", "ls", "--format={{.Name}}").stdout.split())
     lacks += [_lack(f"network {name} is MISSING", playbook("provision", "--tags", "stack")) for name in sorted(gone)]
     joined = {key: name for key, name in networks.items() if name not in gone}
     return lacks + _connections(used, joined, there) + _mounts(used, there)
@@ -150,7 +150,7 @@ def _compose(settings: Settings, file: Path, project: str, profile: str, live: L
 
 
 def _config(*options: str, **chosen: str) -> dict[str, Any]:
-    done = engine.run("docker", "compose", *options, "config", "--format=json", seconds=60, **chosen)
+    done = commands.run("docker", "compose", *options, "config", "--format=json", seconds=60, **chosen)
     if done.returncode:
         file = options[-1 if len(options) == 1 else 3].partition("=")[2]
         raise Refused(f"{file} cannot be read: {' '.join(last_lines(done)[-1:])}")
@@ -256,7 +256,7 @@ def show(units: Iterable[str]) -> dict[str, dict[str, str]]:
     if not names:
         return {}
     properties = "Id,LoadState,ActiveState,RemainAfterExit,Restart,Wants,Result,ExecMainExitTimestamp"
-    output = engine.run("systemctl", "show", "--timestamp=unix", f"--property={properties}", *names).stdout
+    output = commands.run("systemctl", "show", "--timestamp=unix", f"--property={properties}", *names).stdout
     empty = dict.fromkeys(properties.split(","), "")
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.split("\n\n")]
     return {block["Id"]: {**empty, **block} for block in blocks if block.get("Id")}
@@ -274,6 +274,6 @@ def _tables(settings: Settings) -> list[dict[str, str]]:
         if place.exists()
         for table in re.findall(r"^table (\w+ \w+) \{", place.read_text(), re.MULTILINE)
     }
-    listed = engine.run("nft", "list", "tables").stdout
+    listed = commands.run("nft", "list", "tables").stdout
     there = {line.removeprefix("table ").strip() for line in listed.splitlines()}
     return [_lack(f"nftables table {name} is MISSING", fix) for name, fix in wanted.items() if name not in there]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from berth.host import clock
+from berth.host import clock, commands
+from berth.host.commands import LAST_LINES, last_lines
 from berth.host.lock import Run
 from berth.host.refused import Refused
 from berth.release import counters, engine
 from berth.release.edge import Live
-from berth.release.engine import LAST_LINES, Side, last_lines
+from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.probe import Busy, ProbeFailed, Visit
 from berth.release.settings import COLOURS, other
@@ -149,7 +150,7 @@ class Gates:
 def _save_databases(release: str) -> None:
     """Save the databases as they are before this release changes them."""
     options = (f"--reason=before the schema step of {release}", f"--tag=before-release:{release}")
-    done = engine.run("berth", "backup", "run", *options, seconds=SNAPSHOT_SECONDS)
+    done = commands.run("berth", "backup", "run", *options, seconds=SNAPSHOT_SECONDS)
     if done.returncode:
         raise Refused(
             f"The databases could not be saved before the schema step of {release}; nothing was changed.",

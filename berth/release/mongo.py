@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from berth.host import commands
+from berth.host.commands import last_lines
 from berth.host.refused import Refused
-from berth.release import engine
-from berth.release.engine import last_lines
 
 # On one member it takes seconds; it may have to wait for indexes that are being built.
 RAISE_SECONDS = 600
@@ -47,7 +47,7 @@ class Version:
 def version_in(image: str) -> Version:
     """Ask an image's mongod for its version. Raises Refused where it does not say."""
     limits = ("--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-    done = engine.run("docker", "run", "--pull=never", *limits, "--entrypoint=mongod", image, "--version")
+    done = commands.run("docker", "run", "--pull=never", *limits, "--entrypoint=mongod", image, "--version")
     found = re.search(r"db version v(\d+)\.(\d+)\.(\d+)", done.stdout)
     if not found:
         raise Refused(f"{image} does not say which MongoDB it is. Nothing was begun.", image, last_lines(done))
@@ -56,7 +56,7 @@ def version_in(image: str) -> Version:
 
 def version_of(container: str, image: str) -> Version:
     """Ask the running server for its version: its image may be gone from the host. Where it is down, ask the image."""
-    done = engine.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + "print(admin.version());")
+    done = commands.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + "print(admin.version());")
     found = re.search(r"^(\d+)\.(\d+)\.(\d+)", done.stdout, re.MULTILINE)
     return version_in(image) if done.returncode or not found else Version(*map(int, found.groups()))
 
@@ -91,7 +91,7 @@ def refuse_leap(container: str, old_image: str, new_image: str) -> None:
 
 
 def _compatibility(container: str) -> str:
-    done = engine.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + _ASK)
+    done = commands.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + _ASK)
     if done.returncode or not done.stdout.strip():
         raise Refused(
             f"{container} does not answer, so it is not known whether another version can take over its data. "
@@ -107,7 +107,7 @@ def raise_compatibility(container: str) -> Refused | None:
 
     It is what mongo-init.js does in each play too. Returns what is to be said where it could not be done.
     """
-    done = engine.run("docker", "exec", container, *_SHELL, "/etc/berth/mongo-init.js", seconds=RAISE_SECONDS)
+    done = commands.run("docker", "exec", container, *_SHELL, "/etc/berth/mongo-init.js", seconds=RAISE_SECONDS)
     if done.returncode == 0:
         return None
     lines = last_lines(done)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from berth.host import clock
+from berth.host import clock, commands
 from berth.host.lock import Run, boot, describe, is_alive
 from berth.host.refused import Refused
 from berth.release import engine, unit
@@ -176,7 +176,7 @@ class Recovery:
 
 
 def _settle_restore() -> str:
-    done = engine.run("berth", "backup", "settle", "--guarded", seconds=RESTORE_SECONDS)
+    done = commands.run("berth", "backup", "settle", "--guarded", seconds=RESTORE_SECONDS)
     answer = json.loads(done.stdout or "{}")
     if done.returncode:
         raise Refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from berth.host import clock
+from berth.host import clock, commands
 from berth.host.lock import Run
 from berth.host.refused import Refused
 from berth.release import engine
@@ -58,5 +58,5 @@ def prune(host: Host, live: str) -> None:
     beyond = set(were_live[keep:])
     for folder in [*failed[:-keep], *(folder for folder in folders if folder.name in beyond)]:
         # What is gone already, or cannot be removed, is no reason to stop: the next release tries again.
-        engine.run("docker", "image", "rm", *Side(host.settings, folder.name, COLOURS[0]).images)
+        commands.run("docker", "image", "rm", *Side(host.settings, folder.name, COLOURS[0]).images)
         shutil.rmtree(folder, ignore_errors=True)

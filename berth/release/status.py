@@ -9,10 +9,9 @@ import ssl
 from contextlib import suppress
 from typing import Any
 
-from berth.host import clock
+from berth.host import clock, commands
 from berth.host.lock import Lock, describe, is_alive
 from berth.host.refused import Refused
-from berth.release import engine
 from berth.release.expected import Found, found, missing, playbook, show
 from berth.release.host import Host
 from berth.release.recovery import RESTORE
@@ -94,7 +93,7 @@ def _red(known: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _failed_units() -> list[str]:
-    listed = engine.run("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend", "berth-*")
+    listed = commands.run("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend", "berth-*")
     return [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
 
 
@@ -104,7 +103,7 @@ def _certificate(settings: Settings) -> dict[str, Any]:
         pem = _shown(settings)
     except OSError as error:
         return {"problem": str(error)}
-    done = engine.run("openssl", "x509", "-noout", "-issuer", "-enddate", given=pem)
+    done = commands.run("openssl", "x509", "-noout", "-issuer", "-enddate", given=pem)
     found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     end = found.get("notAfter", "")
     seconds = ssl.cert_time_to_seconds(end) if end else 0
@@ -126,7 +125,7 @@ def _shown(settings: Settings) -> str:
 
 def _timers() -> dict[str, dict[str, str]]:
     """Return how and when what Berth does on schedule ended last: backups, pruning and the like."""
-    listed = engine.run("systemctl", "list-timers", "--all", "--no-legend", "--plain", "berth-*")
+    listed = commands.run("systemctl", "list-timers", "--all", "--no-legend", "--plain", "berth-*")
     services = [line.split()[-1] for line in listed.stdout.splitlines() if line.strip()]
     return {
         name: {
@@ -145,7 +144,7 @@ def _iso(timestamp: str) -> str:
 def _backups(settings: Settings) -> dict[str, Any]:
     """Return what backups are known without asking a repository; nothing on a host without it."""
     with suppress(OSError, ValueError):
-        known = json.loads(engine.run("berth", "backup", "status").stdout or "{}")
+        known = json.loads(commands.run("berth", "backup", "status").stdout or "{}")
         if "targets" in known:
             place = settings.root / "backup/settings.json"
             most = json.loads(place.read_text())["max_age_hours"]
@@ -156,7 +155,7 @@ def _backups(settings: Settings) -> dict[str, Any]:
 
 
 def _security_updates() -> int:
-    done = engine.run("apt-get", "--simulate", "--quiet", "upgrade")
+    done = commands.run("apt-get", "--simulate", "--quiet", "upgrade")
     return sum(line.startswith("Inst") and "security" in line.lower() for line in done.stdout.splitlines())
 
 

@@ -11,9 +11,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from berth.host import files
+from berth.host import commands, files
 from berth.host.refused import Refused
-from berth.release import engine
 
 FOLDER = Path("/run/berth-release")
 # No release takes so long; each of its steps has a time limit of its own.
@@ -35,7 +34,7 @@ def launch_to_end(*arguments: str) -> None:
 
 def _launch(*arguments: str) -> None:
     unit = ("systemd-run", "--quiet", "--collect", "--unit=berth-release")
-    engine.run(*unit, "--property=OnFailure=berth-release-settle.service", *arguments, seconds=LONGEST_SECONDS)
+    commands.run(*unit, "--property=OnFailure=berth-release-settle.service", *arguments, seconds=LONGEST_SECONDS)
 
 
 def ready() -> None:

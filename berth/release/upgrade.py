@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from berth.host import clock
+from berth.host import clock, commands
+from berth.host.commands import LAST_LINES, last_lines
 from berth.host.lock import Run, describe
 from berth.host.refused import Refused
 from berth.release import engine, switch, unit
 from berth.release.edge import Live
-from berth.release.engine import LAST_LINES, last_lines
 from berth.release.host import Host
 from berth.release.maintenance import Maintenance
 from berth.release.mongo import raise_compatibility, refuse_leap
@@ -127,12 +127,12 @@ class Upgrade:
         return [database for database in databases if database.old != database.new]
 
     def _look(self, service: str, image: str) -> Database:
-        data = engine.run("docker", "volume", "inspect", "--format={{.Mountpoint}}", f"{service}_data").stdout.strip()
+        data = commands.run("docker", "volume", "inspect", "--format={{.Mountpoint}}", f"{service}_data").stdout.strip()
         if not data:
             raise Refused(f"{service} has no data on this host, so there is nothing to upgrade.")
         if not self._image_id(image):
             raise Refused(f"The host lacks {image}, so nothing was begun.")
-        container = json.loads(engine.run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
+        container = json.loads(commands.run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
         # Not there after a run that was cut off while the container was replaced.
         name = image
         if not container and f"berth-{service}-1" in _containers():
@@ -142,21 +142,21 @@ class Upgrade:
             if self._image_id(name) != old:
                 # The name means another image by now; the old one gets a name of its own, so that nobody removes it.
                 name = f"berth/{service}:before-upgrade"
-                engine.run("docker", "tag", old, name)
+                commands.run("docker", "tag", old, name)
         return Database(service, image, name, Path(data))
 
     def _image_id(self, name: str) -> str:
-        return engine.run("docker", "image", "inspect", "--format={{.Id}}", name).stdout.strip()
+        return commands.run("docker", "image", "inspect", "--format={{.Id}}", name).stdout.strip()
 
     def _backup(self) -> str:
         """Return who is making a backup, which needs the databases."""
         if not (self.host.settings.root / "backup/settings.json").exists():
             return ""
-        return str(json.loads(engine.run("berth", "backup", "status").stdout or "{}").get("running", ""))
+        return str(json.loads(commands.run("berth", "backup", "status").stdout or "{}").get("running", ""))
 
     def _room_for(self, database: Database) -> None:
         """What is rolled back to is a copy of the data, made while nobody writes."""
-        done = engine.run("du", "--summarize", "--bytes", str(database.data))
+        done = commands.run("du", "--summarize", "--bytes", str(database.data))
         # It fails where a file goes meanwhile, and counts the others.
         if not done.stdout:
             raise Refused(f"{database.data} could not be measured. Nothing was begun.", "du", last_lines(done))
@@ -198,7 +198,7 @@ class Upgrade:
             self._stop_services(live)
         try:
             if phase == REPLACING:
-                engine.run("docker", "rm", "--force", *(database.container for database in due))
+                commands.run("docker", "rm", "--force", *(database.container for database in due))
                 for database in due:
                     shutil.rmtree(database.data, ignore_errors=True)
                     self._copy(database.copy, database.data)
@@ -242,7 +242,7 @@ class Upgrade:
         """Under another name until it is whole, so that a copy that was cut off is never taken for one."""
         part = _draft(target)
         shutil.rmtree(part, ignore_errors=True)
-        done = engine.run("cp", "--archive", "--reflink=auto", str(source), str(part), seconds=3600)
+        done = commands.run("cp", "--archive", "--reflink=auto", str(source), str(part), seconds=3600)
         if done.returncode:
             raise Refused(f"{source} could not be copied.", "cp", last_lines(done))
         part.rename(target)
@@ -250,7 +250,7 @@ class Upgrade:
     def _start_databases(self, images: dict[Database, str]) -> None:
         began, root = clock.monotonic(), self.host.settings.root
         chosen = {f"{database.service.upper()}_IMAGE": image for database, image in images.items()}
-        done = engine.run(
+        done = commands.run(
             *("docker", "compose", "--progress=plain", f"--project-directory={root}", "--project-name=berth"),
             *(f"--env-file={root}/.env", f"--file={root}/docker-compose.prod.yml", "--profile=platform"),
             *("up", "--detach", "--pull=never", "--no-deps", *(database.service for database in images)),
@@ -268,7 +268,7 @@ class Upgrade:
 
     def _await_healthy(self, name: str, deadline: float) -> None:
         while True:
-            inspected = json.loads(engine.run("docker", "inspect", name).stdout or "[{}]")[0]
+            inspected = json.loads(commands.run("docker", "inspect", name).stdout or "[{}]")[0]
             state = inspected.get("State", {})
             if state.get("Health", {}).get("Status") == "healthy":
                 return
@@ -314,7 +314,7 @@ class Upgrade:
         began = clock.monotonic()
         there = _containers()
         if found := [name for name in names if name in there]:
-            done = engine.run("docker", verb, *found, seconds=STOP_SECONDS)
+            done = commands.run("docker", verb, *found, seconds=STOP_SECONDS)
             if done.returncode:
                 raise Refused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
         self.took[what] = round(self.took.get(what, 0) + clock.monotonic() - began, 1)
@@ -322,7 +322,7 @@ class Upgrade:
 
 def _containers() -> set[str]:
     """Return the names of all containers: one that is not known to run would not be stopped."""
-    done = engine.run("docker", "ps", "--all", "--format={{.Names}}")
+    done = commands.run("docker", "ps", "--all", "--format={{.Names}}")
     if done.returncode:
         raise Refused(f"Docker does not answer: {done.stderr.strip()}")
     return set(done.stdout.split())

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from berth.host import clock
+from berth.host.commands import LAST_LINES
 from berth.host.lock import Run, is_alive
 from berth.host.refused import Refused
 from berth.release import counters, engine, unit
-from berth.release.engine import LAST_LINES
 from berth.release.host import Host
 from berth.release.settings import Settings
 

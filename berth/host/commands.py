@@ -1,0 +1,89 @@
+"""The one place that starts programs, so that a test can put a host of its own in its place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+
+# The exit status of a command that is ended for taking too long, as timeout(1) has it.
+LATE = 124
+LAST_LINES = 15
+# Bytes of a command's output that are looked at; compose writes some hundred lines.
+LONGEST_OUTPUT = 2**20
+
+
+def run(
+    *command: str, seconds: float = 60, given: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; a time-out counts as a failure like any other."""
+    try:
+        return subprocess.run(
+            command,
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            text=True,
+            # What a container writes may be anything.
+            errors="replace",
+            timeout=seconds,
+            check=False,
+            env={**os.environ, **environment},
+        )
+    except subprocess.TimeoutExpired as late:
+        output = late.stderr or late.stdout or b""
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output
+        return subprocess.CompletedProcess(command, LATE, "", f"{text}\nnot done within {seconds:.0f} s")
+
+
+def run_bytes(
+    *command: str, seconds: float = 120, given: bytes = b"", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """As `run`, where what goes in and out is no text."""
+    try:
+        return subprocess.run(command, input=given, capture_output=True, timeout=seconds, check=False, env=env)
+    except subprocess.TimeoutExpired as late:
+        text = (late.stderr or b"") + f"\nnot done within {seconds:.0f} s".encode()
+        return subprocess.CompletedProcess(command, LATE, b"", text.strip())
+
+
+def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a command that is given a stream, or gives one. Raises OSError where there is no such program."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+
+
+class Background:
+    """A command that runs while the caller watches what comes of it; it is killed at the end of the block."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the block
+        self._process = subprocess.Popen(
+            command,
+            stdout=self._output,
+            stderr=self._output,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+    def returncode(self) -> int | None:
+        """Return its exit status; None as long as it runs."""
+        return self._process.poll()
+
+    def lines(self) -> list[str]:
+        """Return the last lines of its output so far, read past the position at which the command goes on writing."""
+        output = os.pread(self._output.fileno(), LONGEST_OUTPUT, 0)
+        return output.decode(errors="replace").strip().splitlines()[-LAST_LINES:]
+
+
+def last_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return (done.stdout + done.stderr).strip().splitlines()[-LAST_LINES:]
