@@ -17,6 +17,8 @@ Each says more after --help.
 from __future__ import annotations
 
 import importlib
+import os
+import shlex
 import sys
 
 # Word -> the module whose `main` takes what follows, and whether the word is one of its own.
@@ -34,6 +36,8 @@ COMMANDS = {
     "metrics": ("berth.metrics.command", False),
     "logs": ("berth.logs.command", False),
 }
+# They talk to Docker and systemd, and read secrets.
+FOR_ROOT = ("berth.release.command", "berth.backup.command")
 
 
 def main(arguments: list[str]) -> int:
@@ -43,6 +47,9 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     module, own = COMMANDS[arguments[0]]
+    if os.geteuid() and module in FOR_ROOT and not {"-h", "--help"} & {*arguments}:
+        print(f"Only root may do that: sudo berth {shlex.join(arguments)}", file=sys.stderr)
+        return 1
     # Only what is asked for is read: the host's shell waits for each call.
     code: int = importlib.import_module(module).main(arguments if own else arguments[1:])
     return code

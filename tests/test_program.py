@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from program_archive import pack
 
-from berth.__main__ import COMMANDS
+from berth.__main__ import COMMANDS, main
 from tests.support import ROOT
 
 PYTHON = shutil.which("python3") or ""
@@ -62,3 +62,9 @@ def test_a_command_of_units_says_how_it_is_called(program: Path, word: str) -> N
     said = run(program, word)
     assert said.returncode != 0
     assert f"usage: berth {word}" in said.stderr
+
+
+def test_who_is_not_root_is_told_how(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main(["backup", "run", "--reason", "a reason"]) == 1
+    assert capsys.readouterr().err == "Only root may do that: sudo berth backup run --reason 'a reason'\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -466,3 +467,31 @@ def test_the_command_answers_with_one_object_and_with_1_where_it_is_refused(
     assert refused["reason"].startswith("This run has lost its lock. ada@laptop has been at release 1.1")
     # As playbooks read it.
     assert set(refused) == {"reason", "guilty", "lines"}
+
+
+def test_without_a_controller_the_host_rolls_back_and_says_so_in_a_sentence(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = ROLLBACK.make(worlds)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main(["rollback", "--by=ada", "0.9"]) == 0
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"Release 0\.9 is live again after \d+ s\. What runs: sudo berth status\n", said)
+    assert ROLLBACK.state_of(world) == "new"
+    assert main(["rollback", "--by=ada", "0.9"]) == 0
+    assert capsys.readouterr().out == "Release 0.9 was live already. What runs: sudo berth status\n"
+    assert main(["rollback", "--by=ada", OLD]) == 1
+    assert capsys.readouterr().out.startswith(f"Release {OLD} was rolled back at ")
+
+
+def test_a_bad_release_to_roll_back_to_is_refused_with_its_last_lines(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case("crash")
+    world = case.make(worlds)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main(["rollback", "--by=ada", "--force", NEW]) == 1
+    reason, *lines = capsys.readouterr().out.splitlines()
+    assert "did not become healthy" in reason
+    assert all(line.startswith("  ") for line in lines)
+    assert case.state_of(world) == "old"

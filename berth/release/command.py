@@ -140,8 +140,8 @@ def formatted(answer: dict[str, Any], args: argparse.Namespace) -> str:
 
 
 def refusal(answer: dict[str, Any], args: argparse.Namespace) -> str:
-    """Return why it was refused: as JSON; of a rollback that a person asked for, as text."""
-    if args.command != "rollback" or args.json:
+    """Return why it was refused: as JSON; of what a person asks for, as text."""
+    if args.command not in ("status", "rollback") or args.json:
         return json.dumps(answer)
     return "\n".join([answer["reason"], *(f"  {line}" for line in answer["lines"])])
 

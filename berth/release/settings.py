@@ -42,7 +42,12 @@ class Settings:
 
     @classmethod
     def read(cls, place: Path = PLACE) -> Settings:
-        values = json.loads(place.read_text())
+        try:
+            values = json.loads(place.read_text())
+        except FileNotFoundError:
+            raise Refused(
+                f"{place} is missing: nothing was released here yet. Run: ansible-playbook site.yml"
+            ) from None
         return cls(**{**values, "root": Path(values["root"]), "edge": Path(values["edge"])})
 
     @property

@@ -150,7 +150,7 @@ def no_backup_for_two_days(site: Site) -> Iterator[None]:
     # Without a backup under way, and after the first, which comes by itself.
     at_rest = (
         "systemctl show --property=ActiveState --value berth-backup.service | grep -qx 'inactive\\|failed' "
-        "&& env PYTHONPATH=/usr/local/lib/berth python3 -B -c %s"
+        "&& env PYTHONPATH=/usr/local/sbin/berth python3 -B -c %s"
     )
     poll(lambda: True if site.vps.run(at_rest, older).rc == 0 else None, FIRST_BACKUP_SECONDS, "a first backup")
     try:

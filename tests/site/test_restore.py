@@ -359,7 +359,7 @@ manifest = check.manifest(store, kept)
 manifest["mongo"]["collections"]["auth_db.gone"] = {"documents": 3, "bytes": 9, "checksum": "0", "indexes": []}
 print(store.back_up_text(json.dumps(manifest), "manifest.json", [f"run:{kept.id}-less", "part:manifest"]))
 """
-    forged = vps.check_output("cd / && PYTHONPATH=/usr/local/lib/berth python3 -c %s", forge)
+    forged = vps.check_output("cd / && PYTHONPATH=/usr/local/sbin/berth python3 -c %s", forge)
     try:
         mail = alarm()
     finally:
