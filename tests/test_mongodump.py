@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +23,7 @@ from bson.raw_bson import RawBSONDocument
 from mongo_standin.archive import Reader
 
 from berth.backup import check, parts, restore_engine
-from berth.backup.archive import Tally, tally
+from berth.backup.archive import MARK, Tally, tally
 from berth.backup.bson import Malformed, Splitter, Timestamp
 from berth.backup.check import Kept
 from berth.backup.replay import Replay, Unreplayable
@@ -80,6 +81,21 @@ def test_an_archive_that_ends_before_its_oplog_is_cut_off() -> None:
         else:
             pytest.fail(f"{at} bytes pass for the whole")
     assert found
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_no_beginning_of_an_archive_is_taken_for_the_whole(name: str) -> None:
+    whole, read = content_of(name), Tally()
+    for at in range(len(whole)):
+        with pytest.raises(Malformed):
+            read.finish()
+        read.feed(whole[at : at + 1])
+    read.finish()
+    # Between two blocks is where nothing but what is missing tells.
+    for found in re.finditer(re.escape(MARK), whole[:-1]):
+        if found.end() < len(whole):
+            with pytest.raises(Malformed):
+                list(compose([whole[: found.end()]]))
 
 
 @pytest.mark.parametrize("name", GOOD)

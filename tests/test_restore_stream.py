@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from bson import Timestamp as Moment
 from mongo_standin.archive import Reader, Writer
 
+from berth.backup.archive import tally
 from berth.backup.bson import Malformed, Timestamp
 from berth.backup.check import Kept
 from berth.backup.restic import Store
@@ -74,6 +75,39 @@ def test_changes_continue_a_dump_during_which_nothing_changed() -> None:
 def test_an_archive_that_was_cut_is_not_taken_for_a_whole_one(cut: int) -> None:
     with pytest.raises(Malformed):
         list(compose([archive(entry(1, "auth_db.users"))[:cut]]))
+
+
+def small(series: str = "system.buckets.heat") -> bytes:
+    """An archive with one of each kind: a collection, a view, a time series, the server's accounts, the oplog."""
+    out = io.BytesIO()
+    writer = Writer(out)
+    kinds = {USERS: "collection", ("auth_db", "names"): "view", ("auth_db", "heat"): "timeseries"}
+    kinds |= {ACCOUNTS: "collection", ("", "oplog"): ""}
+    about = [{"db": one, "collection": name, "metadata": "{}", "type": kind} for (one, name), kind in kinds.items()]
+    writer.prelude("8.0.0", "100.0.0", about)
+    writer.collection("", "oplog", iter([entry(1, "auth_db.users")]))
+    for one in (USERS, ACCOUNTS, ("auth_db", series)):
+        writer.collection(*one, iter([bson.encode({"_id": number}) for number in range(2)]))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("series", ["system.buckets.heat", "heat"])
+@pytest.mark.parametrize("reads", [tally, lambda found: list(compose(found))], ids=["a backup", "a restore"])
+def test_no_beginning_of_an_archive_is_taken_for_the_whole(reads: Callable[[Any], object], series: str) -> None:
+    whole = small(series)
+    reads([whole])
+    for at in range(len(whole)):
+        try:
+            reads([whole[:at]])
+        except Malformed:
+            continue
+        pytest.fail(f"{at} bytes of {len(whole)} pass for the whole")
+
+
+def test_a_collection_that_ends_without_its_checksum_is_malformed() -> None:
+    whole = small()
+    with pytest.raises(Malformed, match=r"\S+ has another checksum than it was written with"):
+        tally([whole.replace(b"CRC\0", b"CRB\0")])
 
 
 @pytest.mark.parametrize(

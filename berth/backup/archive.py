@@ -57,8 +57,8 @@ class About:
     # The oplog has none.
     database: str
     indexes: list[str]
-    # Of a view or a time series only the description is listed under its name.
-    has_data: bool
+    # Under which name its documents come: a view has none, a time series has buckets.
+    data: str
 
     @classmethod
     def read(cls, item: bytes) -> About:
@@ -71,7 +71,8 @@ class About:
             indexes = sorted(str(index["name"]) for index in metadata.get("indexes") or [])
         except (ValueError, TypeError, KeyError, AttributeError):
             raise Malformed(f"the metadata of {namespace} cannot be read") from None
-        return cls(namespace, database, indexes, found.get("type", "") in ("", "collection"))
+        elsewhere = {"view": "", "timeseries": _buckets(namespace)}
+        return cls(namespace, database, indexes, elsewhere.get(found.get("type", ""), namespace))
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,35 @@ class Header:
         return cls(f"{database}.{name}", database, bool(found.get("EOF")), None if crc is None else crc % 2**64)
 
 
+class Ends:
+    """Which collections an archive has named and not ended yet. One that was cut off between two blocks has such."""
+
+    def __init__(self) -> None:
+        self._missing: dict[str, str] = {}
+
+    def listed(self, about: About) -> None:
+        if about.data:
+            self._missing[about.data] = about.data if about.database else "the oplog"
+
+    def block(self, header: Header) -> None:
+        if header.is_end:
+            self._missing.pop(header.namespace, None)
+            # Not every server keeps a time series in buckets of another name.
+            self._missing.pop(_buckets(header.namespace), None)
+        else:
+            self._missing[header.namespace] = header.namespace if header.database else "the oplog"
+
+    def finish(self) -> None:
+        """Raise Malformed where not all have ended."""
+        if self._missing:
+            raise Malformed(f"it ends in the middle of {', '.join(self._missing.values())}")
+
+
+def _buckets(namespace: str) -> str:
+    database, _, name = namespace.partition(".")
+    return f"{database}.system.buckets.{name}"
+
+
 def _named(found: dict[str, Any]) -> tuple[str, str]:
     database, name = found.get("db"), found.get("collection")
     if not isinstance(database, str) or not isinstance(name, str):
@@ -107,7 +137,6 @@ class Collection:
     """What passed of one collection."""
 
     indexes: list[str] = field(default_factory=list)
-    has_data: bool = True
     documents: int = 0
     size: int = 0
     total: int = 0
@@ -146,7 +175,8 @@ class Tally:
         self.oplog_entries = 0
         self._seen = seen
         self._splitter = Splitter(MAGIC, MARK)
-        self._oplog = Collection(has_data=False)
+        self._ends = Ends()
+        self._oplog = Collection()
         self._step = self._about_dump
         self._current = self._oplog
 
@@ -165,22 +195,21 @@ class Tally:
             self._step = self._header
             return
         about = About.read(item)
+        self._ends.listed(about)
         if about.database:
-            self.collections[about.namespace] = Collection(about.indexes, about.has_data)
-        else:
-            self._oplog.has_data = True
+            self.collections[about.namespace] = Collection(about.indexes)
 
     def _header(self, item: bytes) -> None:
         header = Header.read(item)
+        self._ends.block(header)
         if header.database:
             self._current = self.collections.setdefault(header.namespace, Collection())
             self._step = self._document
         else:
             self._current = self._oplog
-            self._oplog.has_data = True
             self._step = self._entry
         self._current.ended = header.is_end
-        if header.is_end and header.crc not in (None, self._current.crc):
+        if header.is_end and header.crc != self._current.crc:
             raise Malformed(f"{header.namespace} has another checksum than it was written with")
 
     def _document(self, item: bytes) -> None:
@@ -208,11 +237,7 @@ class Tally:
             self._splitter.finish()
             if self._step != self._header:
                 raise Malformed("it ends in the middle")
-            cut = [name for name, found in self.collections.items() if found.has_data and not found.ended]
-            if self._oplog.has_data and not self._oplog.ended:
-                cut.append("the oplog")
-            if cut:
-                raise Malformed(f"it ends in the middle of {', '.join(cut)}")
+            self._ends.finish()
 
     def summary(self) -> dict[str, Any]:
         """Return the part `mongo` of a manifest."""

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from berth.backup import bson
-from berth.backup.archive import MAGIC, MARK, About, Header, as_archive, crc64, items
+from berth.backup.archive import MAGIC, MARK, About, Ends, Header, as_archive, crc64, items
 from berth.backup.bson import Malformed
 from berth.backup.replay import Replay, is_data
 
@@ -25,16 +25,18 @@ def compose(pieces: Iterable[bytes], later: Iterable[bytes] = ()) -> Iterator[by
 
 
 def _composed(found: Iterator[bytes], later: Iterable[bytes]) -> Iterator[bytes]:
-    writer, replay = _Writer(), Replay()
+    writer, replay, ends = _Writer(), Replay(), Ends()
     writer.add(MAGIC, next(found, b""))
     for item in _until_mark(found):
         about = About.read(item)
+        ends.listed(about)
         if not about.database or is_data(about.namespace):
             writer.add(item)
     writer.add(MARK)
     ended = False
     for item in found:
         header = Header.read(item)
+        ends.block(header)
         documents = _until_mark(found)
         if header.database:
             yield from _collection(writer, item, documents, is_data(header.namespace))
@@ -47,6 +49,7 @@ def _composed(found: Iterator[bytes], later: Iterable[bytes]) -> Iterator[bytes]
             ended = True
         else:
             yield from _oplog(writer, (one for entry in documents for one in replay.dumped(entry)))
+    ends.finish()
     if not ended and next(iter(later), None) is not None:
         raise Malformed("it has no oplog that changes could follow")
     yield from writer.rest()
