@@ -17,6 +17,8 @@ from berth.backup.restore_stream import compose
 from berth.host import commands
 from berth.host.refused import Refused
 
+# The owner's stored functions, in each database. Other system collections are the server's, or come with their views.
+FUNCTIONS = "system.js"
 # Services that write to the databases; the front end does not.
 WRITERS = ("auth_service", "user_service", "celery_worker", "beat")
 HEALTHY_SECONDS = 180
@@ -108,7 +110,7 @@ def _list(container: str, kind: str, value: str) -> dict[str, Any]:
           if (["admin", "config", "local"].includes(name)) continue;
           const database = admin.getSiblingDB(name);
           for (const one of database.getCollectionInfos())
-            if (one.type === "{kind}" && !one.name.startsWith("system."))
+            if (one.type === "{kind}" && (one.name === "{FUNCTIONS}" || !one.name.startsWith("system.")))
               found[`${{name}}.${{one.name}}`] = {value};
         }}
         print(JSON.stringify(found));
@@ -137,16 +139,25 @@ def swap(container: str, names: Iterable[str], removed: Iterable[str], views: di
     """Remove what was not in the backup; give what stands beside the names of what is live.
 
     Each rename is one step of the database's own. May be cut off anywhere and run again: what is not beside any more
-    has been renamed.
+    has been renamed. A view or a time series of that name, which MongoDB does not replace by a rename, is dropped
+    first. It neither renames to stored functions nor drops them: these are replaced one by one.
     """
     mongo_shell(
         container,
         f"""
         const split = (full) => [full.slice(0, full.indexOf(".")), full.slice(full.indexOf(".") + 1)];
-        const known = (name) => admin.getSiblingDB(name).getCollectionInfos().map((one) => one.name);
+        const infos = (database, name) => database.getCollectionInfos().filter((one) => one.name === name);
+        const type = (database, name) => infos(database, name).map((one) => one.type)[0];
+        const replace = (target, source) => {{
+          const found = source.find({{}}, {{}}, {{ promoteValues: false }}).toArray();
+          for (const one of found) target.replaceOne({{ _id: one._id }}, one, {{ upsert: true }});
+          target.deleteMany({{ _id: {{ $nin: found.map((one) => one._id) }} }});
+          source.drop();
+        }};
         for (const full of {json.dumps(sorted(removed))}) {{
-          const [name, collection] = split(full);
-          admin.getSiblingDB(name).getCollection(collection).drop();
+          const [name, collection] = split(full), gone = admin.getSiblingDB(name).getCollection(collection);
+          if (collection === "{FUNCTIONS}") gone.deleteMany({{}});
+          else gone.drop();
         }}
         for (const [full, options] of Object.entries({json.dumps(views)})) {{
           const [name, view] = split(full), database = admin.getSiblingDB(name);
@@ -157,7 +168,13 @@ def swap(container: str, names: Iterable[str], removed: Iterable[str], views: di
         }}
         for (const full of {json.dumps(sorted(names))}) {{
           const [name, collection] = split(full), beside = "{STAGED}" + collection;
-          if (!known(name).includes(beside)) continue;
+          const database = admin.getSiblingDB(name), target = database.getCollection(collection);
+          if (!type(database, beside)) continue;
+          if (collection === "{FUNCTIONS}") {{
+            replace(target, database.getCollection(beside));
+            continue;
+          }}
+          if (!["collection", undefined].includes(type(database, collection))) target.drop();
           const command = {{ renameCollection: `${{name}}.${{beside}}`, to: full, dropTarget: true }};
           const said = admin.adminCommand(command);
           if (!said.ok) throw new Error(`${{full}}: ${{said.errmsg}}`);

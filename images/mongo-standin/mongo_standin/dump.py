@@ -48,7 +48,9 @@ def collections(client: MongoClient[Any], asked: Any) -> list[dict[str, Any]]:
     for database in databases:
         infos = [plain(one) for one in client[database].list_collections()]
         for info in sorted(infos, key=lambda one: str(one["name"])):
-            if not info["name"].startswith("system.") and asked.collection in ("", info["name"]):
+            # Of a database's own system collections, stored functions alone are data.
+            wanted = info["name"] == "system.js" or not info["name"].startswith("system.")
+            if wanted and asked.collection in ("", info["name"]):
                 found.append(metadata(client, database, info))
     if not asked.db:
         text = '{"options":{},"indexes":[],"collectionName":"system.users","type":"collection"}'
