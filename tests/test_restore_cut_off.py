@@ -352,6 +352,24 @@ def test_the_lock_is_the_one_of_releases_and_names_its_holder(settings: Settings
             pass
 
 
+def test_a_release_whose_controller_sends_images_keeps_its_record_and_is_named(settings: Settings) -> None:
+    world, lock = World(), site_lock(settings)
+    begun = lock.begin("release", "1.4.0", "ada@laptop")
+    # Whose controller is connected is waited for.
+    world.settle_release = lambda: None  # type: ignore[method-assign]
+    named = r"^ada@laptop has been at release 1\.4\.0 since .* \(phase: begun\) and is still connected\. Nothing was begun"
+    with pytest.raises(Refused, match=named):
+        work(settings, world).run(request(), "bob@laptop")
+    assert lock.current() == begun
+    assert state_of(world, request()) == "as before"
+    # Whose is gone is given up.
+    world.settle_release = lock.end  # type: ignore[method-assign]
+    with Records(settings).changing() as state:
+        state["beside"] = ["auth_db_old"]
+    work(settings, world).run(request(), "bob@laptop")
+    assert state_of(world, request()) == "done"
+
+
 @pytest.mark.parametrize(
     ("name", "scope", "inside"),
     [

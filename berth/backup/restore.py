@@ -313,6 +313,12 @@ class Restore:
             return ""
         if holder.verb != "restore":
             self._site.settle_release()
+            if waits := self._lock.current():
+                # A release that its controller has begun and not started: images are on their way.
+                raise Refused(
+                    f"{describe(waits)} and is still connected. Nothing was begun. Wait until it is done: "
+                    "sudo berth status"
+                )
             return ""
         say(f"{describe(holder)} and was cut off")
         with self._no_backup():
