@@ -233,6 +233,39 @@ def test_what_fails_at_any_step_leaves_one_colour_live_and_whole(
     each(steps, check)
 
 
+def test_a_docker_that_fails_to_list_containers_once_is_asked_again(worlds: Worlds) -> None:
+    steps = GOOD.steps(worlds, READ)
+
+    def check(number: int) -> None:
+        world = GOOD.make(worlds, Fault(FAILS, number, (READ,)))
+        if steps[number].startswith("docker ps"):
+            assert GOOD.attempt() == ""
+            assert GOOD.state_of(world) == "new"
+
+    assert sum(step.startswith("docker ps") for step in steps) > 10
+    each(steps, check)
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(5, "new"), (12, "old")])
+def test_a_docker_that_is_away_in_the_watch_is_held_against_the_release_once_it_stays_away(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch, seconds: float, state: str
+) -> None:
+    world = GOOD.make(worlds)
+    of_the_world, since = World._do, [0.0]
+
+    def away(self: World, words: list[str], given: str | None) -> tuple[int, str, str]:
+        if words[:2] == ["docker", "ps"] and self._record().get("phase") == "watch":
+            since[0] = since[0] or self.now
+            if self.now < since[0] + seconds:
+                return 1, "", "Cannot connect to the Docker daemon"
+        return of_the_world(self, words, given)
+
+    monkeypatch.setattr(World, "_do", away)
+    reason = GOOD.attempt()
+    assert GOOD.state_of(world) == state
+    assert reason == ("" if state == "new" else "Docker does not answer: Cannot connect to the Docker daemon")
+
+
 def test_a_docker_that_stays_away_is_settled_once_it_is_back(worlds: Worlds) -> None:
     def check(number: int) -> None:
         world = GOOD.make(worlds, Fault(FAILS, number, (COMMAND, READ), stays=True))

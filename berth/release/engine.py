@@ -16,6 +16,8 @@ from berth.host.commands import LAST_LINES, last_lines
 from berth.host.refused import Refused
 from berth.release.settings import COLOURS, IMAGES, Settings
 
+# So long Docker may fail to list containers until that is a failure: it says nothing of those it does not list.
+LISTED_SECONDS = 10
 # What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
 ENDED = ("exited", "dead", "unhealthy")
 
@@ -177,12 +179,7 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
     form = f"{{{{.Names}}}}|{service}|{{{{.State}}}}|{{{{.Status}}}}|{oneoff}"
     found = []
     for colour in colours:
-        listed = commands.run(
-            "docker", "ps", "--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form
-        )
-        if listed.returncode:
-            raise Refused(f"Docker does not answer: {listed.stderr.strip()}")
-        for line in listed.stdout.splitlines():
+        for line in _listed("--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form):
             name, service, state, status, oneoff = line.split("|")
             if oneoff == "True" or service == "flower":
                 continue
@@ -191,6 +188,16 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
                     state = word.strip("()").replace("health: ", "")
             found.append(Container(name, service, colour, state))
     return found
+
+
+def _listed(*options: str) -> list[str]:
+    """Ask Docker again where it fails; raise Refused where it goes on doing so."""
+    deadline = clock.monotonic() + LISTED_SECONDS
+    while (done := commands.run("docker", "ps", *options)).returncode:
+        if clock.monotonic() > deadline:
+            raise Refused(f"Docker does not answer: {done.stderr.strip()}")
+        clock.sleep(1)
+    return done.stdout.splitlines()
 
 
 def not_healthy(colour: str) -> list[str]:
@@ -248,7 +255,7 @@ def places(colour: str) -> list[Place]:
 def edges() -> list[Place]:
     """Return the edges that run: one, or two while one is replaced."""
     known = ("--filter=label=com.docker.compose.project=berth", "--filter=name=traefik")
-    return _places(dict.fromkeys(commands.run("docker", "ps", *known, "--format={{.Names}}").stdout.split(), "traefik"))
+    return _places(dict.fromkeys(_listed(*known, "--format={{.Names}}"), "traefik"))
 
 
 def _places(names: dict[str, str]) -> list[Place]:
