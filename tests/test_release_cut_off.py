@@ -266,6 +266,14 @@ def test_a_docker_that_is_away_in_the_watch_is_held_against_the_release_once_it_
     assert reason == ("" if state == "new" else "Docker does not answer: Cannot connect to the Docker daemon")
 
 
+def test_what_keeps_systemd_from_starting_the_program_is_said(worlds: Worlds) -> None:
+    [number] = [at for at, step in enumerate(GOOD.steps(worlds, COMMAND)) if step.startswith("systemd-run")]
+    world = GOOD.make(worlds, Fault(FAILS, number, (COMMAND,)))
+    assert GOOD.attempt() == "It was interrupted (phase: begun; systemd-run: systemd-run failed)."
+    assert GOOD.state_of(world) == "old"
+    assert results(world) == ["undone"]
+
+
 def test_a_docker_that_stays_away_is_settled_once_it_is_back(worlds: Worlds) -> None:
     def check(number: int) -> None:
         world = GOOD.make(worlds, Fault(FAILS, number, (COMMAND, READ), stays=True))

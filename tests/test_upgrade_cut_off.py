@@ -207,11 +207,10 @@ def _remove(place: Path) -> None:
     REMOVE(place, ignore_errors=True)
 
 
-def _launched(work: Upgrade, run_id: str) -> None:
-    try:
+def _launched(work: Upgrade, run_id: str) -> str:
+    with suppress(Refused):
         work.run(run_id)
-    except Refused:
-        return
+    return ""
 
 
 def state_of(docker: Docker, settings: Settings) -> str:
@@ -382,6 +381,16 @@ def test_where_the_data_cannot_be_raised_the_upgrade_stands_and_that_is_said(
     assert state_of(docker, settings) == "done"
     line = json.loads(settings.history.read_text())
     assert (line["result"], "an index is in its way" in line["reason"]) == ("live", True)
+
+
+def test_what_keeps_systemd_from_starting_the_program_is_said(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    monkeypatch.setattr(unit, "launch_to_end", lambda *_: "Failed to start transient service unit: Access denied")
+    with pytest.raises(Refused, match=r"^It was interrupted \(phase: closing; systemd-run: Failed .* denied\)\."):
+        work.upgrade("ada@laptop", WANTED)
+    assert state_of(docker, settings) == "as before"
 
 
 def test_what_was_taken_back_is_not_raised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,14 +106,18 @@ class Recovery:
                 return {"changed": False}
             return {"changed": True, "settled": self._settle(run)}
 
-    def outcome(self, run_id: str) -> dict[str, Any]:
+    def outcome(self, run_id: str, problem: str = "") -> dict[str, Any]:
         """Follow a run to its end. If its program was ended in the middle, see to that here.
+
+        `problem` is what systemd-run said of that program; it is told where nothing else is.
 
         Raises Refused with the reason of a run that failed.
         """
         with self.host.lock.held(wait=True):
             run = self.host.lock.current()
             if run and run.id == run_id:
+                if problem:
+                    run = self.host.lock.save(run, detail={**run.detail, "problem": problem})
                 self._settle(run)
         if (answer := unit.ended(run_id)) is None:
             raise Refused(f"This run has lost its lock. {describe(self.host.lock.current())}.")
@@ -142,7 +146,7 @@ class Recovery:
 
     def _settle_release(self, run: Run) -> str:
         """Undo it, unless the edge leads to it and it does well."""
-        description, cut = describe(run), f"It was interrupted (phase: {run.phase})"
+        description, cut = describe(run), interrupted(run)
         live = self.host.edge.live()
         if live is None or not run.colour or live.colour != run.colour:
             self.undo(run, Refused(f"{cut}."), "undone")
@@ -173,6 +177,12 @@ class Recovery:
         deadline = clock.monotonic() + self.host.settings.healthy_seconds
         while engine.not_healthy(colour) and clock.monotonic() < deadline:
             clock.sleep(0.5)
+
+
+def interrupted(run: Run) -> str:
+    """Say that a run did not come to its end, and what systemd-run says of its program."""
+    problem = run.detail.get("problem", "")
+    return f"It was interrupted (phase: {run.phase}{f'; systemd-run: {problem}' if problem else ''})"
 
 
 def _settle_restore() -> str:

@@ -48,8 +48,8 @@ class Release:
     def start(self, run_id: str) -> dict[str, Any]:
         """Have it done. Return when traffic is switched; it is watched to its end, whoever else looks."""
         self.host.lock.mine(run_id)
-        unit.launch(run_id)
-        return unit.switched(run_id) or self.recovery.outcome(run_id)
+        problem = unit.launch(run_id)
+        return unit.switched(run_id) or self.recovery.outcome(run_id, problem)
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Do all of it; what fails before its last step is undone. Asks the controller for nothing but its opinion."""

@@ -19,22 +19,25 @@ FOLDER = Path("/run/berth-release")
 LONGEST_SECONDS = 6 * 3600
 
 
-def launch(run_id: str) -> None:
+def launch(run_id: str) -> str:
     """Have the program do this run. Return once the edge leads to the release, or it is clear that it will not.
 
-    Whatever ends the program before its work is done, another one takes over (berth-release-settle.service).
+    Whatever ends the program before its work is done, another one takes over (berth-release-settle.service). What is
+    returned is what systemd-run says of it: where it could not start the unit, nobody else says anything.
     """
-    _launch("--service-type=notify", "--property=TimeoutStartSec=infinity", "berth", "release", "run", run_id)
+    return _launch("--service-type=notify", "--property=TimeoutStartSec=infinity", "berth", "release", "run", run_id)
 
 
-def launch_to_end(*arguments: str) -> None:
-    """Have the program do something else in that unit. Return at its end."""
-    _launch("--wait", "berth", "release", *arguments)
+def launch_to_end(*arguments: str) -> str:
+    """Have the program do something else in that unit. Return at its end, as `launch` does."""
+    return _launch("--wait", "berth", "release", *arguments)
 
 
-def _launch(*arguments: str) -> None:
+def _launch(*arguments: str) -> str:
     unit = ("systemd-run", "--quiet", "--collect", "--unit=berth-release")
-    commands.run(*unit, "--property=OnFailure=berth-release-settle.service", *arguments, seconds=LONGEST_SECONDS)
+    settled = "--property=OnFailure=berth-release-settle.service"
+    done = commands.run(*unit, settled, *arguments, seconds=LONGEST_SECONDS)
+    return " ".join(done.stderr.split()) if done.returncode else ""
 
 
 def ready() -> None:

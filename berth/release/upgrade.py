@@ -19,7 +19,7 @@ from berth.release.host import Host
 from berth.release.maintenance import Maintenance
 from berth.release.mongo import raise_compatibility, refuse_leap
 from berth.release.probe import ProbeFailed
-from berth.release.recovery import Recovery
+from berth.release.recovery import Recovery, interrupted
 
 # A database that ended so often does not come up by itself.
 RESTARTS = 2
@@ -95,8 +95,8 @@ class Upgrade:
             }
             run = self.host.lock.begin(UPGRADE, names(due), by, vars(live) if live else {}, CLOSING, **detail)
             unit.clear()
-        unit.launch_to_end("upgrade-run", run.id, "--seconds", str(self.healthy_seconds))
-        return self.recovery.outcome(run.id)
+        problem = unit.launch_to_end("upgrade-run", run.id, "--seconds", str(self.healthy_seconds))
+        return self.recovery.outcome(run.id, problem)
 
     def run(self, run_id: str) -> dict[str, Any]:
         """All of it, behind the maintenance page. What fails is undone."""
@@ -117,7 +117,7 @@ class Upgrade:
         if run.phase == REMOVING:
             self._over(run, due, None if run.detail["new"] else Refused(str(run.detail["reason"])))
             return f"finished: {describe(run)}"
-        self._undone(run, due, Refused(f"It was interrupted (phase: {run.phase})."))
+        self._undone(run, due, Refused(f"{interrupted(run)}."))
         return f"undone: {describe(run)}"
 
     # --- what is there ---
