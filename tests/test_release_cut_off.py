@@ -430,6 +430,36 @@ def test_a_run_whose_controller_is_connected_is_waited_for_unless_its_lock_is_br
     assert GOOD.state_of(world) == "old"
 
 
+@pytest.mark.parametrize("case", [GOOD, LATE], ids=["live", "failed"])
+def test_a_run_that_has_ended_is_not_undone_and_that_is_said(worlds: Worlds, case: Case) -> None:
+    world = case.make(worlds)
+    case.attempt()
+    before = world.live, results(world)
+    # Others have run since, and what was said in memory is gone.
+    ask("undo", ask("begin", "--by=bob@laptop", NEW)["run"], "--reason=enough")
+    answer = ask("undo", "run-1", "--reason=It is not well from outside.")
+    how = "failed" if case.bad else "live"
+    assert answer.pop("note").startswith(f"This run has ended already ({how}, at ")
+    assert answer == {"changed": False}
+    assert (world.live, results(world)) == before
+
+
+@pytest.mark.parametrize("case", [GOOD, LATE], ids=["live", "failed"])
+def test_a_run_of_which_only_the_lock_is_left_is_not_undone(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch, case: Case
+) -> None:
+    world = case.make(worlds)
+    with monkeypatch.context() as killed:
+        killed.setattr(Lock, "end", lambda _: None)
+        case.attempt()
+    before = world.live, results(world)
+    answer = ask("undo", "run-1", "--reason=It is not well from outside.")
+    assert answer["changed"] is False
+    assert "does worse" in answer["reason"] if case.bad else "stayed live" in answer["note"]
+    assert (world.live, results(world)) == before
+    assert case.state_of(world) == ("old" if case.bad else "new")
+
+
 def test_a_verb_of_a_newer_program_is_given_up_by_whoever_breaks_its_lock(worlds: Worlds) -> None:
     world = GOOD.make(worlds)
     Lock(settings_of(world.root).releases).begin("migrate", "mongo", "eve@laptop", {}, "copying")

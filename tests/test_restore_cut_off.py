@@ -357,7 +357,9 @@ def test_a_release_whose_controller_sends_images_keeps_its_record_and_is_named(s
     begun = lock.begin("release", "1.4.0", "ada@laptop")
     # Whose controller is connected is waited for.
     world.settle_release = lambda: None  # type: ignore[method-assign]
-    named = r"^ada@laptop has been at release 1\.4\.0 since .* \(phase: begun\) and is still connected\. Nothing was begun"
+    named = (
+        r"^ada@laptop has been at release 1\.4\.0 since .* \(phase: begun\) and is still connected\. Nothing was begun"
+    )
     with pytest.raises(Refused, match=named):
         work(settings, world).run(request(), "bob@laptop")
     assert lock.current() == begun

@@ -31,9 +31,9 @@ class History:
                 whole.append(json.loads(line))
         return whole
 
-    def of(self, run: Run) -> dict[str, Any] | None:
+    def of(self, run_id: str) -> dict[str, Any] | None:
         """Return what was written about a run; nothing as long as it has not ended."""
-        return next((line for line in self._lines() if line.get("run") == run.id), None)
+        return next((line for line in self._lines() if line.get("run") == run_id), None)
 
     def add(self, run: Run, result: str, reason: str = "") -> None:
         """Write down how a release or a rollback ended. Raises OSError on a full disk."""

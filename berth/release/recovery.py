@@ -127,14 +127,20 @@ class Recovery:
         """Tell whether it is the controller's turn. From its first step on, a release is the program's."""
         return run.phase == "begun" and is_alive(run)
 
+    def is_over(self, run: Run) -> bool:
+        """Tell whether all of a run was done and written down, and only its lock was left, which is given up here."""
+        line = self.host.history.of(run.id)
+        if line is None:
+            return False
+        ended = {"changed": True, "steps": line["steps"], "seconds": line["seconds"], "note": line["reason"]}
+        # What the role says of an upgrade.
+        ended["to"] = {name: images.rpartition(" -> ")[2] for name, images in line.get("databases", {}).items()}
+        self.host.end(run, ended if line["result"] == "live" else Refused(line["reason"]))
+        return True
+
     def _settle(self, run: Run) -> str:
         """Finish or undo what was cut off. Return which."""
-        if line := self.host.history.of(run):
-            # All was done and written down; only the lock is left.
-            ended = {"changed": True, "steps": line["steps"], "seconds": line["seconds"], "note": line["reason"]}
-            # What the role says of an upgrade.
-            ended["to"] = {name: images.rpartition(" -> ")[2] for name, images in line.get("databases", {}).items()}
-            self.host.end(run, ended if line["result"] == "live" else Refused(line["reason"]))
+        if self.is_over(run):
             return f"ended: {describe(run)}"
         if run.verb in RELEASES:
             return self._settle_release(run)

@@ -94,6 +94,7 @@ class Release:
         """Go back to what was live before, because the controller says so.
 
         Where the program was first, for a reason of its own, that one is returned: what the controller saw came of it.
+        A run that has ended stays as it is, and that is said.
         """
         lock = self.host.lock
         run = lock.current()
@@ -104,13 +105,19 @@ class Release:
             with lock.held(wait=True):
                 run = lock.current()
                 if run and run.id == run_id:
-                    self.recovery.undo(run, Refused(reason))
+                    ours = not self.recovery.is_over(run)
+                    if ours:
+                        self.recovery.undo(run, Refused(reason))
         try:
             live = unit.ended(run_id)
         except Refused as own:
             return {"changed": ours, **own.answer}
-        note = {"note": "It has stayed live all the same: this was said too late."} if live else {}
-        return {"changed": ours, **note}
+        if live:
+            return {"changed": False, "note": "It has stayed live all the same: this was said too late."}
+        if line := self.host.history.of(run_id):
+            # Others have run since, or the host has started again.
+            return {"changed": False, "note": f"This run has ended already ({line['result']}, at {line['at']})."}
+        return {"changed": ours}
 
     def _previous(self) -> str:
         """Return the release that was live before this one."""
