@@ -383,6 +383,58 @@ def test_where_the_data_cannot_be_raised_the_upgrade_stands_and_that_is_said(
     assert (line["result"], "an index is in its way" in line["reason"]) == ("live", True)
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before a step", "after a step"])
+def test_whoever_brings_an_upgrade_to_its_end_says_that_the_data_could_not_be_raised(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    docker.init_fails = "Error: an index is in its way"
+    with pytest.raises(Refused, match="was not raised"):
+        work.upgrade("ada@laptop", WANTED)
+    stood = 0
+    for number in range(docker.steps):
+        docker, work = site(settings, monkeypatch)
+        docker.init_fails = "Error: an index is in its way"
+        docker.fails_at, docker.after = number, after
+        with pytest.raises(Killed):
+            work.upgrade("ada@laptop", WANTED)
+        reason = ""
+        try:
+            work.recovery.settle()
+        except Refused as refused:
+            reason = refused.reason
+        if docker.images["mongo"] == "mongo:9":
+            assert "featureCompatibilityVersion was not raised: Error: an index is in its way" in reason
+            assert Lock(settings.releases).current() is None
+            stood += 1
+        else:
+            assert (reason, state_of(docker, settings)) == ("", "as before")
+    assert stood
+
+
+def test_killed_once_that_is_in_the_history_it_is_said_to_who_waits_and_by_who_settles(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    docker.init_fails = "Error: an index is in its way"
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Host, "end", killed)
+        with pytest.raises(Killed):
+            work.upgrade("ada@laptop", WANTED)
+    run = Lock(settings.releases).current()
+    assert run
+    with pytest.raises(Refused, match="was not raised"):
+        work.recovery.settle()
+    with pytest.raises(Refused, match="was not raised"):
+        work.recovery.outcome(run.id)
+    assert Lock(settings.releases).current() is None
+    assert work.recovery.settle() == {"changed": False}
+
+
 def test_what_keeps_systemd_from_starting_the_program_is_said(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

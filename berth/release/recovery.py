@@ -128,14 +128,21 @@ class Recovery:
         return run.phase == "begun" and is_alive(run)
 
     def is_over(self, run: Run) -> bool:
-        """Tell whether all of a run was done and written down, and only its lock was left, which is given up here."""
+        """Tell whether all of a run was done and written down, and only its lock was left, which is given up here.
+
+        Raises Refused with what an upgrade that stands has left to be done.
+        """
         line = self.host.history.of(run.id)
         if line is None:
             return False
         ended = {"changed": True, "steps": line["steps"], "seconds": line["seconds"], "note": line["reason"]}
         # What the role says of an upgrade.
         ended["to"] = {name: images.rpartition(" -> ")[2] for name, images in line.get("databases", {}).items()}
-        self.host.end(run, ended if line["result"] == "live" else Refused(line["reason"]))
+        refused = Refused(line["reason"])
+        unfinished = line["result"] == "live" and "databases" in line and line["reason"]
+        self.host.end(run, ended if line["result"] == "live" and not unfinished else refused)
+        if unfinished:
+            raise refused
         return True
 
     def _settle(self, run: Run) -> str:

@@ -220,7 +220,10 @@ class Upgrade:
         return refused
 
     def _over(self, run: Run, due: list[Database], refused: Refused | None) -> dict[str, Any]:
-        """All is decided: remove the copies, open the site, raise what new data needs, write it down."""
+        """All is decided: remove the copies, open the site, raise what new data needs, write it down.
+
+        Raises Refused where the data could not be raised; the upgrade stands all the same.
+        """
         for database in due:
             for left in (database.copy, _draft(database.copy)):
                 shutil.rmtree(left, ignore_errors=True)
@@ -229,13 +232,16 @@ class Upgrade:
             self.host.edge.open()
             switch.confirm(self.host, live)
         raised = [raise_compatibility(one.container) for one in due if one.service == MONGO and refused is None]
-        problem = next(filter(None, [refused, *raised]), None)
+        unraised = next(filter(None, raised), None)
+        problem = refused or unraised
         result, reason = "failed" if refused else "live", problem.reason if problem else ""
         images = {database.service: f"{database.old} -> {database.new}" for database in due}
         with suppress(OSError):
             self.host.history.write(run, result, reason, self.took, databases=images)
         answer = {"changed": True, "steps": self.took, "to": {database.service: database.new for database in due}}
         self.host.end(run, problem or answer)
+        if unraised:
+            raise unraised
         return answer
 
     def _copy(self, source: Path, target: Path) -> None:
