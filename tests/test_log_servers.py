@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -69,7 +69,7 @@ def listening(context: ssl.SSLContext | None, *conversations: Conversation) -> I
                     peer.settimeout(WAIT)
                     if context:
                         peer = stack.enter_context(context.wrap_socket(peer, server_side=True))
-                    conversation(stack.enter_context(peer.makefile("rwb", 0)))
+                    conversation(cast(BinaryIO, stack.enter_context(peer.makefile("rwb", 0))))
                 listener.ended.append(conversation.__name__)
 
         thread = threading.Thread(target=serve)
@@ -445,3 +445,55 @@ def test_a_server_that_asks_for_our_certificate_takes_lines_with_it(
         assert shipper.deliver(LINES) == []
         shipper.close()
     assert (rsyslog.texts or [text_of(message) for message in taken]) == [each.text for each in LINES]
+
+
+# --- HTTPS; what is refused is in test_log_refusals.py ---
+
+
+def head_of(peer: BinaryIO) -> list[bytes]:
+    """Read a request up to its body."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += exactly(peer, 1)
+    return head.split(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "headers"),
+    [
+        ("loki", {"token": "t0ken", "tenant": "shop"}, [b"Authorization: Bearer t0ken", b"X-Scope-OrgID: shop"]),
+        ("loki", {"username": "ada", "password": "s3cret"}, [b"Authorization: Basic YWRhOnMzY3JldA=="]),
+        ("elasticsearch", {"token": "t0ken"}, [b"Authorization: ApiKey t0ken"]),
+        ("elasticsearch", {"username": "ada", "password": "s3cret"}, [b"Authorization: Basic YWRhOnMzY3JldA=="]),
+    ],
+)
+def test_a_server_is_told_who_we_are_as_it_wants_it(
+    certificate: Path, kind: str, settings: dict[str, str], headers: list[bytes]
+) -> None:
+    asked = list[bytes]()
+
+    def api(peer: BinaryIO) -> None:
+        asked.extend(head_of(peer))
+        answer = b'{"items": [{"create": {"status": 201}}]}'
+        peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+        # Its request's body is still to be read.
+        peer.read(65536)
+
+    with listening(serving(certificate), api) as listener:
+        shipper = client(kind, listener, certificate, **settings)
+        assert shipper.deliver(LINES[:1]) == []
+        shipper.close()
+    assert set(headers) <= set(asked)
+
+
+def test_an_answer_that_is_not_the_bulk_apis_drops_no_line(certificate: Path) -> None:
+    """Such as a proxy's page, with a status of success."""
+
+    def proxy(peer: BinaryIO) -> None:
+        head_of(peer)
+        peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<html>no\n")
+        peer.read(65536)
+
+    with listening(serving(certificate), proxy) as listener:
+        said = refused(client("elasticsearch", listener, certificate))
+    assert said.startswith("it answers what is not the bulk API: ")
