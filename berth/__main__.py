@@ -1,17 +1,17 @@
 """usage: berth COMMAND ...
 
 For people:
-  berth status                        what runs, what is wrong, and what to do
-  berth rollback [RELEASE]            back to the release before, or to this one
-  berth maintenance on|off            close the site for visitors, and open it again
+  berth status                        what is running, what is wrong, and how to fix it
+  berth rollback [RELEASE]            switch traffic back to the previous release, or to RELEASE
+  berth maintenance on|off            close the site to visitors, or open it again
   berth backup run|list|check|status  encrypted backups
-  berth restore RUN|latest            databases and files from a backup
-  berth drill                         restore the newest backup beside the live data
-  berth secrets check ENV_FILE        say what is wrong in it
-For Ansible and for units of systemd:
+  berth restore RUN|latest            restore databases and files from a backup
+  berth drill                         restore drill: the newest backup, into throwaway containers
+  berth secrets check ENV_FILE        check a .env file
+For Ansible and systemd units:
   berth release|upgrade|rebuild|secrets|metrics|logs ...
 
-Each says more after --help.
+Run any of them with --help for more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import shlex
 import sys
 
-# Word -> the module whose `main` takes what follows, and whether the word is one of its own.
+# Command -> the module whose `main` runs it, and whether it needs the command itself as its first argument.
 COMMANDS = {
     "release": ("berth.release.command", False),
     "status": ("berth.release.command", True),
@@ -43,14 +43,14 @@ FOR_ROOT = ("berth.release.command", "berth.backup.command")
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit status; 2 where there is no such command."""
     if not arguments or arguments[0] not in COMMANDS:
-        asked = arguments and arguments[0] in ("-h", "--help", "help")
-        print(__doc__, file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+        wants_help = arguments and arguments[0] in ("-h", "--help", "help")
+        print(__doc__, file=sys.stdout if wants_help else sys.stderr)
+        return 0 if wants_help else 2
     module, own = COMMANDS[arguments[0]]
     if os.geteuid() and module in FOR_ROOT and not {"-h", "--help"} & {*arguments}:
-        print(f"Only root may do that: sudo berth {shlex.join(arguments)}", file=sys.stderr)
+        print(f"This command needs root: sudo berth {shlex.join(arguments)}", file=sys.stderr)
         return 1
-    # Only what is asked for is read: the host's shell waits for each call.
+    # Import only the module that is needed: every call pays for the others.
     code: int = importlib.import_module(module).main(arguments if own else arguments[1:])
     return code
 

@@ -1,7 +1,7 @@
 """Write each service's secrets as files that only this service reads.
 
 usage: berth secrets write ENV_FILE DIRECTORY     writes DIRECTORY/<service>/<name>
-       berth secrets check ENV_FILE               only reads ENV_FILE and says what is wrong
+       berth secrets check ENV_FILE               only checks ENV_FILE and prints what is wrong
 
 Containers have DIRECTORY/<service> mounted, so directories stay and files are replaced by renaming.
 """
@@ -28,8 +28,8 @@ UIDS = {
 }
 DATABASES = {"auth_service": "auth_db", "user_service": "user_db", "celery_worker": "celery_db"}
 
-# Who may do what in Redis: auth_service hands tasks to the queue and says which sessions ended, user_service reads
-# that, the worker keeps the queue. Only the administrator may list, flush or configure. The services' own tests run
+# Who may do what in Redis: auth_service queues tasks and records revoked sessions, user_service reads
+# those, the worker owns the queue. Only the administrator may list, flush or configure. The services' own tests run
 # under these rights.
 REDIS_USERS = {
     "auth_service": (
@@ -43,7 +43,7 @@ REDIS_USERS = {
         "&/0.celeryev/* &celery-task-meta-* -@all +@connection +@read +@write +@transaction +@pubsub "
         "+@scripting +time -@dangerous"
     ),
-    # Figures about the server, no key.
+    # Metrics of the server, and no key.
     "monitoring": "resetkeys resetchannels -@all +ping +info",
     "admin": "~* &* +@all",
 }
@@ -61,7 +61,7 @@ def read_env(path: Path) -> dict[str, str]:
             continue
         found = re.fullmatch(r"([A-Z][A-Z0-9_]*)='([^'\\]*)'", line)
         if found is None:
-            raise UnreadableError(f"{path}: line {number} does not read NAME='value'")
+            raise UnreadableError(f"{path}: line {number} is not of the form NAME='value'")
         values[found[1]] = found[2]
     return values
 
@@ -71,12 +71,12 @@ def mongo_uri(values: dict[str, str], service: str) -> str:
     database = DATABASES[service]
     if not values["MONGO_URI"]:
         password = quote(values[f"MONGO_{service.upper()}_PASSWORD"], safe="")
-        # The one member is reached by its service's name, not by the address it has in the set.
+        # directConnection: connect by the service's name, not by the member's address in the replica set.
         return f"mongodb://{service}:{password}@mongo:27017/{database}?directConnection=true"
     parts = urlsplit(values["MONGO_URI"])
     options = dict(parse_qsl(parts.query))
-    # An srv record brings its own authSource; elsewhere the user is looked for where the address said, not in our
-    # database.
+    # An srv record brings its own authSource; otherwise the user is in the database that the URI names, not in
+    # ours.
     if parts.scheme == "mongodb":
         options.setdefault("authSource", parts.path.strip("/") or "admin")
     return parts._replace(path=f"/{database}", query=urlencode(options)).geturl()
@@ -91,7 +91,7 @@ def redis_uri(values: dict[str, str], service: str) -> str:
 
 
 def redis_password(values: dict[str, str], user: str) -> str:
-    """Return a Redis user's password. Monitoring's, which opens nothing but figures, comes from the administrator's."""
+    """Return a Redis user's password. Monitoring's, which gives metrics only, is derived from the administrator's."""
     if user == "monitoring":
         return hashlib.sha256(f"monitoring {values['REDIS_ADMIN_PASSWORD']}".encode()).hexdigest()
     return values[f"REDIS_{user.upper()}_PASSWORD"]
@@ -99,8 +99,8 @@ def redis_password(values: dict[str, str], user: str) -> str:
 
 def users_acl(values: dict[str, str]) -> str:
     """Return the file of Redis users; it holds digests, not passwords."""
-    # Nobody signs in as this one. But when Redis reads its own file again it runs transactions by these rights, and
-    # drops what they forbid: all that was written in MULTI and EXEC would be gone after a restart.
+    # Nobody can log in as this user. But when Redis loads its append-only file it runs transactions with these rights,
+    # and drops what they forbid: everything written in MULTI and EXEC would be lost at a restart.
     lines = ["user default off ~* &* +@all"]
     for user, rights in REDIS_USERS.items():
         digest = hashlib.sha256(redis_password(values, user).encode()).hexdigest()
@@ -115,7 +115,7 @@ def secrets(values: dict[str, str]) -> dict[str, dict[str, str]]:
         "jwt_secret_key": values["JWT_SECRET_KEY"],
         "jwt_previous_secret_keys": values["JWT_PREVIOUS_SECRET_KEYS"],
     }
-    # A release from before ES256 does not start without; later ones do not read it there.
+    # A release from before ES256 does not start without it; later ones do not read it there.
     shared = secret if values["JWT_SECRET_KEY_SHARED"] == "yes" else {}  # noqa: S105  # a setting
     files: dict[str, dict[str, str]] = {
         "auth_service": {"jwt_private_key": values["JWT_PRIVATE_KEY"], **public, **secret},
@@ -165,7 +165,7 @@ def write(directory: Path, files: dict[str, dict[str, str]]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the usage says."""
+    """Run one command and return its exit status."""
     target: Path | None = None
     match arguments:
         case ["write", env_file, directory]:

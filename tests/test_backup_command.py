@@ -106,7 +106,7 @@ def test_a_failure_is_a_sentence_a_code_and_a_metric(berth_backup: Command, host
 
 def test_a_second_run_at_once_is_refused_without_a_mail(berth_backup: Command, host: Host) -> None:
     with Records(berth_backup.settings).locked("run"):
-        assert "has been at it (run)" in berth_backup("run")["reason"]
+        assert "has held the run lock since" in berth_backup("run")["reason"]
     assert berth_backup.code == own_unit.REFUSED
     assert host.commands == []
 
@@ -126,7 +126,10 @@ def test_an_increment_that_fails_again_is_not_told_again(berth_backup: Command, 
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(errno.ENOSPC, "x", "/var/lib/berth-backup"), "The disk is full (/var/lib/berth-backup): make room"),
+        (
+            OSError(errno.ENOSPC, "x", "/var/lib/berth-backup"),
+            "The disk is full (/var/lib/berth-backup): free some space",
+        ),
         (OSError(errno.EIO, "Input/output error"), "Input/output error."),
     ],
 )
@@ -145,13 +148,13 @@ def test_a_failure_of_the_system_is_a_sentence(
 
 
 def test_a_shutdown_ends_a_run_with_a_sentence() -> None:
-    with pytest.raises(Refused, match="ended from outside"):
+    with pytest.raises(Refused, match="stopped by SIGTERM"):
         program.ended(signal.SIGTERM, None)
 
 
 def test_a_repository_is_made_anew_only_where_there_is_none(berth_backup: Command, host: Host) -> None:
     berth_backup("run")
-    assert "which opens: there is nothing to make" in berth_backup("init", "store")["reason"]
+    assert "already has a repository that opens, so none was created" in berth_backup("init", "store")["reason"]
     host.repositories.pop("/x")
     assert berth_backup("init", "store") == {"verb": "init", "target": "store"}
     assert berth_backup("run")["targets"] == {"store": True, "bucket": True}
@@ -191,7 +194,7 @@ def test_another_password_opens_the_repositories_and_the_one_before_no_more(bert
     assert {frozenset(one.keys.values()) for one in host.repositories.values()} == {frozenset({"new"})}
     assert berth_backup("rekey")["changed"] is False
     host.answers = [("cat config", (1, b"", b"Fatal: no route to host"))]
-    assert "The previous password still opens what was not reached" in berth_backup("rekey")["reason"]
+    assert "The previous password is still in use on these targets" in berth_backup("rekey")["reason"]
 
 
 def test_an_append_only_repository_keeps_the_key_and_says_how_to_remove_it(berth_backup: Command, host: Host) -> None:
@@ -210,12 +213,12 @@ def test_an_append_only_repository_keeps_the_key_and_says_how_to_remove_it(berth
 
 def test_who_asks_while_the_unit_runs_or_after_it_was_ended_is_told(berth_backup: Command, host: Host) -> None:
     host.answers = [("systemd-run", (1, b"", b"Unit berth-backup-rekey.service was already loaded"))]
-    assert berth_backup("rekey")["reason"].startswith("berth-backup-rekey is under way")
+    assert berth_backup("rekey")["reason"].startswith("berth-backup-rekey is already running")
     host.answers = [("systemd-run", (1, b"", b"killed"))]
-    assert "ended before it could say how it went (killed)" in berth_backup("rekey")["reason"]
+    assert "ended without reporting a result (killed)" in berth_backup("rekey")["reason"]
 
 
-# --- the outside watcher -----------------------------------------------------------------------------------
+# --- the external monitor -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -245,7 +248,7 @@ def test_an_outside_watcher_hears_of_success_and_failure_and_its_address_is_not_
     berth_backup.settings = replace(berth_backup.settings, ping=watcher.url)
     berth_backup("run")
     assert watcher.seen == ["/secret", "/secret"]
-    assert "The outside watcher does not answer (Internal Server Error)." in berth_backup.said
+    assert "The external monitor (vault_backup_ping_url) does not answer: Internal Server Error." in berth_backup.said
     assert "secret" not in berth_backup.said
     host.answers = [("mongodump", (1, b"", b"no"))]
     berth_backup("run")
@@ -336,7 +339,7 @@ def test_a_restore_without_room_is_refused_before_anything_is_touched(
 ) -> None:
     monkeypatch.setattr(restore_site.shutil, "disk_usage", lambda _: SimpleNamespace(free=1))  # type: ignore[attr-defined]
     berth_backup.settings = site
-    assert "A restore needs 0 MiB below /var/lib/docker" in berth_backup("restore", "--run-id=one")["reason"]
+    assert "A restore needs 0 MiB of disk space in /var/lib/docker" in berth_backup("restore", "--run-id=one")["reason"]
     assert state(host, tmp_path / "uploads") == "as before"
 
 
@@ -437,7 +440,7 @@ def test_a_command_gets_input_and_environment_and_is_ended_when_it_is_late() -> 
     late = commands.run_bytes("sh", "-c", "echo begun >&2; exec cat <&0 >/dev/null; exec sleep 60", seconds=0.3)
     assert late.returncode in (0, commands.LATE)
     late = commands.run_bytes("sleep", "60", seconds=0.2)
-    assert (late.returncode, late.stderr) == (commands.LATE, b"not done within 0 s")
+    assert (late.returncode, late.stderr) == (commands.LATE, b"timed out after 0 s")
     with commands.start("cat") as process:
         assert process.communicate(b"stream") == (b"stream", b"")
     with pytest.raises(FileNotFoundError):

@@ -98,7 +98,7 @@ def test_the_checksum_is_the_same_in_any_order_and_another_for_any_change() -> N
     first = tally([dump(users=[ADA, BOB])]).summary()
     assert differences(first, tally([dump(users=[BOB, ADA])]).summary()) == []
     assert differences(first, tally([dump(users=[{**ADA, "name": "Eve"}, BOB])]).summary()) == [
-        "auth_db.users has other content than when it was dumped."
+        "auth_db.users has another checksum than when it was dumped."
     ]
     assert differences(first, tally([dump(users=[ADA])]).summary()) == ["auth_db.users has 1 documents instead of 2."]
     assert differences(first, tally([dump()]).summary()) == ["auth_db.users is missing (2 documents)."]
@@ -299,7 +299,7 @@ def test_the_second_of_two_at_once_says_who_is_at_it(settings: Settings) -> None
     first, second = Records(settings), Records(settings)
     with (
         first.locked("run"),
-        pytest.raises(Busy, match=r"Process \d+ has been at it \(run\) since .*Wait"),
+        pytest.raises(Busy, match=r"Process \d+ has held the run lock since .*Wait"),
         second.locked("run"),
     ):
         pass
@@ -364,5 +364,5 @@ def test_a_host_that_was_rebuilt_is_not_rebuilt_from_another_run(settings: Setti
     (settings.state / "rebuilt.json").write_text('{"run": "one", "target": "store", "files": "then", "data": "then"}')
     for what in ("files", "data"):
         assert rebuild(settings, Records(settings), Namespace(what=what, run="latest", target=""))["changed"] is False
-        with pytest.raises(Refused, match="built from run one already"):
+        with pytest.raises(Refused, match="already rebuilt from run one"):
             rebuild(settings, Records(settings), Namespace(what=what, run="two", target=""))

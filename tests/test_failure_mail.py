@@ -141,7 +141,9 @@ def test_what_an_earlier_run_wrote_is_not_told(tmp_path: Path) -> None:
 
 
 def test_of_a_request_that_was_refused_nobody_is_told_by_mail(tmp_path: Path) -> None:
-    refused = json.dumps({"reason": "ada@laptop has been at restore since 02:00. Wait until it is done."})
+    refused = json.dumps(
+        {"reason": "ada@laptop has been running restore everything since 02:00. Wait until it is done."}
+    )
     assert sent(tmp_path, failed(refused, status="3")) is None
 
 

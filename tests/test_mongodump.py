@@ -200,10 +200,10 @@ def test_a_check_a_restore_a_rebuild_and_a_drill_refuse_a_damaged_archive_with_a
     with pytest.raises(Refused, match=sentence + "$"):
         check.verify(run.store, run.kept)
     # The other three begin with this.
-    with pytest.raises(Refused, match=sentence + r" Take another target"):
+    with pytest.raises(Refused, match=sentence + r" Use another target"):
         verify(run)
     # And read it a second time, which may go otherwise.
-    with pytest.raises(Refused, match=rf"^Run one on target bucket is damaged: {BROKEN}\. Take another target"):
+    with pytest.raises(Refused, match=rf"^Run one on target bucket is damaged: {BROKEN}\. Use another target"):
         list(run.archive())
 
 

@@ -67,4 +67,4 @@ def test_a_command_of_units_says_how_it_is_called(program: Path, word: str) -> N
 def test_who_is_not_root_is_told_how(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert main(["backup", "run", "--reason", "a reason"]) == 1
-    assert capsys.readouterr().err == "Only root may do that: sudo berth backup run --reason 'a reason'\n"
+    assert capsys.readouterr().err == "This command needs root: sudo berth backup run --reason 'a reason'\n"

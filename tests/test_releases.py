@@ -179,7 +179,7 @@ def test_whoever_rolled_a_release_back_says_why_and_not_who_saw_it(settings: Set
 def test_a_second_operator_is_told_who_is_at_it(settings: Settings) -> None:
     mine, theirs = Lock(settings.releases), Lock(settings.releases)
     mine.begin("release", "1.1", "ada@laptop", {})
-    with mine.held(), pytest.raises(Refused, match=r"ada@laptop has been at release 1\.1 since"), theirs.held():
+    with mine.held(), pytest.raises(Refused, match=r"ada@laptop has been running release 1\.1 since"), theirs.held():
         pass
 
 
@@ -236,7 +236,7 @@ def test_a_release_that_is_live_stays_live_though_the_history_cannot_be_written(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(files, "append", full)
-    why = rf"Release {GREEN.release} is live, but the history does not say so"
+    why = rf"Release {GREEN.release} is live, but the history could not be written"
     with pytest.raises(Refused, match=why):
         retire(host, run, "")
     with pytest.raises(Refused, match=why):
@@ -258,7 +258,7 @@ def watched_run(edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch)
 def test_a_watched_release_stays_though_its_controller_is_gone_and_the_history_says_so(
     watched_run: tuple[Host, Run],
 ) -> None:
-    assert watch.watch_release(*watched_run) == "Nobody looked from outside: its controller was gone."
+    assert watch.watch_release(*watched_run) == "Not checked from outside: the controller had disconnected."
 
 
 def test_a_watched_release_waits_for_its_controller_who_may_be_of_another_opinion(
@@ -292,7 +292,7 @@ def test_whoever_follows_a_run_reads_how_it_ended(settings: Settings) -> None:
     with pytest.raises(Refused, match="It does worse") as refused:
         release.finish("bad")
     assert (refused.value.culprit, refused.value.lines) == ("berth-green-beat-1", ["last words"])
-    with pytest.raises(Refused, match="This run has lost its lock"):
+    with pytest.raises(Refused, match="This run no longer holds the lock"):
         release.finish("unknown")
 
 
@@ -304,7 +304,7 @@ def test_an_objection_that_comes_too_late_says_so(watched_run: tuple[Host, Run])
         objecting = ThreadPoolExecutor().submit(release.undo, run.id, "It is not well from outside.")
         poll(lambda: unit.judgement(run.id), 10, "the objection")
         host.end(run, {"changed": True})
-    assert "stayed live" in objecting.result(timeout=10)["note"]
+    assert "stays live" in objecting.result(timeout=10)["note"]
 
 
 # --- Commands ---
@@ -313,7 +313,7 @@ def test_an_objection_that_comes_too_late_says_so(watched_run: tuple[Host, Run])
 def test_a_command_that_takes_too_long_has_failed_and_says_so() -> None:
     done = commands.run("sh", "-c", "echo begun >&2; exec sleep 60", seconds=1)
     assert done.returncode != 0
-    assert commands.last_lines(done) == ["begun", "", "not done within 1 s"]
+    assert commands.last_lines(done) == ["begun", "", "timed out after 1 s"]
 
 
 def test_a_command_is_given_its_input_and_environment() -> None:
@@ -369,7 +369,7 @@ FINE = kind(600)
         "late-slow of the benchmark": (
             # Who waits for one answer asks less.
             during(3, user_service={ME: kind(30, ms=404)}),
-            "50% of the requests to user_service take up to",
+            "p50 latency of requests to user_service is",
         ),
         "errors of the service that is asked less": (
             during(10, user_service={ME: kind(30, failed=10)}, auth_service={"GET /api/auth/me": kind(3000)}),
@@ -585,7 +585,7 @@ def test_a_service_that_stays_silent_is_at_fault_and_one_that_is_slow_once_is_no
 
 def test_a_service_that_was_started_again_or_is_gone_is_at_fault(colour: Colour) -> None:
     colour.runs(*colour.serves, began="09:01")
-    assert "ended, and was started again" in colour.compare()
+    assert "exited and was restarted" in colour.compare()
     colour.runs("auth_service", "user_service")
     assert "berth-green-frontend-1 is gone" in colour.compare()
     colour.runs(*colour.serves, state="Up 1 minute (unhealthy)")
@@ -671,9 +671,9 @@ def test_a_dependency_that_is_away_is_no_refusal_by_load(site: Answers) -> None:
 @pytest.mark.parametrize(
     ("answers", "seconds", "code", "says"),
     [
-        ([(500, "broken")], 30, 1, "Signing in gave 500"),
+        ([(500, "broken")], 30, 1, "Signing in returned 500"),
         # Somebody floods the site from before the visit until after it.
-        ([OVERLOADED], 2, 0, "was refused by load until the end"),
+        ([OVERLOADED], 2, 0, "was refused under load until the time limit"),
     ],
 )
 def test_the_look_from_outside_blames_a_release_for_what_shows_thrice_and_never_for_load(

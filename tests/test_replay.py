@@ -236,6 +236,6 @@ def test_a_moment_before_it_is_restored(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_run_whose_own_oplog_cannot_be_replayed_names_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     run = saved(monkeypatch, at(1, command({"importCollection": "users"})))
     with pytest.raises(
-        Refused, match=r"which cannot be replayed\. Take another target \(restore_target\) or an earlier"
+        Refused, match=r"which cannot be replayed\. Use another target \(restore_target\) or an earlier"
     ):
         verify(run)

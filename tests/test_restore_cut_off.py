@@ -345,7 +345,7 @@ def test_data_on_which_no_service_starts_is_replaced_by_another_restore(settings
 
 def test_the_lock_is_the_one_of_releases_and_names_its_holder(settings: Settings) -> None:
     lock = site_lock(settings)
-    named = r"ada@laptop has been at restore everything since .* \(phase: preparing\)"
+    named = r"ada@laptop has been running restore everything since .* \(phase: preparing\)"
     with lock.held():
         lock.begin("restore", "everything", "ada@laptop", phase="preparing")
         with pytest.raises(Refused, match=named), site_lock(settings).held():
@@ -357,9 +357,7 @@ def test_a_release_whose_controller_sends_images_keeps_its_record_and_is_named(s
     begun = lock.begin("release", "1.4.0", "ada@laptop")
     # Whose controller is connected is waited for.
     world.settle_release = lambda: None  # type: ignore[method-assign]
-    named = (
-        r"^ada@laptop has been at release 1\.4\.0 since .* \(phase: begun\) and is still connected\. Nothing was begun"
-    )
+    named = r"^ada@laptop has been running release 1\.4\.0 since .* and is still connected\. Nothing was changed"
     with pytest.raises(Refused, match=named):
         work(settings, world).run(request(), "bob@laptop")
     assert lock.current() == begun
@@ -402,7 +400,7 @@ def test_a_backup_waits_for_who_has_the_databases_and_names_them(settings: Setti
     lock.begin("upgrade", "mongo", "ada@laptop", phase="closing")
     with (settings.root / "releases/guard").open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        with pytest.raises(Busy, match="ada@laptop has been at upgrade mongo since"):
+        with pytest.raises(Busy, match="ada@laptop has been running upgrade mongo since"):
             back_up(settings, records, "by hand", targets=[Target("store", "/x")])
         assert "ada@laptop" in by_itself(settings, records)["skipped"]
         # A release makes its own backup meanwhile.

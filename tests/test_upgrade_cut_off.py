@@ -235,7 +235,7 @@ def test_killed_at_any_step_it_is_settled_to_done_or_as_before(
 ) -> None:
     docker, work = site(settings, monkeypatch, bad)
     if bad:
-        with pytest.raises(Refused, match="The old image is back, with the data as it was"):
+        with pytest.raises(Refused, match="Rolled back to the old image and the data before the upgrade"):
             work.upgrade("ada@laptop", WANTED)
     else:
         work.upgrade("ada@laptop", WANTED)
@@ -298,28 +298,32 @@ def test_killed_while_it_is_settled_it_is_settled_by_the_next_one(
             "mongo:10",
             "8.0",
             r"^mongo runs 8\.0\.4 and mongo:10 is 10\.0\.0: MongoDB is upgraded one major version at a time\. Set "
-            r"berth_mongo_image to an image of 9\.0 and run ansible/upgrade_data\.yml; after it, go on to 10\.0\. "
-            r"Nothing was begun\.$",
+            r"berth_mongo_image to an image of 9\.0 and run ansible/upgrade_data\.yml; then go on to 10\.0\. "
+            r"Nothing was changed\.$",
         ),
         (
             "mongo:7",
             "8.0",
             r"^mongo runs 8\.0\.4 and mongo:7 is 7\.0\.14: MongoDB does not start on data of a later version\. Set "
-            r"berth_mongo_image to an image of 8\.0 or later\. Nothing was begun\.$",
+            r"berth_mongo_image to an image of 8\.0 or later\. Nothing was changed\.$",
         ),
         (
             "mongo:9",
             "7.0",
-            r"^mongo runs 8\.0\.4 and mongo:9 is 9\.0\.1, but the data is of featureCompatibilityVersion 7\.0 and has "
-            r"to be of 8\.0\. Raise it first: set berth_mongo_image to an image of 8\.0 and run "
-            r"ansible/upgrade_data\.yml\. Nothing was begun\.$",
+            r"^mongo runs 8\.0\.4 and mongo:9 is 9\.0\.1, but the data has featureCompatibilityVersion 7\.0 and "
+            r"needs 8\.0\. Raise it first: set berth_mongo_image to an image of 8\.0 and run "
+            r"ansible/upgrade_data\.yml\. Nothing was changed\.$",
         ),
         (
             "mongo:9",
             "7.0 on its way to 8.0",
-            r"featureCompatibilityVersion 7\.0 on its way to 8\.0 and has to be of 8\.0",
+            r"featureCompatibilityVersion 7\.0 on its way to 8\.0 and needs 8\.0",
         ),
-        ("mongo:silent", "8.0", r"^mongo:silent does not say which MongoDB it is\. Nothing was begun\.$"),
+        (
+            "mongo:silent",
+            "8.0",
+            r"^`mongod --version` in mongo:silent does not print its version\. Nothing was changed\.$",
+        ),
     ],
 )
 def test_a_mongodb_that_cannot_take_over_the_data_is_refused_before_anything_changes(
@@ -348,7 +352,7 @@ def test_a_mongodb_that_does_not_say_what_its_data_is_of_is_not_replaced(
 ) -> None:
     docker, work = site(settings, monkeypatch)
     docker.mongosh_fails = "MongoNetworkError: connect ECONNREFUSED"
-    with pytest.raises(Refused, match=r"^berth-mongo-1 does not answer, .* Nothing was begun\.$") as caught:
+    with pytest.raises(Refused, match=r"^berth-mongo-1 does not answer, .* Nothing was changed\.$") as caught:
         work.upgrade("ada@laptop", WANTED)
     assert caught.value.lines == [docker.mongosh_fails]
     assert state_of(docker, settings) == "as before"
@@ -448,7 +452,7 @@ def test_what_keeps_systemd_from_starting_the_program_is_said(
 def test_what_was_taken_back_is_not_raised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     docker, work = site(settings, monkeypatch, "redis:9")
     docker.compatibility.write_text("7.0")
-    with pytest.raises(Refused, match="The old image is back"):
+    with pytest.raises(Refused, match="Rolled back to the old image"):
         work.upgrade("ada@laptop", {"mongo": "mongo:8-older", "redis": "redis:9"})
     assert docker.compatibility.read_text() == "7.0"
 
@@ -464,8 +468,10 @@ def test_an_upgrade_does_not_stop_the_databases_under_a_backup(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docker, work = site(settings, monkeypatch)
-    docker.backup = "Process 7 has been at it (run) since 02:30"
-    with pytest.raises(Refused, match=r"^Process 7 has been at it .*: a backup\. Wait until it is done"):
+    docker.backup = "Process 7 has held the run lock since 02:30"
+    with pytest.raises(
+        Refused, match=r"^A backup is running \(Process 7 has held the run lock .*\)\. Wait until it is done"
+    ):
         work.upgrade("ada@laptop", WANTED)
     assert state_of(docker, settings) == "as before"
 
@@ -489,7 +495,7 @@ def test_a_verb_that_is_not_finished_keeps_the_site_closed_and_is_named(
     _, work = site(settings, monkeypatch)
     work.host.edge.close(BLUE, "key", [], "ada@laptop")
     work.host.lock.begin("restore", "everything", "ada@laptop", {}, "swapping")
-    with pytest.raises(Refused, match=r"ada@laptop has been at restore everything since .* is not finished"):
+    with pytest.raises(Refused, match=r"ada@laptop has been running restore everything since .* is not finished"):
         work.maintenance.disable()
 
 

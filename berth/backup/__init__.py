@@ -1,1 +1,1 @@
-"""Encrypted backups of one host: made, committed, checked, restored, and thinned out. See role backup's README."""
+"""Encrypted backups of one host: run, check, restore, prune. See role backup's README."""

@@ -1,4 +1,4 @@
-"""Reads what `mongodump --archive` writes while it passes by, and makes checksums that do not depend on order.
+"""Parses the stream of `mongodump --archive` and computes checksums that do not depend on order.
 
 The form: a magic number; one document about the dump; one about each collection; a mark. Then blocks: a document that
 names the collection and says whether this is its end, documents of the collection, a mark. The oplog is a collection
@@ -23,7 +23,7 @@ from berth.backup.bson import Malformed, Splitter, Timestamp
 MAGIC = struct.pack("<I", 0x8199E26D)
 MARK = b"\xff\xff\xff\xff"
 
-# Is given each entry of the oplog.
+# Called with each entry of the oplog.
 Seen = Callable[[bytes], object]
 
 
@@ -57,7 +57,7 @@ class About:
     # The oplog has none.
     database: str
     indexes: list[str]
-    # Under which name its documents come: a view has none, a time series has buckets.
+    # The name of its documents' blocks: a view has none, a time series has buckets.
     data: str
 
     @classmethod
@@ -77,7 +77,7 @@ class About:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before a block of documents."""
+    """The document before a block of documents."""
 
     namespace: str
     database: str
@@ -97,7 +97,7 @@ class Header:
 
 
 class Ends:
-    """Which collections an archive has named and not ended yet. One that was cut off between two blocks has such."""
+    """Collections that an archive has listed and not ended: some are left if it was truncated between blocks."""
 
     def __init__(self) -> None:
         self._missing: dict[str, str] = {}
@@ -134,7 +134,7 @@ def _named(found: dict[str, Any]) -> tuple[str, str]:
 
 @dataclass
 class Collection:
-    """What passed of one collection."""
+    """The documents of one collection so far."""
 
     indexes: list[str] = field(default_factory=list)
     documents: int = 0
@@ -159,10 +159,10 @@ class Collection:
 
 
 class Tally:
-    """Fed with the archive piece by piece; `finish` says whether all of it came.
+    """Takes the archive piece by piece; `finish` checks that it is complete.
 
     Args:
-        seen: is given each entry of the oplog.
+        seen: called with each entry of the oplog.
 
     Both methods raise Malformed, with a sentence's end that names the archive.
     """
@@ -253,7 +253,7 @@ class Tally:
 
 @contextmanager
 def as_archive() -> Iterator[None]:
-    """Name the archive where something in it is malformed."""
+    """Add to the message that it is the archive that is malformed."""
     try:
         yield
     except Malformed as error:
@@ -270,15 +270,15 @@ def tally(pieces: Iterable[bytes]) -> Tally:
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Say, one sentence each, where the collections of two summaries differ."""
-    said = []
+    """Return the differences between the collections of two summaries, a sentence each."""
+    sentences = []
     for name, one in expected["collections"].items():
         other = found["collections"].get(name)
         if other is None:
-            said.append(f"{name} is missing ({one['documents']} documents).")
+            sentences.append(f"{name} is missing ({one['documents']} documents).")
         elif other["documents"] != one["documents"]:
-            said.append(f"{name} has {other['documents']} documents instead of {one['documents']}.")
+            sentences.append(f"{name} has {other['documents']} documents instead of {one['documents']}.")
         elif other["checksum"] != one["checksum"]:
-            said.append(f"{name} has other content than when it was dumped.")
-    said += [f"{name} is not in the manifest." for name in found["collections"] if name not in expected["collections"]]
-    return said
+            sentences.append(f"{name} has another checksum than when it was dumped.")
+    extra = [name for name in found["collections"] if name not in expected["collections"]]
+    return sentences + [f"{name} is not in the manifest." for name in extra]

@@ -1,4 +1,4 @@
-"""As much of BSON as a backup needs: where documents end, and a few fields at their top."""
+"""The part of BSON that a backup needs: where documents end, and their top-level fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 SMALLEST = 5
 EMPTY = b"\5\0\0\0\0"
-# The server allows 16 MiB, and its own entries of the oplog a little more.
+# The server allows 16 MiB, and a little more for its own oplog entries.
 LARGEST = 17 * 1024 * 1024
 
 DOCUMENT, ARRAY = 0x03, 0x04
@@ -31,7 +31,7 @@ _SIZES = {
 
 
 class Malformed(Exception):  # noqa: N818  # "raise Malformed" says it
-    """These bytes are not what they should be."""
+    """These bytes are not valid."""
 
 
 def size(data: bytes | bytearray | memoryview, at: int) -> int:
@@ -60,7 +60,7 @@ def _value_size(kind: int, data: bytes, at: int) -> int:
 
 
 def fields(document: bytes) -> Iterator[tuple[str, int, bytes]]:
-    """Yield name, type and raw value of each field at the top."""
+    """Yield name, type and raw value of each top-level field."""
     at = 4
     try:
         while document[at]:
@@ -78,7 +78,7 @@ def fields(document: bytes) -> Iterator[tuple[str, int, bytes]]:
 
 
 def plain(document: bytes) -> dict[str, Any]:
-    """Return the strings, numbers, truth values and timestamps at the top; other fields are left out."""
+    """Return the top-level strings, numbers, booleans and timestamps; other fields are left out."""
     found: dict[str, Any] = {}
     for name, kind, raw in fields(document):
         if kind == 0x02:

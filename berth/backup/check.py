@@ -1,4 +1,4 @@
-"""What is on the stores: runs, whether they can be trusted, and which of them may go."""
+"""The runs in the repositories: list, verify, and apply the retention policy."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def tag(snapshot: dict[str, Any], name: str) -> str:
 
 @dataclass
 class Kept:
-    """A run on a store."""
+    """A run in a repository."""
 
     id: str
     time: str
     # Snapshot of the manifest.
     manifest: str
-    # What it was made for, where somebody said so: before-release:1.4.0.
+    # Further tags, such as before-release:1.4.0.
     tags: list[str] = field(default_factory=list)
     # Increments, the oldest first: snapshot, from, to.
     increments: list[dict[str, str]] = field(default_factory=list)
-    # How much was read for it, increments among it.
+    # Bytes read for it, including its increments.
     bytes: int = 0
-    # Why it was made, and for whom: scheduled, manual by ada@laptop.
+    # Why it was made: scheduled, manual by ada@laptop.
     reason: str = ""
 
     def is_called(self, name: str) -> bool:
@@ -80,8 +80,8 @@ def manifest(store: Store, one: Kept) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(store.read_text(one.manifest, "/manifest.json"))
     if found.get("format") != 1:
         raise Refused(
-            f"Run {one.id} on target {store.name} is of format {found.get('format')}, "
-            "which this program cannot read: use a newer one."
+            f"Run {one.id} on target {store.name} has manifest format {found.get('format')}, "
+            "which this version of berth cannot read: use a newer one."
         )
     return found
 
@@ -92,7 +92,7 @@ def verify(store: Store, one: Kept, seen: Seen | None = None) -> dict[str, Any]:
     Args:
         store: where the run is.
         one: the run.
-        seen: is given each entry of the dump's oplog; what it raises is raised.
+        seen: called with each entry of the dump's oplog; its exceptions are passed on.
     """
     written = manifest(store, one)
     where = f"Run {one.id} on target {store.name} is damaged:"
@@ -114,10 +114,13 @@ def verify(store: Store, one: Kept, seen: Seen | None = None) -> dict[str, Any]:
             raise Refused(f"{where} {name} cannot be read ({error}).") from None
         except Refused as why:
             raise Refused(f"{where} {name} cannot be read ({why.reason}).", lines=why.lines) from None
-        if watch and (said := differences(written["mongo"], watch.summary())):
-            raise Refused(f"{where} {' '.join(said)}")
+        if watch and (found := differences(written["mongo"], watch.summary())):
+            raise Refused(f"{where} {' '.join(found)}")
         if length != part["bytes"] or digest.hexdigest() != part["sha256"]:
-            raise Refused(f"{where} {name} has {length} bytes of other content than was dumped ({part['bytes']}).")
+            raise Refused(
+                f"{where} {name} has another checksum than when it was dumped "
+                f"({length} bytes read, {part['bytes']} dumped)."
+            )
     end = written.get("mongo", {}).get("oplog", {}).get("last", "")
     for increment in one.increments:
         if increment["from"] != end:
@@ -127,7 +130,7 @@ def verify(store: Store, one: Kept, seen: Seen | None = None) -> dict[str, Any]:
 
 
 def check(settings: Settings, records: Records, targets: list[Target]) -> dict[str, Any]:
-    """Read the stores' data and their newest run; refuse if something is wrong with one of them."""
+    """Check each repository and read its newest run; refuse if one of them is damaged."""
     reasons = {}
     for target in targets:
         store = Store(settings, target)
@@ -166,7 +169,7 @@ def _check_one(settings: Settings, store: Store) -> None:
         raise why
     runs = kept(store)
     if not runs:
-        raise Refused(f"Target {store.name} holds no backup of {settings.site} yet: berth backup run")
+        raise Refused(f"Target {store.name} has no backup of {settings.site} yet. Make one: berth backup run")
     age = (time.time() - seconds_of(runs[-1].time)) / 3600
     if age > settings.max_age_hours:
         raise Refused(
@@ -177,7 +180,7 @@ def _check_one(settings: Settings, store: Store) -> None:
 
 
 def _telling(lines: list[str]) -> str:
-    """Return the line that says what is wrong, before the advice that follows it."""
+    """Return the line with the error, which advice may follow."""
     for word in ("does not match", "ciphertext", "error", "Fatal"):
         for line in lines:
             if word.lower() in line.lower():
@@ -186,7 +189,7 @@ def _telling(lines: list[str]) -> str:
 
 
 def forget(settings: Settings, records: Records, targets: list[Target]) -> dict[str, Any]:
-    """Thin out the runs on every target that lets us; refuse if one could not be."""
+    """Remove old runs from every target that is not append-only; refuse if one failed."""
     reasons, gone = {}, {}
     for target in targets:
         if target.append_only:
@@ -213,35 +216,35 @@ def forget(settings: Settings, records: Records, targets: list[Target]) -> dict[
 
 
 def policy(settings: Settings) -> list[str]:
-    """Return what restic is asked to keep; the newest run always."""
+    """Return restic's retention options; the newest run is always kept."""
     kinds = ("daily", "weekly", "monthly", "yearly")
     return ["--keep-last=1", *(f"--keep-{kind}={settings.keep[kind]}" for kind in kinds if settings.keep[kind])]
 
 
 def _forget_one(settings: Settings, store: Store) -> int:
     snapshots = store.snapshots()
-    # Restic knows how to thin out; it is asked about the manifests, and the rest of a run goes with its manifest.
-    said = store.ask(
+    # Restic applies the policy to the manifests; the rest of a run goes with its manifest.
+    listed = store.ask(
         *("forget", "--dry-run", "--json", f"--host={settings.site}", "--tag=berth,part:manifest", "--group-by=host"),
         *policy(settings),
     )
-    staying = {tag(one, "run") for group in json.loads(said or "[]") for one in group["keep"] or []}
+    staying = {tag(one, "run") for group in json.loads(listed or "[]") for one in group["keep"] or []}
     leaving = expired(snapshots, staying, settings.keep["oplog_days"], time.time())
     if leaving:
         done = store.run("forget", "--quiet", *leaving, seconds=LONG_SECONDS)
         if done.returncode:
             raise store.refusal(done.returncode, done.stderr, "forget")
-        # Restic does not call that a failure.
+        # Restic exits with 0 all the same.
         if "unable to remove" in done.stderr:
             raise Refused(
-                f"Target {store.name} lets nothing be removed: if that is meant, set append_only in backup_targets."
+                f"Target {store.name} refuses to delete. If it is append-only, set append_only in backup_targets."
             )
     store.ask("prune", "--quiet", seconds=LONG_SECONDS)
     return len(leaving)
 
 
 def expired(snapshots: list[dict[str, Any]], staying: set[str], oplog_days: int, moment: float) -> list[str]:
-    """Return the snapshots that belong to no run that stays: its parts, and increments older than wanted."""
+    """Return the snapshots to remove: those of runs that expired, and increments beyond oplog_days."""
     found = []
     committed = {tag(one, "run") for one in snapshots if tag(one, "part") == "manifest"}
     newest = max(committed, default="")
@@ -257,7 +260,7 @@ def expired(snapshots: list[dict[str, Any]], staying: set[str], oplog_days: int,
 
 
 def listing(settings: Settings, targets: list[Target]) -> dict[str, Any]:
-    """Return the runs on the stores; a store that does not answer has a reason instead."""
+    """Return the runs on each target; a target that does not answer has a reason instead."""
     found: dict[str, Any] = {}
     for target in targets:
         store = Store(settings, target)

@@ -1,4 +1,4 @@
-"""berth backup, restore, rebuild and drill: one verb a call; the answer is JSON on standard output."""
+"""berth backup, restore, rebuild and drill: one verb per call; the answer is JSON on standard output."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from berth.host.clock import now
 from berth.host.refused import Failed, Refused
 
 HISTORY_LINES = 5
-# An increment that fails as the one before did, of which a mail went out; the unit takes this as success.
+# An increment that still fails, after a mail was sent; the unit counts this as success.
 TOLD = 75
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="berth backup", description="Encrypted backups of this host.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    one = verbs.add_parser("run", help="back up everything now")
-    one.add_argument("--reason", default="by hand")
-    one.add_argument("--tag", default="", help="a further tag on every snapshot")
-    one.add_argument("--target", default="", help="only to this target")
-    verbs.add_parser("oplog", help="back up what MongoDB changed since")
-    for verb, said in (
-        ("list", "the runs on the stores"),
-        ("check", "read what is there"),
-        ("forget", "thin out old runs"),
+    verb = verbs.add_parser("run", help="back up everything now")
+    verb.add_argument("--reason", default="by hand")
+    verb.add_argument("--tag", default="", help="a further tag on every snapshot")
+    verb.add_argument("--target", default="", help="only to this target")
+    verbs.add_parser("oplog", help="back up MongoDB's changes since the last run or increment")
+    for name, purpose in (
+        ("list", "list the runs on each target"),
+        ("check", "check each repository and read its newest run"),
+        ("forget", "apply the retention policy: forget and prune old runs"),
     ):
-        verbs.add_parser(verb, help=said).add_argument("--target", default="")
+        verbs.add_parser(name, help=purpose).add_argument("--target", default="")
     restore.add_arguments(verbs)
     rebuild.add_arguments(verbs)
     drill.add_arguments(verbs)
-    one = verbs.add_parser("rekey", help="let the new password open the repositories, and the one before no more")
+    verb = verbs.add_parser("rekey", help="add the new password to each repository, and remove the previous one")
     # In the unit that does it.
-    one.add_argument("--run-id", default="")
-    one = verbs.add_parser("restic", help="restic itself, with a target's repository and credentials")
-    one.add_argument("target")
-    one.add_argument("arguments", nargs=argparse.REMAINDER)
-    verbs.add_parser("status", help="what is known, without asking a store")
-    verbs.add_parser("init", help="make a repository anew although it had backups").add_argument("target")
+    verb.add_argument("--run-id", default="")
+    verb = verbs.add_parser("restic", help="run restic with a target's repository and credentials")
+    verb.add_argument("target")
+    verb.add_argument("arguments", nargs=argparse.REMAINDER)
+    verbs.add_parser("status", help="show the recorded state, without connecting to a target")
+    verbs.add_parser("init", help="create a new repository where one with backups is missing").add_argument("target")
     return parser
 
 
@@ -79,7 +79,7 @@ def status(records: Records) -> dict[str, Any]:
 def make_anew(settings: Settings, records: Records, name: str) -> dict[str, Any]:
     store = Store(settings, settings.target(name))
     if store.exists():
-        raise Refused(f"Target {name} has a repository, which opens: there is nothing to make.")
+        raise Refused(f"Target {name} already has a repository that opens, so none was created.")
     store.init()
     with records.changing() as state:
         state["targets"][name] = {}
@@ -89,42 +89,42 @@ def make_anew(settings: Settings, records: Records, name: str) -> dict[str, Any]
 def become_restic(settings: Settings, name: str, arguments: list[str]) -> NoReturn:
     store = Store(settings, settings.target(name))
     if settings.previous_password:
-        # Finds out which of the two opens it.
+        # Chooses the one of the two that opens it.
         store.exists()
     os.execvpe("restic", store.command(*arguments), store.environment)  # noqa: S606  # found in PATH like every program here
 
 
-def answer(given: argparse.Namespace, settings: Settings, records: Records) -> dict[str, Any]:
-    if given.verb == "run":
-        return run(settings, records, given.reason, given.tag, settings.chosen(given.target))
-    if given.verb == "oplog":
+def answer(args: argparse.Namespace, settings: Settings, records: Records) -> dict[str, Any]:
+    if args.verb == "run":
+        return run(settings, records, args.reason, args.tag, settings.chosen(args.target))
+    if args.verb == "oplog":
         return by_itself(settings, records)
-    if given.verb == "list":
-        return check.listing(settings, settings.chosen(given.target))
-    if given.verb == "check":
+    if args.verb == "list":
+        return check.listing(settings, settings.chosen(args.target))
+    if args.verb == "check":
         with records.locked("check", settings.wait_seconds):
-            return check.check(settings, records, settings.chosen(given.target))
-    if given.verb == "forget":
-        return check.forget(settings, records, settings.chosen(given.target))
-    if given.verb == "rekey":
-        return rekey.rekey(settings, records, given.run_id)
-    if given.verb == "restore":
-        return restore.restore(settings, records, given)
-    if given.verb == "settle":
-        return restore.settle(settings, records, given.guarded)
-    if given.verb == "rebuild":
-        return rebuild.rebuild(settings, records, given)
-    if given.verb == "drill":
-        return drill.drill(settings, records, given)
-    if given.verb == "restic":
-        become_restic(settings, given.target, given.arguments)
-    if given.verb == "init":
-        return make_anew(settings, records, given.target)
+            return check.check(settings, records, settings.chosen(args.target))
+    if args.verb == "forget":
+        return check.forget(settings, records, settings.chosen(args.target))
+    if args.verb == "rekey":
+        return rekey.rekey(settings, records, args.run_id)
+    if args.verb == "restore":
+        return restore.restore(settings, records, args)
+    if args.verb == "settle":
+        return restore.settle(settings, records, args.guarded)
+    if args.verb == "rebuild":
+        return rebuild.rebuild(settings, records, args)
+    if args.verb == "drill":
+        return drill.drill(settings, records, args)
+    if args.verb == "restic":
+        become_restic(settings, args.target, args.arguments)
+    if args.verb == "init":
+        return make_anew(settings, records, args.target)
     return status(records)
 
 
 def was_told(records: Records, verb: str, reason: str, minutes: int) -> bool:
-    """Tell whether the operator heard of this already: an increment every five minutes is not worth as many mails."""
+    """Tell whether a mail about this was sent already: increments run every few minutes."""
     if verb != "oplog":
         return False
     with records.changing() as state:
@@ -135,25 +135,25 @@ def was_told(records: Records, verb: str, reason: str, minutes: int) -> bool:
 
 
 def ended(_number: int, _frame: FrameType | None) -> None:
-    raise Refused("It was ended from outside, by a shutdown or an operator.")
+    raise Refused("It was stopped by SIGTERM: a shutdown, or systemctl stop.")
 
 
 def in_words(error: OSError) -> str:
-    """Put a failure of the system into one sentence."""
+    """Describe a system error in one sentence."""
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return f"The disk is full{where}: make room, then berth backup run."
+        return f"The disk is full{where}: free some space, then run: berth backup run"
     return f"{error.strerror or error}{where}."
 
 
 def tell(document: dict[str, Any]) -> None:
-    """Print the answer. Whoever asked may have gone; what was done is done all the same."""
+    """Print the answer. The caller may have disconnected."""
     with suppress(OSError):
         print(json.dumps(document), flush=True)
 
 
-def main(words: list[str]) -> int:
-    given = arguments().parse_args(words)
+def main(argv: list[str]) -> int:
+    args = arguments().parse_args(argv)
     os.umask(0o077)
     signal.signal(signal.SIGTERM, ended)
     code = 0
@@ -162,17 +162,17 @@ def main(words: list[str]) -> int:
         records = Records(settings)
         reason, lines = "", []
         try:
-            said = answer(given, settings, records)
+            result = answer(args, settings, records)
         except Refused as why:
-            own = bool(getattr(given, "run_id", "")) and not isinstance(why, Failed)
-            quiet = own or (given.verb == "run" and isinstance(why, Busy))
+            own = bool(getattr(args, "run_id", "")) and not isinstance(why, Failed)
+            quiet = own or (args.verb == "run" and isinstance(why, Busy))
             reason, lines, code = why.reason, why.lines, own_unit.REFUSED if quiet else 1
         except OSError as error:
             reason, code = in_words(error), 1
-        if given.verb == "run":
+        if args.verb == "run":
             metrics.ping(settings, well=not reason)
-        if given.verb in ("run", "oplog", "check", "forget", "restore"):
-            if was_told(records, given.verb, reason, settings.oplog_told_minutes):
+        if args.verb in ("run", "oplog", "check", "forget", "restore"):
+            if was_told(records, args.verb, reason, settings.oplog_told_minutes):
                 code = TOLD
             metrics.publish(settings, records)
         if code:
@@ -187,5 +187,5 @@ def main(words: list[str]) -> int:
         say(in_words(error))
         tell({"at": now(), "reason": in_words(error), "lines": []})
         return 1
-    tell(said)
+    tell(result)
     return 0

@@ -1,4 +1,4 @@
-"""The proof of a backup: restore it into throwaway containers, compare, sign in, write it down, leave nothing."""
+"""The restore drill: restore into throwaway containers, compare, sign in, record the result, clean up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from berth.host import files
 from berth.host.clock import now
 from berth.host.refused import Refused
 
-# The account that every release is tried out with: the release makes it and keeps its password.
+# The probe account of the smoke tests; berth release creates it and keeps its password.
 PROBE_EMAIL = "release-probe@berth.invalid"
 KEPT = 60
 DAY = 24 * 3600
@@ -29,14 +29,16 @@ DAY = 24 * 3600
 
 def add_arguments(verbs: Any) -> None:
     drill_verb = verbs.add_parser(
-        "drill", prog="berth drill", help="restore the newest backup beside the live data, and compare"
+        "drill",
+        prog="berth drill",
+        help="restore the newest backup into throwaway containers, and compare",
     )
     drill_verb.add_argument("run", nargs="?", default=LATEST)
     drill_verb.add_argument("--target", default="")
 
 
 class Evidence:
-    """What was seen, written down whether it is good or bad."""
+    """The record of a drill, written whether it passed or failed."""
 
     def __init__(self, settings: Settings, target: str) -> None:
         self._settings = settings
@@ -86,15 +88,15 @@ def _read(place: Path) -> dict[str, str]:
     return dict(line.rsplit(" ", 1) for line in place.read_text().splitlines())
 
 
-def drill(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
-    """The verb `drill`. Each night another target, so that each is proven."""
+def drill(settings: Settings, records: Records, args: Namespace) -> dict[str, Any]:
+    """The verb `drill`. Each night uses another target, so that all are tested."""
     if not settings.targets:
         raise Refused("backup_targets is empty, so there is nothing to restore.")
-    target = asked.target or settings.targets[int(time.time() // DAY) % len(settings.targets)].name
+    target = args.target or settings.targets[int(time.time() // DAY) % len(settings.targets)].name
     evidence = Evidence(settings, target)
     with records.locked("restore"):
         try:
-            _drill(settings, asked.run, evidence)
+            _drill(settings, args.run, evidence)
             evidence.seen["result"] = "passed"
         except Refused as refused:
             evidence.seen |= {"reason": refused.reason, "lines": refused.lines}
@@ -131,7 +133,7 @@ def _drill(settings: Settings, wanted: str, evidence: Evidence) -> None:
 
 
 def _sign_in(scratch: Scratch, releases: Path) -> str:
-    """Sign in as the account that tries out releases; in a backup older than its own address, it has the first one."""
+    """Sign in as the probe account; a backup from before it had its own address has the first one."""
     password, own = (releases / "probe").read_text(), releases / "probe_email"
     if own.exists():
         email = own.read_text()
@@ -150,18 +152,18 @@ def _restore_and_compare(run: Run, scratch: Scratch, evidence: Evidence) -> None
         engine.restore(scratch.mongo, archive, "--drop", "--noIndexRestore", "--numParallelCollections=1")
     with evidence.step("compare"):
         found = _tally(scratch)
-        if said := differences({"collections": run.collections}, found):
-            raise damaged(run, " ".join(said))
+        if differing := differences({"collections": run.collections}, found):
+            raise damaged(run, " ".join(differing))
         evidence.seen["collections"] = {name: one["documents"] for name, one in found["collections"].items()}
     with evidence.step("restore with changes"):
         scratch.load(run)
         found = _tally(scratch)
         evidence.seen["documents"] = sum(one["documents"] for one in found["collections"].values())
     if not run.increments and run.manifest["mongo"]["oplog"]["first"] == run.manifest["mongo"]["oplog"]["last"]:
-        # Nothing changed meanwhile, so every index must be there again.
+        # Nothing changed during the dump, so every index must have been restored.
         for name, one in run.collections.items():
             if one["indexes"] != found["collections"][name]["indexes"]:
-                raise damaged(run, f"{name} came back without one of its indexes {', '.join(one['indexes'])}")
+                raise damaged(run, f"{name} was restored without one of its indexes {', '.join(one['indexes'])}")
 
 
 def _tally(scratch: Scratch) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What Prometheus and an outside watcher are told."""
+"""Metrics for Prometheus, and the ping of an external monitor."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FILE = "berth.backup.prom"
 _MOMENTS = (
     ("berth_backup_last_success_timestamp_seconds", "End of the newest run", "success_at"),
     ("berth_backup_last_attempt_timestamp_seconds", "End of the last attempt", "attempt_at"),
-    ("berth_backup_oplog_last_success_timestamp_seconds", "Until when changes are safe", "oplog_at"),
-    ("berth_backup_check_last_success_timestamp_seconds", "Last check that found nothing", "check_at"),
-    ("berth_backup_forget_last_success_timestamp_seconds", "Last thinning out", "forget_at"),
+    ("berth_backup_oplog_last_success_timestamp_seconds", "End of the newest increment", "oplog_at"),
+    ("berth_backup_check_last_success_timestamp_seconds", "Last check without an error", "check_at"),
+    ("berth_backup_forget_last_success_timestamp_seconds", "Last successful forget and prune", "forget_at"),
 )
 _REASONS = (
     ("berth_backup_last_result", "Whether the last attempt succeeded", "reason", "attempt_at"),
     ("berth_backup_oplog_result", "Whether the last increment succeeded", "oplog_reason", "oplog_reason"),
-    ("berth_backup_check_result", "Whether the last check found nothing", "check_reason", "check_reason"),
-    ("berth_backup_forget_result", "Whether the last thinning out succeeded", "forget_reason", "forget_reason"),
+    ("berth_backup_check_result", "Whether the last check succeeded", "check_reason", "check_reason"),
+    ("berth_backup_forget_result", "Whether the last forget and prune succeeded", "forget_reason", "forget_reason"),
 )
 
 
@@ -69,7 +69,7 @@ def publish(settings: Settings, records: Records) -> None:
 
 
 def ping(settings: Settings, well: bool) -> None:
-    """Tell an outside watcher, which raises the alarm itself when nobody calls any more."""
+    """Ping an external monitor, which alerts when the pings stop."""
     if not settings.ping:
         return
     address = settings.ping if well else f"{settings.ping.rstrip('/')}/fail"
@@ -78,7 +78,7 @@ def ping(settings: Settings, well: bool) -> None:
             with urllib.request.urlopen(address, timeout=PING_SECONDS):  # noqa: S310  # the owner's own address
                 return
         except (OSError, ValueError) as error:
-            # The address may hold a secret, so it is not said.
-            said = getattr(error, "reason", None) or type(error).__name__
-            say(f"The outside watcher does not answer ({said}).")
+            # The address may contain a secret, so it is not printed.
+            problem = getattr(error, "reason", None) or type(error).__name__
+            say(f"The external monitor (vault_backup_ping_url) does not answer: {problem}.")
             time.sleep(attempt)

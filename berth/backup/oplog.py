@@ -14,11 +14,11 @@ from berth.backup.run import Failures, prepare, run, say
 from berth.backup.settings import Settings, Target
 from berth.host.refused import Refused
 
-# What is held in memory: a snapshot's tags, which say where it ends, are given before its content is.
+# Held in memory: the tags of a snapshot, which include its end, are set before its content is read.
 MOST_BYTES = 32 * 1024 * 1024
-# A store that is away must not hold up the next increment.
+# A target that is down must not delay the next increment.
 STORE_SECONDS = 240
-# A full run because there is nothing to continue is not tried more often.
+# A full run because there is nothing to continue is tried at most this often.
 RETRY_SECONDS = 3600
 AGAIN = "the run before was cut off"
 
@@ -61,7 +61,7 @@ class Chunk:
 
 
 def chunks(settings: Settings, position: Timestamp, until: Timestamp | None = None) -> Iterator[Chunk]:
-    """Yield what came since, in pieces that fit into memory; nothing where nothing changed, unless up to a moment."""
+    """Yield what changed since, in chunks that fit into memory; of no-ops alone only up to `until`."""
     chunk = Chunk(position)
     for entry in entries(settings, position):
         if until and bson.timestamp(entry) > until:
@@ -86,7 +86,7 @@ class Increment:
         self._complete(state)
         groups: dict[tuple[str, str], list[Target]] = {}
         orphans: list[Target] = []
-        # A store that is away is waited for once.
+        # A target that is down is waited for once.
         for target in self._there(self.settings.targets):
             known = state[target.name]
             if known.get("run") and known.get("position"):
@@ -114,7 +114,7 @@ class Increment:
         return [one for one in targets if one.name not in self.reasons]
 
     def _complete(self, state: dict[str, dict[str, Any]]) -> None:
-        """Lead each run up to where the dump of the next one ended: no moment lies between two runs."""
+        """Extend each run to the end of the next one's dump, so that every point in time can be restored."""
         groups: dict[tuple[str, str, str], list[Target]] = {}
         for target in self.settings.targets:
             for before in state[target.name].get("before", []):
@@ -125,7 +125,10 @@ class Increment:
             try:
                 self._continue(run_id, Timestamp.read(position), targets, Timestamp.read(until))
             except Gap:
-                say(f"What changed between run {run_id} and the one after it is not in the oplog any more.")
+                say(
+                    f"The changes between run {run_id} and the next one are no longer in the oplog: "
+                    "no point in time between their increments can be restored."
+                )
             except Refused as why:
                 self.reasons |= {target.name: why.reason for target in targets}
             with self.records.changing() as changed:
@@ -140,7 +143,7 @@ class Increment:
         left: list[Store] | None = None
         for chunk in chunks(self.settings, position, until):
             if left is None:
-                # Asked first, since a store that is away would otherwise be waited for.
+                # Checked first: an upload to a target that is down would be waited for.
                 away = Failures()
                 left = prepare(self.settings, targets, self.records, away)
                 self.reasons |= {name: why.reason for name, why in away.reasons.items()}
@@ -163,7 +166,7 @@ class Increment:
         with self.records.changing() as state:
             for store in stores:
                 known = state["targets"][store.name]
-                # A full run may have taken its place meanwhile.
+                # A full run may have replaced it meanwhile.
                 for chain in (known, *known.get("before", [])):
                     if chain.get("run") == run_id:
                         chain["position"] = str(chunk.ends_with)
@@ -178,9 +181,9 @@ class Increment:
 
 
 def increment(settings: Settings, records: Records) -> dict[str, Any]:
-    """Send what changed to every target; refuse if one was left behind."""
+    """Send the changes to every target; refuse if one failed."""
     if not settings.mongo:
-        raise Refused("There is no MongoDB here whose changes could be backed up: backup_mongo_container is empty.")
+        raise Refused("There is no MongoDB to back up: backup_mongo_container is empty.")
     made = Increment(settings, records)
     try:
         with records.locked("oplog"):
@@ -194,21 +197,21 @@ def increment(settings: Settings, records: Records) -> dict[str, Any]:
 
 
 def by_itself(settings: Settings, records: Records) -> dict[str, Any]:
-    """The verb `oplog`: an increment; and a run, where the last one was cut off by a host that went down."""
+    """The verb `oplog`: an increment; and a run, if the last one was interrupted by a shutdown."""
     if holder := site_lock(settings).busy("upgrade", "restore"):
         return {"verb": "oplog", "bytes": 0, "skipped": holder}
-    said = increment(settings, records)
+    outcome = increment(settings, records)
     if cut_off(records):
         run(settings, records, AGAIN)
-    return said
+    return outcome
 
 
 def cut_off(records: Records) -> bool:
-    """Tell whether a run was begun that nobody is at any more, though it has no end."""
+    """Tell whether a run began and its process ended without recording a result."""
     try:
         with records.locked("run"):
             begun: dict[str, Any] = records.state().get("begun", {})
     except Busy:
         return False
-    # What cuts off this one, too, is not met every few minutes.
+    # If the repeated run is interrupted, too, it is not repeated every few minutes.
     return bool(begun) and (begun["reason"] != AGAIN or time.time() - begun["at"] > RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""What changes data runs in a unit of systemd; who asked for it reads the answer from memory, and may go away."""
+"""What changes data runs in a systemd unit; the caller reads the answer from /run, and may disconnect."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from berth.host import commands, files
 from berth.host.refused import Failed, Refused
 
 FOLDER = Path("/run/berth-backup")
-# Refused, and nothing was changed: of that nobody is told by mail. Not 1, with which Python ends after a bug.
+# Refused, and nothing was changed: no mail is sent. Not 1, the exit status of a Python traceback.
 REFUSED = 3
-# No verb takes so long; steps have limits of their own.
+# No verb takes that long; each step has its own time limit.
 LONGEST_SECONDS = 48 * 3600
 
 
 def launch(name: str, *arguments: str, settled_by: str = "") -> str:
-    """Have a verb done in the unit of this name; return at its end what systemd-run says of a failure.
+    """Run a verb in the unit of this name; return at its end what systemd-run reported of a failure.
 
-    Where its program is ended before, systemd starts `settled_by`. Raises Refused where the unit runs already.
+    If its process is killed, systemd starts `settled_by`. Raises Refused where the unit is already running.
     """
     unit = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={name}"]
     unit += [f"--property=SuccessExitStatus={REFUSED}", "--property=UMask=0077"]
     unit += [f"--property=OnFailure={settled_by}"] if settled_by else []
     done = commands.run_bytes(*unit, "berth", "backup", *arguments, seconds=LONGEST_SECONDS)
     if done.returncode and b"already" in done.stderr:
-        raise Refused(f"{name} is under way. Wait until it is done: systemctl status {name}")
+        raise Refused(f"{name} is already running. Wait until it is done: systemctl status {name}")
     return " ".join(done.stderr.decode(errors="replace").split()) if done.returncode else ""
 
 
@@ -38,13 +38,13 @@ def tell(run_id: str, ended: dict[str, Any] | Refused) -> None:
 
 
 def told(run_id: str, failure: str = "") -> dict[str, Any]:
-    """Return the answer of a run that is over, once. Raises what it was refused for; without an answer, the failure."""
+    """Return the answer of a run that has ended, once. Raises its refusal; without an answer, the failure."""
     place = FOLDER / f"{run_id}.json"
     try:
         answer: dict[str, Any] = json.loads(place.read_text())
     except FileNotFoundError:
         raise Failed(
-            f"It was ended before it could say how it went{f' ({failure})' if failure else ''}. "
+            f"It ended without reporting a result{f' ({failure})' if failure else ''}. "
             "See: journalctl --unit='berth-*' --since=-1h"
         ) from None
     place.unlink()

@@ -1,4 +1,4 @@
-"""Give a bare host what a lost one had: files before the edge asks for a certificate, data before the first release."""
+"""Disaster recovery on a bare host: files before the edge requests a certificate, data before the first release."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from berth.host.clock import now
 from berth.host.refused import Refused
 
 FILES, DATA = "files", "data"
-# Of the files, what a host that is built anew takes over; routes and settings are written by the roles.
+# The files that a rebuilt host takes over; routes and settings are written by the roles.
 TAKEN_OVER = ("traefik/acme", "releases.jsonl", "releases")
 NOT_TAKEN_OVER = (
     "releases/settings.json",
@@ -30,52 +30,54 @@ NOT_TAKEN_OVER = (
 
 
 def add_arguments(verbs: Any) -> None:
-    rebuild = verbs.add_parser("rebuild", prog="berth rebuild", help="give a bare host what a lost one had")
+    rebuild = verbs.add_parser(
+        "rebuild", prog="berth rebuild", help="disaster recovery: restore files or data to a bare host"
+    )
     rebuild.add_argument("what", choices=[FILES, DATA])
     rebuild.add_argument("run", nargs="?", default=LATEST)
     rebuild.add_argument("--target", default="")
 
 
-def rebuild(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
-    """The verb `rebuild`: give a bare host its files, later its data. Which run it is is decided once."""
+def rebuild(settings: Settings, records: Records, args: Namespace) -> dict[str, Any]:
+    """The verb `rebuild`: restore files, later data, to a bare host. The run is chosen once."""
     with records.locked("restore"):
         mark = settings.state / "rebuilt.json"
         done = json.loads(mark.read_text()) if mark.exists() else {}
-        if done.get(asked.what) and asked.run in (LATEST, done["run"]):
+        if done.get(args.what) and args.run in (LATEST, done["run"]):
             return {"changed": False, **done}
         if DATA in done:
-            raise Refused(f"This host was built from run {done['run']} already: use ansible/restore.yml.")
+            raise Refused(
+                f"This host was already rebuilt from run {done['run']}. To restore again: ansible/restore.yml"
+            )
         if not done:
             _must_be_bare(settings)
-        run = choose(settings, done.get("run", asked.run), done.get("target", asked.target))
-        if asked.run == LATEST:
-            # Not only the run: everything that was saved after it, too.
+        run = choose(settings, done.get("run", args.run), done.get("target", args.target))
+        if args.run == LATEST:
+            # Including the increments saved since then.
             run = choose(settings, LATEST, run.store.name)
         say(f"Reading run {run.id} on target {run.store.name} and comparing it with its manifest")
         verify(run)
         known = {"run": run.id, "target": run.store.name, "as_of": moment_text(run.end), **done}
-        if asked.what == FILES:
+        if args.what == FILES:
             _take_over_files(settings, run)
         else:
             there = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
-            # What an earlier attempt left half done goes, as long as no release has used it.
+            # Data of an interrupted attempt is dropped, as long as no release has used it.
             if there and (FILES not in done or engine.writers()):
-                raise Refused("The database is not empty, so this host is not a bare one: use ansible/restore.yml.")
+                raise Refused("The database is not empty, so this is not a bare host: use ansible/restore.yml.")
             engine.drop(settings.mongo, there)
             options = ("--drop", "--oplogReplay", "--numParallelCollections=1")
             known["documents"] = engine.restore(settings.mongo, run.archive(), *options)
             if settings.redis and "redis" in run.manifest["parts"]:
                 engine.replace_redis(settings.redis, run.redis_snapshot())
-        known[asked.what] = now()
+        known[args.what] = now()
         files.write(mark, json.dumps(known, indent=2) + "\n", 0o600)
         return {"changed": True, **known}
 
 
 def _must_be_bare(settings: Settings) -> None:
     if (settings.root / "releases.jsonl").exists():
-        raise Refused(
-            "This host has had releases, so it is not a bare one, which -e restore=... is for: use ansible/restore.yml."
-        )
+        raise Refused("This host has had releases, and -e restore=... is for bare hosts only: use ansible/restore.yml.")
 
 
 def _take_over_files(settings: Settings, run: Run) -> None:

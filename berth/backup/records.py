@@ -1,4 +1,4 @@
-"""What outlives a run: locks, what is known of each target, and what happened before."""
+"""What outlives a run: locks, the state of each target, and the history."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def seconds_of(moment: str) -> float:
 
 
 def site_lock(settings: Settings) -> Lock:
-    """Return the lock of everything that changes the site; where role stack is not, backups alone use it."""
+    """Return the lock of everything that changes the site; without role stack, only backups use it."""
     releases = settings.root / "releases"
     return Lock(releases if releases.exists() else settings.state)
 
 
 class Busy(Refused):
-    """Somebody else is at it."""
+    """Another process holds the lock."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(f"{holder}. Wait until it is done, then try again.")
@@ -44,7 +44,7 @@ class Records:
 
     @contextmanager
     def locked(self, name: str, wait: float = 0) -> Iterator[None]:
-        """One at a time. The kernel gives this up by itself when the program ends, however it ends."""
+        """Hold a lock for the block. The kernel releases it when the process ends, however it ends."""
         with (self._folder / f"{name}.lock").open("a+") as file:
             os.chmod(file.name, 0o600)
             deadline = time.monotonic() + wait
@@ -55,16 +55,16 @@ class Records:
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         file.seek(0)
-                        holder = file.read().strip() or "Somebody"
+                        holder = file.read().strip() or f"Another process holds the {name} lock"
                         raise Busy(holder) from None
                     time.sleep(0.2)
             file.truncate(0)
-            file.write(f"Process {os.getpid()} has been at it ({name}) since {now()}")
+            file.write(f"Process {os.getpid()} has held the {name} lock since {now()}")
             file.flush()
             yield
 
     def holder(self, name: str) -> str:
-        """Return who is at it; empty where nobody is."""
+        """Return who holds the lock; empty where nobody does."""
         try:
             with self.locked(name):
                 return ""
@@ -72,7 +72,7 @@ class Records:
             return busy.holder
 
     def state(self) -> dict[str, Any]:
-        """Return what is known; nothing on a new host."""
+        """Return the recorded state; empty on a new host."""
         try:
             found: dict[str, Any] = json.loads((self._folder / "state.json").read_text())
         except (FileNotFoundError, ValueError):

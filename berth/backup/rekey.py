@@ -1,4 +1,4 @@
-"""Another password for every repository, without a moment in which none opens it."""
+"""Change the password of every repository; at every moment one of the two opens it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPENS, ADDED, REMOVED = "opens", "opens from now on", "opens no more"
 
 
 def rekey(settings: Settings, records: Records, run_id: str) -> dict[str, Any]:
-    """The verb `rekey`: in a unit of its own, so that it goes on when its caller is gone."""
+    """The verb `rekey`: in a unit of its own, so that it goes on if its caller disconnects."""
     if not run_id:
         run_id = uuid.uuid4().hex[:12]
         failure = own_unit.launch("berth-backup-rekey", "rekey", f"--run-id={run_id}")
@@ -32,10 +32,10 @@ def rekey(settings: Settings, records: Records, run_id: str) -> dict[str, Any]:
 
 
 def _rekey(settings: Settings, records: Records) -> dict[str, Any]:
-    """Let the new password open each repository, then the previous one none.
+    """Add the new password to each repository, then remove the previous one.
 
-    A store that does not take part keeps what it has, and goes on with it; asked again, the rest is done. Whoever is at
-    a repository began with the password before, so the end of all of them is waited for.
+    A target that fails keeps its password and is done by the next rekey. Running backups and restores use the previous
+    password, so it waits until they have ended.
     """
     reasons, seen = {}, {}
     with ExitStack() as others:
@@ -51,27 +51,29 @@ def _rekey(settings: Settings, records: Records) -> dict[str, Any]:
     outcome = {"verb": "rekey", "targets": seen, "reason": told}
     records.remember(**outcome)
     if reasons:
-        raise Failed(f"{told} The previous password still opens what was not reached: keep it, and ask again.")
+        raise Failed(
+            f"{told} The previous password is still in use on these targets: keep it in the vault, and run this again."
+        )
     changed = any(ADDED in one.values() or REMOVED in one.values() for one in seen.values())
     return {**outcome, "changed": changed}
 
 
 def _rekey_one(settings: Settings, store: Store) -> dict[str, str]:
     old, new = settings.previous_password, settings.password
-    said = {"new": OPENS}
+    keys = {"new": OPENS}
     if not store.opens(new):
         if not old or not store.opens(old):
             raise Refused(f"Neither the new password nor the previous one opens the repository of target {store.name}.")
         store.add_key(new)
         if not store.opens(new):
-            raise Refused(f"Target {store.name} took the new password, but does not open with it.")
-        said["new"] = ADDED
+            raise Refused(f"Target {store.name} accepted the new password, but does not open with it.")
+        keys["new"] = ADDED
     if old in ("", new) or not store.opens(old):
-        return said
+        return keys
     key = store.key()
     store.opens(new)
     if store.target.append_only:
-        say(f"{store.name} only takes. On its own machine: restic key remove {key}")
-        return {**said, "previous": f"opens until its key is removed there: restic key remove {key}"}
+        say(f"{store.name} is append-only. Remove the previous password on its server: restic key remove {key}")
+        return {**keys, "previous": f"opens until its key is removed there: restic key remove {key}"}
     store.ask("key", "remove", key)
-    return {**said, "previous": REMOVED}
+    return {**keys, "previous": REMOVED}

@@ -1,4 +1,4 @@
-"""Which entries of the oplog are replayed, and in which form mongorestore is given them.
+"""Which entries of the oplog are replayed, and in which form mongorestore gets them.
 
 The rules are those of `mongorestore --oplogReplay` (mongodb/mongo-tools, mongorestore/oplog.go and common/txn), applied
 before it is started: docs/decisions/0025. mongorestore itself drops `ui`, collects transactions until they are
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from berth.backup import bson
 from berth.backup.bson import ARRAY, DOCUMENT, Malformed, Timestamp
 
-# What is restored stands under this name beside what is live, in the same database, until it is renamed.
+# Prefix of restored collections, next to the live ones in the same database, until they are renamed.
 STAGED = "berth_restore."
 
 WRITES = ("i", "u", "d")
-# No-ops, and what a server notes for itself: the records of its containers, keys with several values.
+# No-ops, and a server's internal records: container operations, multikey changes.
 SKIPPED = ("n", "ci", "cu", "cd", "km")
 COMMANDS = (
     "create",
@@ -40,7 +40,7 @@ ENDS_TRANSACTION = ("commitTransaction", "abortTransaction")
 
 
 class Unreplayable(Exception):  # noqa: N818  # "raise Unreplayable" says it
-    """An entry that mongorestore could not replay, or would replay in part. Its text names what is wrong."""
+    """An entry that mongorestore could not replay, or only in part. The text names it."""
 
     def __init__(self, why: str, at: Timestamp | None = None) -> None:
         super().__init__(why)
@@ -48,12 +48,12 @@ class Unreplayable(Exception):  # noqa: N818  # "raise Unreplayable" says it
 
 
 def is_data(namespace: str) -> bool:
-    """Tell what belongs to the owner from what belongs to the server, whose accounts come from the vault."""
+    """Tell whether it is the owner's data, not the server's own, whose accounts come from the vault."""
     return not namespace.startswith(("admin.", "config.", "local.", "__mdb_internal"))
 
 
 def is_staged(name: str, command: str = "") -> bool:
-    """Tell whether a collection, or what a command of a database names first, stands beside a live one."""
+    """Tell whether a collection, or the first argument of a database's command, is a staged one."""
     database = command.removesuffix("$cmd")
     if command and not name.startswith(database):
         name = database + name
@@ -61,7 +61,7 @@ def is_staged(name: str, command: str = "") -> bool:
 
 
 class Replay:
-    """Given each entry in order; returns what mongorestore is given of it: nothing, it, or another form of it."""
+    """Takes each entry in order; returns what mongorestore gets: nothing, the entry, or a rewritten form."""
 
     def __init__(self) -> None:
         # The newest entry of each transaction that has not ended, by session and number.
@@ -70,15 +70,15 @@ class Replay:
     def dumped(self, entry: bytes) -> list[bytes]:
         """Take an entry of the dump's own oplog. Raises Unreplayable and Malformed.
 
-        That a transaction's beginning is not among them is in order: mongodump begins with the oldest transaction
-        that is open, so this one was committed before the dump, which has all of it.
+        The beginning of a transaction may be missing: mongodump's oplog begins with the oldest open transaction, so
+        this one was committed before the dump, which has all of it.
         """
         return self._take(entry, may_begin_before=True)
 
     def saved(self, entry: bytes) -> list[bytes]:
         """Take an entry that was saved after the dump. Raises Unreplayable and Malformed.
 
-        mongorestore would replay what there is of a transaction, and not miss what is not.
+        mongorestore would replay a partial transaction without an error.
         """
         return self._take(entry, may_begin_before=False)
 
@@ -109,7 +109,7 @@ class Replay:
 
 
 def _ends_restore(entry: bytes) -> bool:
-    """Tell whether a collection that stood beside took its place: what was filled into it is not replayed."""
+    """Tell whether a staged collection was renamed to its live name: what was copied into it is not replayed."""
     if bson.plain(entry).get("op") != "c":
         return False
     return is_staged(str(bson.plain(bson.inner(entry, "o")).get("renameCollection", "")))
@@ -118,7 +118,7 @@ def _ends_restore(entry: bytes) -> bool:
 def _transaction(entry: bytes) -> tuple[bytes, int] | None:
     """Return session and number of the transaction that this entry belongs to.
 
-    A vectored insert has both too, but is whole by itself (multiOpType 1).
+    A vectored insert has both too, but is complete by itself (multiOpType 1).
     """
     found = bson.plain(entry)
     if found.get("op") != "c" or found.get("multiOpType") == 1 or "txnNumber" not in found:
@@ -181,7 +181,7 @@ def _is_about_data(namespace: str, command: bytes) -> bool:
 def _many(entry: bytes, command: bytes) -> Iterator[bytes]:
     """Yield the entry with those of its operations that are replayed.
 
-    One that ends a transaction stays where none is: earlier ones wait for it.
+    An entry that ends a transaction stays even without any: earlier entries wait for it.
     """
     operations = list(_documents(bson.inner(command, "applyOps")))
     kept = [one for operation in operations for one in _replayed(operation)]
@@ -200,5 +200,5 @@ def _with(document: bytes, name: str, kind: int, raw: bytes) -> bytes:
 def _documents(array: bytes) -> Iterator[bytes]:
     for _, kind, raw in bson.fields(array):
         if kind != DOCUMENT:
-            raise Malformed("an operation that is no document")
+            raise Malformed("an operation that is not a document")
         yield raw

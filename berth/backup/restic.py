@@ -1,4 +1,4 @@
-"""Everything that is asked of restic."""
+"""All calls of restic."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from berth.host.refused import Refused
 LAST_LINES = 8
 PROBE_SECONDS = 30
 QUICK_SECONDS = 300
-# It waits this long for the lock of somebody who thins out the same store.
+# How long restic waits for the lock of another host that prunes the same repository.
 LOCK_WAIT = "10m"
 # Restic itself tries again for a quarter of an hour before it gives up.
 END_SECONDS = 1200
 STOP_SECONDS = 20
 PIECE = 1024 * 1024
 CACHE_ROOM = 256 * 1024 * 1024
-# Pieces that may wait for a store that is slower than the dump.
+# Pieces that may be queued for a repository that is slower than the dump.
 WAITING = 16
 NO_REPOSITORY, LOCKED, WRONG_KEY = 10, 11, 12
 
@@ -43,7 +43,7 @@ class Store:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Credentials go to restic alone, and on no command line."""
+        """Credentials are passed to restic only, and never on a command line."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "SSL_CERT_FILE") if name in os.environ}
         return {
             **kept,
@@ -60,7 +60,7 @@ class Store:
         return ["restic", *options, f"--retry-lock={LOCK_WAIT}", self._cache(), *arguments]
 
     def _cache(self) -> str:
-        """Do without a cache on a disk that is almost full: restic would try again and again to write to it."""
+        """Disable the cache on an almost full disk, where restic would keep trying to write to it."""
         try:
             free = shutil.disk_usage(self._settings.cache).free
         except OSError:
@@ -68,7 +68,7 @@ class Store:
         return "--cleanup-cache" if free > CACHE_ROOM else "--no-cache"
 
     def run(self, *arguments: str, seconds: float = QUICK_SECONDS, given: str = "") -> CompletedProcess[str]:
-        """Run restic; a time-out counts as a failure like any other."""
+        """Run restic; a timeout is a failure like any other."""
         done = commands.run_bytes(
             *self.command(*arguments), seconds=seconds, given=given.encode(), env=self.environment
         )
@@ -76,19 +76,19 @@ class Store:
         return CompletedProcess(done.args, done.returncode, *texts)
 
     def ask(self, *arguments: str, seconds: float = QUICK_SECONDS) -> str:
-        """Run restic and return what it said, or refuse with the reason."""
+        """Run restic and return its output, or refuse with the reason."""
         done = self.run(*arguments, seconds=seconds)
         if done.returncode:
             raise self.refusal(done.returncode, done.stderr or done.stdout, arguments[0])
         return done.stdout
 
-    def refusal(self, code: int, said: str, verb: str) -> Refused:
-        """Put a failure of restic into one sentence."""
-        lines = [line for line in said.strip().splitlines() if line.strip()][-LAST_LINES:]
+    def refusal(self, code: int, output: str, verb: str) -> Refused:
+        """Describe a failure of restic in one sentence."""
+        lines = [line for line in output.strip().splitlines() if line.strip()][-LAST_LINES:]
         if code == NO_REPOSITORY:
             reason = (
-                f"The repository of target {self.name} is gone from {self.target.repository}, though it had backups. "
-                f"Find out who removed it; if a new one is meant: berth backup init {self.name}"
+                f"The repository of target {self.name} is missing at {self.target.repository}, though it had backups. "
+                f"Find out why; to create a new one: berth backup init {self.name}"
             )
         elif code == WRONG_KEY:
             reason = (
@@ -101,14 +101,14 @@ class Store:
                 f"`berth backup restic {self.name} list locks` names it."
             )
         else:
-            # Advice may follow it.
+            # Advice may follow the error.
             telling = [line for line in lines if line.startswith("Fatal: ")] or lines
             last = _plain(telling[-1]) if telling else f"restic {verb} ended with {code}"
             reason = f"Target {self.name} ({self.target.repository}): {last}"
         return Refused(reason, lines=lines)
 
     def opens(self, password: str) -> bool:
-        """Tell whether the repository opens with this password, and go on with it."""
+        """Tell whether the repository opens with this password, and use it from now on."""
         self.password = password
         done = self.run("cat", "config", "--no-lock", seconds=PROBE_SECONDS)
         if done.returncode not in (0, WRONG_KEY):
@@ -119,7 +119,7 @@ class Store:
         """Tell whether there is a repository that opens with the password; refuse where that cannot be known."""
         done = self.run("cat", "config", "--no-lock", seconds=PROBE_SECONDS)
         if done.returncode == WRONG_KEY and self._settings.previous_password not in ("", self.password):
-            # Until berth backup rekey has been there.
+            # berth backup rekey has not run on this repository yet.
             self.password = self._settings.previous_password
             done = self.run("cat", "config", "--no-lock", seconds=PROBE_SECONDS)
         if done.returncode == NO_REPOSITORY:
@@ -139,13 +139,13 @@ class Store:
         return next(str(one["id"]) for one in listed if one["current"])
 
     def add_key(self, password: str) -> None:
-        """Let a further password open the repository; it comes by a pipe."""
+        """Add a password to the repository, passed through a pipe."""
         done = self.run("key", "add", "--new-password-file=/dev/stdin", given=f"{password}\n")
         if done.returncode:
             raise self.refusal(done.returncode, done.stderr, "key add")
 
     def unlock(self) -> None:
-        """Remove locks whose program is dead, such as one that a reboot ended."""
+        """Remove stale locks, such as one from before a reboot."""
         self.ask("unlock", "--quiet")
 
     def snapshots(self, *tags: str) -> list[dict[str, Any]]:
@@ -177,12 +177,12 @@ class Store:
 
     @contextlib.contextmanager
     def read(self, snapshot: str, file: str) -> Iterator[IO[bytes]]:
-        """Read a file of a snapshot as a stream; refuse at the end where it did not come whole."""
+        """Stream a file of a snapshot; refuse at the end if it was incomplete."""
         process = commands.start(*self.command("dump", snapshot, file), env=self.environment)
         assert process.stdin  # noqa: S101
         assert process.stdout  # noqa: S101
         process.stdin.close()
-        said = Lines(process.stderr)
+        errors = Lines(process.stderr)
         try:
             yield process.stdout
         except BaseException:
@@ -192,14 +192,14 @@ class Store:
         process.stdout.close()
         code = process.wait()
         if code:
-            raise self.refusal(code, said.text(), "dump")
+            raise self.refusal(code, errors.text(), "dump")
 
     def read_text(self, snapshot: str, file: str) -> str:
         return self.ask("dump", snapshot, file)
 
 
 class Upload:
-    """One restic that takes a stream. What it was given becomes a snapshot only if `end` is called."""
+    """A restic process that backs up a stream. It becomes a snapshot only if `end` is called."""
 
     def __init__(self, store: Store, file: str, tags: list[str]) -> None:
         self.store = store
@@ -209,7 +209,7 @@ class Upload:
         self._pieces: queue.Queue[bytes | None] = queue.Queue(WAITING)
         self._writer = threading.Thread(target=self._write, daemon=True)
         self._writer.start()
-        # Why it was given up, once it is.
+        # Why it was aborted, if it was.
         self.failure: Refused | None = None
 
     def _write(self) -> None:
@@ -225,7 +225,7 @@ class Upload:
             self._process.stdin.close()
 
     def give(self, piece: bytes, patience: float) -> None:
-        """Hand over a piece; a store that takes none for so long is given up and holds up the others no more."""
+        """Send a piece; an upload that accepts none for so long is aborted, so that it does not delay the others."""
         if self.failure:
             return
         if self._process.poll() is not None:
@@ -236,11 +236,13 @@ class Upload:
             self._pieces.put(piece, timeout=patience)
         except queue.Full:
             self.abort(
-                Refused(f"Target {self.store.name} ({self.store.target.repository}) took nothing for {patience:.0f} s.")
+                Refused(
+                    f"Target {self.store.name} ({self.store.target.repository}) accepted no data for {patience:.0f} s."
+                )
             )
 
     def abort(self, why: Refused) -> None:
-        """End restic before its input ends, so that half a stream never becomes a snapshot."""
+        """Stop restic before its input ends, so that a partial stream never becomes a snapshot."""
         if self.failure:
             return
         self.failure = why
@@ -253,7 +255,7 @@ class Upload:
         self._finish_writer()
 
     def _finish_writer(self) -> None:
-        # Restic is gone, so the writer takes whatever waits and throws it away.
+        # Restic is gone, so the writer discards what is queued.
         self._pieces.put(None)
         self._writer.join()
 
@@ -265,7 +267,7 @@ class Upload:
                 code = self._process.wait(seconds)
             except (queue.Full, TimeoutExpired):
                 where = f"Target {self.store.name} ({self.store.target.repository})"
-                self.abort(Refused(f"{where} did not take what it was given within {seconds:.0f} s."))
+                self.abort(Refused(f"{where} did not finish the upload within {seconds:.0f} s."))
             else:
                 self._writer.join()
                 if code:
@@ -276,7 +278,7 @@ class Upload:
 
 
 class Lines:
-    """Reads a pipe to its end beside everything else and keeps its last lines."""
+    """Reads a pipe to its end in a thread and keeps the last lines."""
 
     def __init__(self, pipe: Any) -> None:
         self._last: deque[str] = deque(maxlen=50)
@@ -296,8 +298,8 @@ class Lines:
         return _lines(self.text())
 
 
-def _lines(said: str) -> list[str]:
-    return [line for line in said.strip().splitlines() if line.strip()][-LAST_LINES:]
+def _lines(output: str) -> list[str]:
+    return [line for line in output.strip().splitlines() if line.strip()][-LAST_LINES:]
 
 
 def _plain(line: str) -> str:
@@ -309,9 +311,9 @@ def _plain(line: str) -> str:
     return line.removeprefix("Fatal: ")
 
 
-def _errors(said: str) -> str:
-    """Put restic's complaints last: a summary after them says less."""
-    lines = said.splitlines()
+def _errors(output: str) -> str:
+    """Return restic's errors only: the summary after them says less."""
+    lines = output.splitlines()
     telling = [line for line in lines if '"error"' in line or line.startswith("error")]
     return "\n".join(telling or lines)
 
@@ -322,4 +324,4 @@ def _summary(lines: list[str], store: Store) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(line)
             if found.get("message_type") == "summary" and found.get("snapshot_id"):
                 return found
-    raise Refused(f"Target {store.name}: restic ended without naming its snapshot.", lines=lines[-LAST_LINES:])
+    raise Refused(f"Target {store.name}: restic exited without reporting its snapshot.", lines=lines[-LAST_LINES:])

@@ -1,8 +1,8 @@
-"""Bring back everything, one database or one collection, as it was at the end of a run or at any moment since.
+"""Restore everything, one database or one collection, as it was at the end of a run or at any point in time since.
 
-It ends in one of two states: done, or as before. Everything is read, compared and filled beside what is live first;
-then collections are renamed, one step each. Until the first is renamed, whatever cuts it off leads to as before;
-from then on, to done. Whoever finds the record of one that was cut off sees to it: `settle`.
+It ends in one of two states: done, or as before. First everything is read, verified and copied to staged collections
+next to the live ones; then these are renamed, one atomic step each. An interruption before the first rename ends in as
+before, a later one in done: the next program that finds the record settles it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from berth.host.lock import Lock, describe
 from berth.host.lock import Run as Holder
 from berth.host.refused import Failed, Refused
 
-# In this order. Each is written down before its first step.
+# In this order. Each is recorded before its first step.
 PREPARING, CLOSING, FILLING, BESIDE, SWAPPING, OPENING, SAVING = (
     "preparing",
     "closing",
@@ -36,12 +36,12 @@ PREPARING, CLOSING, FILLING, BESIDE, SWAPPING, OPENING, SAVING = (
     "opening",
     "saving",
 )
-# From here on there is only one way.
+# From these a restore can only be finished.
 FORWARD = (SWAPPING, OPENING, SAVING)
 
 
 def add_arguments(verbs: Any) -> None:
-    restore = verbs.add_parser("restore", prog="berth restore", help="bring back a run, or a moment since")
+    restore = verbs.add_parser("restore", prog="berth restore", help="restore a run, or a point in time since")
     restore.add_argument("run", nargs="?", default=LATEST)
     restore.add_argument("--target", default="")
     restore.add_argument("--time", default="")
@@ -52,7 +52,7 @@ def add_arguments(verbs: Any) -> None:
     restore.add_argument("--by", default="root")
     # In the unit that does it.
     restore.add_argument("--run-id", default="")
-    settle = verbs.add_parser("settle", help="finish or undo a restore that was cut off")
+    settle = verbs.add_parser("settle", help="finish or undo an interrupted restore")
     settle.add_argument("--guarded", action="store_true", help="the caller holds the lock")
 
 
@@ -66,10 +66,10 @@ class Request:
     beside: str
 
     @classmethod
-    def read(cls, asked: Namespace) -> Request:
-        if asked.collection and not asked.database:
+    def read(cls, args: Namespace) -> Request:
+        if args.collection and not args.database:
             raise Refused("restore_collection needs restore_database, which says where it is.")
-        return cls(asked.run, asked.target, asked.time, asked.database, asked.collection, asked.beside)
+        return cls(args.run, args.target, args.time, args.database, args.collection, args.beside)
 
     @property
     def until(self) -> Timestamp | None:
@@ -81,7 +81,7 @@ class Request:
 
     @property
     def whole(self) -> bool:
-        """Redis and files know no moments; who names a run besides means those of that run."""
+        """Redis and files have no point-in-time recovery; with a time and a named run, those of that run are meant."""
         return not self.scope and not self.beside and (not self.time or self.run != LATEST)
 
     @property
@@ -96,7 +96,7 @@ class Restore:
     # --- what there is to do ---
 
     def plan(self, request: Request) -> tuple[Run, dict[str, Any]]:
-        """Choose the run, compare it with its manifest, and say what would happen. Changes nothing."""
+        """Choose the run, verify it against its manifest, and report what would happen. Changes nothing."""
         run = choose(self._settings, request.run, request.target, request.until)
         wanted = [name for name in run.collections if within(name, request.scope)]
         if not wanted and not request.time:
@@ -125,7 +125,7 @@ class Restore:
             "as_of": moment_text(end),
             "increments": len(run.increments),
             "scope": request.scope or "everything",
-            "into": f"databases with {request.beside} at their names' end" if request.beside else "the live databases",
+            "into": f"databases with the suffix {request.beside}" if request.beside else "the live databases",
             "collections": described,
             "removed": gone,
             "kept": sorted(name for name in live if self._is_beside(name)),
@@ -134,7 +134,7 @@ class Restore:
         }
 
     def _gone(self, live: dict[str, int], wanted: set[str], scope: str) -> list[str]:
-        """Return what is live and would not be any more. What a restore put beside stays."""
+        """Return the live collections that would be dropped. Databases of an earlier restore_beside stay."""
         return sorted(name for name in live if name not in wanted and within(name, scope) and not self._is_beside(name))
 
     def _is_beside(self, name: str) -> bool:
@@ -145,7 +145,7 @@ class Restore:
     def run(self, request: Request, by: str, run_id: str = "") -> dict[str, Any]:
         """Restore. The caller holds the lock.
 
-        Raises Refused where nothing was begun, Failed where what was begun has been undone, or is not finished.
+        Raises Refused where nothing was changed, Failed where changes have been undone, or are not finished.
         """
         inherited = self._settle_before()
         self._lock.begin("restore", request.about, by, phase=PREPARING, run_id=run_id, **inherited)
@@ -161,7 +161,7 @@ class Restore:
         return report | {"changed": True, "documents": documents, "seconds": round(time.monotonic() - began, 1)}
 
     def _settle_before(self) -> dict[str, Any]:
-        """Settle what was cut off before. One that is done, but whose services do not start on it, may be replaced."""
+        """Settle an interrupted run. A restore that is done, but whose services do not start, may be replaced."""
         try:
             self.settle()
         except Refused:
@@ -172,7 +172,7 @@ class Restore:
         return {}
 
     def _beside(self, run: Run, request: Request, _: dict[str, Any]) -> int:
-        """Restore under other names of databases; what the site uses is not touched."""
+        """Restore into databases with other names; the live ones are not changed."""
         with self._site.loaded(run, request.scope) as scratch:
             there = {name.partition(".")[0] for name in self._site.collections_of(scratch)}
             chosen = [one for one in there if not request.database or one == request.database]
@@ -180,7 +180,7 @@ class Restore:
             live = {name.partition(".")[0] for name in self._site.collections()}
             if taken := [one for one in databases if one in live]:
                 raise Refused(
-                    f"{', '.join(taken)} is there already: drop it, or choose another restore_beside than "
+                    f"{', '.join(taken)} already exists: drop it, or choose another restore_beside than "
                     f"{request.beside}."
                 )
             self._lock.enter(BESIDE, beside=databases)
@@ -199,7 +199,7 @@ class Restore:
             copy = self._site.safety_copy(request.about)
             self._note_copy(copy, report)
             self._close()
-            # What came between the copy and the page.
+            # Changes between the safety copy and the maintenance page.
             self._site.save_changes()
             self._note_copy(copy, report, self._site.moment())
             with self._no_backup():
@@ -217,20 +217,20 @@ class Restore:
 
     @contextmanager
     def _no_backup(self) -> Iterator[None]:
-        """Keep backups away: an increment would send again all that is filled in, and a run what stands beside."""
+        """Block backups: an increment would send all the restored data again, and a run the staged collections."""
         with ExitStack() as stack:
             for kind in ("run", "oplog"):
                 stack.enter_context(self._records.locked(kind, self._settings.wait_seconds))
             yield
 
     def _note_copy(self, copy: str, report: dict[str, Any], moment: str = "") -> None:
-        """Write down how to return to what was there before, before anything is touched."""
+        """Record how to restore the safety copy, before anything is changed."""
         at = f" -e restore_time={moment}" if moment else ""
         report["safety_copy"] = f"-e restore_run={copy}{at} -e confirm={self._settings.site}"
         self._lock.enter(safety_copy=report["safety_copy"])
 
     def _close(self) -> None:
-        """Show the maintenance page and stop what writes; written down before it is so."""
+        """Show the maintenance page and stop the writers; recorded before it is done."""
         before = self._detail()
         opens = before.get("opens", False) or not self._site.is_closed()
         writers = sorted({*before.get("writers", []), *self._site.writers()})
@@ -248,11 +248,11 @@ class Restore:
         if detail["redis"]:
             self._site.swap_redis()
         self._site.swap_files(detail["files"])
-        # What was removed may be made again by the services.
+        # From here on the services may create dropped collections again.
         self._lock.enter(OPENING)
 
     def _forward(self) -> str:
-        """Bring the services back, open the site, save what is there now. Return the name of that run."""
+        """Start the services, open the site, back up the restored data. Return the id of that run."""
         self._up(self._detail())
         self._lock.enter(SAVING)
         self._site.clear()
@@ -265,7 +265,7 @@ class Restore:
         return saved
 
     def _back(self, reason: str = "") -> None:
-        """As before: nothing that is live has been renamed yet."""
+        """Undo: nothing has been renamed to a live name yet."""
         holder = self._holder()
         if holder.phase == FILLING:
             self._site.clear()
@@ -283,47 +283,45 @@ class Restore:
             self._site.open()
 
     def _ended(self, error: Refused | OSError) -> Refused | OSError:
-        """Bring it to an end where that can be; return what is to be said."""
+        """Undo it if possible; return the error to report."""
         if isinstance(error, Unsaved):
             return error
         holder = self._lock.current()
-        said, lines = (error.reason, error.lines) if isinstance(error, Refused) else (f"{error}.", [])
+        reason, lines = (error.reason, error.lines) if isinstance(error, Refused) else (f"{error}.", [])
         if holder is None:
-            return Failed(f"The restore is done, but not all that it used could be removed: {said}", lines=lines)
+            return Failed(f"The restore is done, but its cleanup failed: {reason}", lines=lines)
         if holder.phase in FORWARD:
             return Failed(
-                f"{said} The restore is not finished (phase: {holder.phase}). It goes on by itself; now: sudo "
-                f"berth backup settle. To what was there before, afterwards: {holder.detail['safety_copy']}",
+                f"{reason} The restore is not finished (phase: {holder.phase}). It is retried automatically; now: "
+                f"sudo berth backup settle. To restore the safety copy afterwards: {holder.detail['safety_copy']}",
                 lines=lines,
             )
         try:
-            self._back(said)
+            self._back(reason)
         except (Refused, OSError) as worse:
-            return Failed(
-                f"{said} And it could not be undone yet: {worse} Try again: sudo berth backup settle", lines=lines
-            )
+            return Failed(f"{reason} Undoing it failed too: {worse} Try again: sudo berth backup settle", lines=lines)
         if holder.phase == PREPARING:
             return error
-        return Failed(f"{said} Everything is as it was before.", lines=lines)
+        return Failed(f"{reason} Everything is as it was before.", lines=lines)
 
     def settle(self) -> str:
-        """Finish or undo what was cut off. The caller holds the lock. Return which; empty where there is nothing."""
+        """Finish or undo an interrupted run. The caller holds the lock. Return which; empty where there is nothing."""
         holder = self._lock.current()
         if holder is None:
             return ""
         if holder.verb != "restore":
             self._site.settle_release()
             if waits := self._lock.current():
-                # A release that its controller has begun and not started: images are on their way.
+                # A release that its controller has begun and not started: it is sending images.
                 raise Refused(
-                    f"{describe(waits)} and is still connected. Nothing was begun. Wait until it is done: "
+                    f"{describe(waits)} and is still connected. Nothing was changed. Wait until it is done: "
                     "sudo berth status"
                 )
             return ""
-        say(f"{describe(holder)} and was cut off")
+        say(f"{describe(holder)} and was interrupted")
         with self._no_backup():
             if holder.phase not in FORWARD:
-                self._back("It was cut off.")
+                self._back("It was interrupted.")
                 return f"undone: {describe(holder)}"
             if holder.phase == SWAPPING:
                 self._swap()
@@ -334,7 +332,7 @@ class Restore:
             return f"finished: {describe(holder)}"
 
     def _end(self, result: str, reason: str = "") -> None:
-        """Write down how it ended, for the history and for who waits, and let the record go."""
+        """Record how it ended, in the history and for the caller, and release the lock."""
         holder = self._holder()
         line = {"verb": "restore", "by": holder.by, "about": holder.release, "result": result, "reason": reason}
         line["safety_copy"] = holder.detail.get("safety_copy", "")
@@ -354,42 +352,42 @@ class Restore:
 # --- the verbs ---
 
 
-def restore(settings: Settings, records: Records, asked: Namespace) -> dict[str, Any]:
-    """The verb `restore`: in a unit of its own, so that it goes on when its caller is gone."""
-    request, lock = Request.read(asked), site_lock(settings)
+def restore(settings: Settings, records: Records, args: Namespace) -> dict[str, Any]:
+    """The verb `restore`: in a unit of its own, so that it goes on if its caller disconnects."""
+    request, lock = Request.read(args), site_lock(settings)
     work = Restore(settings, records, lock, Site(settings, records))
-    if asked.dry_run:
+    if args.dry_run:
         with records.locked("restore"):
             return work.plan(request)[1] | {"changed": False, "dry_run": True}
-    if not asked.run_id:
-        return _in_its_unit(lock, records, work, asked)
+    if not args.run_id:
+        return _in_its_unit(lock, records, work, args)
     with lock.held(), records.locked("restore"):
         try:
-            answer = work.run(request, asked.by, asked.run_id)
+            answer = work.run(request, args.by, args.run_id)
         except Refused as refused:
-            own_unit.tell(asked.run_id, refused)
+            own_unit.tell(args.run_id, refused)
             raise
-        own_unit.tell(asked.run_id, answer)
+        own_unit.tell(args.run_id, answer)
         return answer
 
 
-def _in_its_unit(lock: Lock, records: Records, work: Restore, asked: Namespace) -> dict[str, Any]:
-    # Whoever is at it is named before anything is begun.
+def _in_its_unit(lock: Lock, records: Records, work: Restore, args: Namespace) -> dict[str, Any]:
+    # Names the lock holder before anything is begun.
     with lock.held(), records.locked("restore"):
         pass
     run_id = uuid.uuid4().hex[:12]
     words = ("target", "time", "database", "collection", "beside", "by")
-    where = [f"--{name}={getattr(asked, name)}" for name in words]
-    arguments = ("restore", asked.run, *where, f"--run-id={run_id}")
+    where = [f"--{name}={getattr(args, name)}" for name in words]
+    arguments = ("restore", args.run, *where, f"--run-id={run_id}")
     failure = own_unit.launch("berth-restore", *arguments, settled_by="berth-restore-settle.service")
-    # If its program was ended in the middle, that is seen to here or is being seen to.
+    # If its process was killed in the middle, it is settled here or by its unit.
     with lock.held(wait=True):
         holder = lock.current()
         if holder and holder.id == run_id:
             work.settle()
     told = own_unit.told(run_id, failure)
     if told.get("result") == "as before":
-        raise Failed("The restore was cut off. Everything is as it was before.")
+        raise Failed("The restore was interrupted. Everything is as it was before.")
     return told
 
 
@@ -409,7 +407,7 @@ def beside_name(namespace: str, suffix: str) -> str:
 
 
 def own_paths(settings: Settings, run: Run) -> list[str]:
-    """Return what the owner has named himself; what Berth keeps beside it belongs to the host, not to the data."""
+    """Return the paths that the owner has configured; those of Berth itself belong to the host, not to the data."""
     root = str(settings.root)
     saved = run.manifest["parts"].get("files", {}).get("paths", [])
     return [path for path in saved if path != root and not path.startswith(f"{root}/")]

@@ -1,4 +1,4 @@
-"""Which run, from which store, up to which moment: and whether all of it can be read, before anything is touched."""
+"""Choose the run, the target and the point in time, and verify that all of it can be read, before any change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from berth.host.refused import Refused
 
 LATEST = "latest"
 DAY = 24 * 3600
-ANOTHER = "Take another target (restore_target) or an earlier run (restore_run): berth backup list"
+ANOTHER = "Use another target (restore_target) or an earlier run (restore_run): berth backup list"
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Increment:
 
 @dataclass(frozen=True)
 class Run:
-    """A committed run on one store."""
+    """A committed run in one repository."""
 
     kept: Kept
     store: Store
     manifest: dict[str, Any]
-    # The moment that is wanted, exclusive; all there is where none was named.
+    # The requested point in time, exclusive; everything where none was requested.
     until: Timestamp | None = None
 
     @property
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def end(self) -> Timestamp | None:
-        """The newest change that this run and its increments know."""
+        """The newest change in this run and its increments."""
         return self.increments[-1].last if self.increments else self.dump_end
 
     @property
@@ -73,7 +73,7 @@ class Run:
             raise Refused(f"Run {self.id} has no part {part}; choose another one: berth backup list") from None
 
     def archive(self, with_changes: bool = True) -> Iterator[bytes]:
-        """Yield what mongorestore is given: the dump and, if wanted, what was saved after it. Raises Refused."""
+        """Yield what mongorestore gets: the dump and, if wanted, the increments. Raises Refused."""
         dumped = pieces(self.store, self.snapshot("mongo"), self.manifest["parts"]["mongo"]["file"])
         try:
             yield from compose(dumped, filter(self.is_wanted, self.later()) if with_changes else ())
@@ -86,7 +86,7 @@ class Run:
         yield from pieces(self.store, self.snapshot("redis"), self.manifest["parts"]["redis"]["file"])
 
     def is_wanted(self, entry: bytes) -> bool:
-        """Tell whether an entry that was saved after the dump is from before the moment that is wanted."""
+        """Tell whether an entry that was saved after the dump is from before the requested point in time."""
         return self.until is None or timestamp(entry) < self.until
 
     def later(self) -> Iterator[bytes]:
@@ -95,8 +95,8 @@ class Run:
         for increment in self.increments:
             if last is not None and increment.first != last:
                 raise Refused(
-                    f"Between {moment_text(last)} and {moment_text(increment.first)} changes were not saved "
-                    f"with run {self.id}; only a moment before that can be restored (restore_time)."
+                    f"The changes between {moment_text(last)} and {moment_text(increment.first)} were not saved "
+                    f"with run {self.id}: choose a point in time before them (restore_time)."
                 )
             splitter = Splitter()
             for piece in pieces(self.store, increment.snapshot, "oplog.bson"):
@@ -117,7 +117,7 @@ def pieces(store: Store, snapshot: str, file: str) -> Iterator[bytes]:
 def moment(text: str) -> Timestamp | None:
     """Read `restore_time`: ISO 8601 with a time of day (UTC unless it names a zone), or seconds since 1970.
 
-    Also a moment of the oplog (seconds.number). A date alone would mean its midnight, which nobody who writes it means.
+    Also a timestamp of the oplog (seconds.number). A date alone is refused: it would mean midnight.
     """
     if not text:
         return None
@@ -133,10 +133,10 @@ def moment(text: str) -> Timestamp | None:
             at = read.replace(tzinfo=read.tzinfo or UTC).timestamp()
     except ValueError:
         raise Refused(
-            f"restore_time is {text!r}. Write date, time and zone, without a blank: 2026-11-25T02:30:00Z."
+            f"restore_time is {text!r}. Write date, time and zone, without spaces: 2026-11-25T02:30:00Z."
         ) from None
     if at > time.time():
-        raise Refused(f"restore_time is {text}, which is yet to come.")
+        raise Refused(f"restore_time is {text}, which is in the future.")
     return Timestamp(int(at), 0)
 
 
@@ -147,7 +147,7 @@ def moment_text(at: Timestamp | None) -> str:
 
 
 def choose(settings: Settings, wanted: str = LATEST, target: str = "", until: Timestamp | None = None) -> Run:
-    """Find the run. `latest` goes on to the newest change saved; a named run is as it was at its own end."""
+    """Find the run. `latest` includes the newest increment; a named run ends at its own end."""
     problems = []
     found: list[Run] = []
     for one in settings.chosen(target):
@@ -161,7 +161,7 @@ def choose(settings: Settings, wanted: str = LATEST, target: str = "", until: Ti
         except Refused as refused:
             problems.append(refused.reason)
     if found:
-        # The first target where several know as much.
+        # The first target, where several have as much.
         return max(found, key=lambda run: (run.end or Timestamp(0, 0), run.manifest["ended"]))
     what = f"run {wanted}" if wanted != LATEST else "run"
     before = f" that ended before {moment_text(until)}" if until else ""
@@ -170,14 +170,14 @@ def choose(settings: Settings, wanted: str = LATEST, target: str = "", until: Ti
 
 
 def _runs(store: Store, wanted: str) -> Iterator[Run]:
-    """Yield the runs that are meant, the newest first; a manifest is read only where one is asked for."""
+    """Yield the matching runs, the newest first; their manifests are read only when needed."""
     for kept in reversed(check.kept(store)):
         if wanted == LATEST or kept.is_called(wanted):
             yield Run(kept, store, check.manifest(store, kept))
 
 
 def choose_among(runs: Iterable[Run], wanted: str, until: Timestamp | None) -> Run | None:
-    """Find the run among those of one store, the newest first."""
+    """Find the run among those of one repository, the newest first."""
     newer: Run | None = None
     for run in runs:
         if until is None and wanted == LATEST:
@@ -185,7 +185,7 @@ def choose_among(runs: Iterable[Run], wanted: str, until: Timestamp | None) -> R
         if wanted == LATEST and until and newer:
             _refuse_unknown(run, newer, until)
         newer = run
-        # What began after the moment is not needed; a named run is as it was at its own end.
+        # Increments that begin later are not needed; a named run ends at its own end.
         needed = sum(one.first < until for one in run.increments) if until else 0
         end = run.dump_end
         if until is None or (end is not None and end < until):
@@ -194,18 +194,18 @@ def choose_among(runs: Iterable[Run], wanted: str, until: Timestamp | None) -> R
 
 
 def _refuse_unknown(run: Run, newer: Run, until: Timestamp) -> None:
-    """Refuse a moment of which neither run knows what had changed until then."""
+    """Refuse a point in time that neither run covers."""
     if run.end and newer.dump_end and run.end < until <= newer.dump_end and run.end != newer.dump_end:
         raise Refused(
-            f"What changed between {moment_text(run.end)} and {moment_text(newer.dump_end)} is on target "
-            f"{run.store.name} only as a whole: choose a moment before or after, or restore_run={newer.id}."
+            f"Target {run.store.name} has no increments between {moment_text(run.end)} and "
+            f"{moment_text(newer.dump_end)}: choose a point in time before or after, or restore_run={newer.id}."
         )
 
 
 def verify(run: Run) -> None:
-    """Read everything that a restore would need and compare it with the manifest; refuse with one sentence.
+    """Read everything that a restore needs and compare it with the manifest; refuse with one sentence.
 
-    That includes whether the changes can be replayed.
+    That includes whether the increments can be replayed.
     """
     replay = Replay()
     try:
@@ -230,7 +230,7 @@ def verify(run: Run) -> None:
 
 
 def unreplayable(run: Run, error: Unreplayable) -> Refused:
-    """Say which change cannot be replayed, and what can be restored instead."""
+    """Report which change cannot be replayed, and what can be restored instead."""
     what = (
         f"Run {run.id} on target {run.store.name} cannot be restored with all its changes: at {error.at} "
         f"({moment_text(error.at)}) the oplog has {error}, which cannot be replayed."
@@ -241,11 +241,11 @@ def unreplayable(run: Run, error: Unreplayable) -> Refused:
 
 
 def damaged(run: Run, what: str, lines: list[str] | None = None) -> Refused:
-    """Say that a run cannot be used, and what can be used instead."""
+    """Report that a run is damaged, and what can be used instead."""
     return Refused(f"Run {run.id} on target {run.store.name} is damaged: {what.rstrip('.')}. {ANOTHER}", lines=lines)
 
 
 def within(name: str, scope: str) -> bool:
-    """Tell whether a collection (database.collection) is the scope or in it; everything is in an empty one."""
-    # A collection is no prefix: users is not users.archive.
+    """Tell whether a collection (database.collection) is the scope or in it; an empty scope is everything."""
+    # A collection's name is not a prefix: users does not include users.archive.
     return not scope or name == scope or ("." not in scope and name.startswith(f"{scope}."))

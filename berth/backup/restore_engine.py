@@ -1,4 +1,4 @@
-"""What a restore asks of Docker: the databases' own tools in their containers, and who writes to them."""
+"""Docker calls of a restore: the databases' own tools in their containers, and the services that write to them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from berth.backup.restore_stream import compose
 from berth.host import commands
 from berth.host.refused import Refused
 
-# The owner's stored functions, in each database. Other system collections are the server's, or come with their views.
+# Stored functions are the owner's data. Other system collections are the server's, or come with their views.
 FUNCTIONS = "system.js"
 # Services that write to the databases; the front end does not.
 WRITERS = ("auth_service", "user_service", "celery_worker", "beat")
 HEALTHY_SECONDS = 180
-# A worker ends what it holds, for as long as its container was given.
+# A worker finishes its tasks, up to the stop timeout of its container.
 STOP_SECONDS = 180
 
 # The password comes from the container's secret file and is on no command line.
@@ -31,14 +31,14 @@ password: '$(cat /run/secrets/mongo_root_password)'
 END
 """
 _ACCESS = ("--host=127.0.0.1", "--port=27017", "--username=root", "--authenticationDatabase=admin")
-# A snapshot is a base to go on from; the manifest says so.
+# The snapshot becomes the base of an append-only file, as the manifest declares.
 _STAGE_REDIS = """
 set -eu; umask 077; cd /data; rm -rf next next.part; mkdir next.part
 cat > next.part/appendonly.aof.1.base.rdb
 echo 'file appendonly.aof.1.base.rdb seq 1 type b' > next.part/appendonly.aof.manifest
 sync; mv next.part next
 """
-# May be cut off anywhere and run again: as long as next is there, it is not done.
+# May be interrupted anywhere and run again: as long as `next` exists, it is not done.
 _SWAP_REDIS = """
 set -eu; cd /data
 if [ -e next ]; then
@@ -59,7 +59,7 @@ def docker(*arguments: str, seconds: float = 120) -> CompletedProcess[bytes]:
 
 
 def must(done: CompletedProcess[bytes], what: str) -> str:
-    """Return what a command said, or refuse: this could not be done."""
+    """Return a command's output, or refuse with `what` and its last line."""
     if done.returncode:
         lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-8:]
         raise Refused(f"{what}: {lines[-1] if lines else f'ended with {done.returncode}'}", lines=lines)
@@ -73,26 +73,26 @@ def inspect(container: str) -> dict[str, Any]:
 
 def mongo_shell(container: str, script: str) -> Any:
     """Run a script in mongosh as root and return the JSON it printed last."""
-    given = ("exec", "--interactive", container, "mongosh", "--quiet", "--norc", "--nodb", "--eval", _SHELL + script)
-    said = must(docker(*given), f"The database in {container} does not answer")
-    return json.loads(said.splitlines()[-1]) if said else None
+    call = ("exec", "--interactive", container, "mongosh", "--quiet", "--norc", "--nodb", "--eval", _SHELL + script)
+    output = must(docker(*call), f"The database in {container} does not answer")
+    return json.loads(output.splitlines()[-1]) if output else None
 
 
 def collections(container: str) -> dict[str, int]:
-    """Return database.collection -> documents, of what belongs to the owner."""
+    """Return database.collection -> documents, of the owner's data."""
     found = _list(container, "collection", "database.getCollection(one.name).countDocuments({})")
     return {name: count for name, count in found.items() if not is_staged(name)}
 
 
 def staged(container: str) -> dict[str, int]:
-    """Return the same of what stands beside it, under the names that it will have."""
+    """Return the same of the staged collections, under the names that they will have."""
     found = _list(container, "collection", "database.getCollection(one.name).countDocuments({})")
     return {name.replace(STAGED, "", 1): count for name, count in found.items() if is_staged(name)}
 
 
 def views(container: str) -> dict[str, Any]:
     """Return database.view -> its options (viewOn, pipeline, collation)."""
-    # Plain JSON has no dates, patterns and identifiers.
+    # Plain JSON has no dates, regular expressions and object ids.
     return _list(container, "view", "JSON.parse(EJSON.stringify(one.options, { relaxed: false }))")
 
 
@@ -120,7 +120,7 @@ def _list(container: str, kind: str, value: str) -> dict[str, Any]:
 
 
 def drop_staged(container: str) -> None:
-    """Remove what stands beside the live collections."""
+    """Drop the staged collections."""
     mongo_shell(
         container,
         f"""
@@ -136,11 +136,11 @@ def drop_staged(container: str) -> None:
 
 
 def swap(container: str, names: Iterable[str], removed: Iterable[str], views: dict[str, Any]) -> None:
-    """Remove what was not in the backup; give what stands beside the names of what is live.
+    """Drop what was not in the backup; rename the staged collections to their live names.
 
-    Each rename is one step of the database's own. May be cut off anywhere and run again: what is not beside any more
-    has been renamed. A view or a time series of that name, which MongoDB does not replace by a rename, is dropped
-    first. It neither renames to stored functions nor drops them: these are replaced one by one.
+    Each rename is atomic. May be interrupted anywhere and run again: a collection that is no longer staged has been
+    renamed. A view or a time series of that name, which MongoDB does not replace by a rename, is dropped first. It
+    neither renames to stored functions nor drops them: these are replaced one by one.
     """
     mongo_shell(
         container,
@@ -163,8 +163,8 @@ def swap(container: str, names: Iterable[str], removed: Iterable[str], views: di
           const [name, view] = split(full), database = admin.getSiblingDB(name);
           database.getCollection(view).drop();
           const exact = EJSON.parse(JSON.stringify(options), {{ relaxed: false }});
-          const said = database.runCommand({{ create: view, ...exact }});
-          if (!said.ok) throw new Error(`${{full}}: ${{said.errmsg}}`);
+          const result = database.runCommand({{ create: view, ...exact }});
+          if (!result.ok) throw new Error(`${{full}}: ${{result.errmsg}}`);
         }}
         for (const full of {json.dumps(sorted(names))}) {{
           const [name, collection] = split(full), beside = "{STAGED}" + collection;
@@ -176,8 +176,8 @@ def swap(container: str, names: Iterable[str], removed: Iterable[str], views: di
           }}
           if (!["collection", undefined].includes(type(database, collection))) target.drop();
           const command = {{ renameCollection: `${{name}}.${{beside}}`, to: full, dropTarget: true }};
-          const said = admin.adminCommand(command);
-          if (!said.ok) throw new Error(`${{full}}: ${{said.errmsg}}`);
+          const result = admin.adminCommand(command);
+          if (!result.ok) throw new Error(`${{full}}: ${{result.errmsg}}`);
         }}
         // mongodump --oplog begins with the newest entry, and refuses one that renames.
         admin.adminCommand({{ appendOplogNote: 1, data: {{ msg: "restored" }} }});
@@ -187,13 +187,13 @@ def swap(container: str, names: Iterable[str], removed: Iterable[str], views: di
 
 
 def drop(container: str, databases: Iterable[str]) -> None:
-    """Remove databases, so that nothing stays in them that the backup does not know."""
+    """Drop databases, so that nothing stays in them that is not in the backup."""
     names = json.dumps(sorted(databases))
     mongo_shell(container, f"for (const name of {names}) admin.getSiblingDB(name).dropDatabase(); print('0');")
 
 
 def dump(container: str, *options: str) -> Iterator[bytes]:
-    """Yield an archive of what belongs to the owner; refuse where mongodump fails or writes something else."""
+    """Yield an archive of the owner's data; refuse where mongodump fails or writes something else."""
     try:
         yield from compose(_dumped(container, *options))
     except Malformed as error:
@@ -203,7 +203,7 @@ def dump(container: str, *options: str) -> Iterator[bytes]:
 def _dumped(container: str, *options: str) -> Iterator[bytes]:
     process = _tool(container, "mongodump", "--archive", "--numParallelCollections=1", *options)
     assert process.stdout  # noqa: S101
-    said = Lines(process.stderr)
+    errors = Lines(process.stderr)
     try:
         while piece := process.stdout.read(PIECE):
             yield piece
@@ -212,14 +212,14 @@ def _dumped(container: str, *options: str) -> Iterator[bytes]:
         process.wait()
         raise
     if process.wait():
-        raise Refused(f"mongodump in {container} failed: {_end(said)}", lines=said.last())
+        raise Refused(f"mongodump in {container} failed: {_end(errors)}", lines=errors.last())
 
 
 def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
-    """Give an archive to mongorestore; return how many documents it restored, or refuse where one failed."""
+    """Pipe an archive to mongorestore; return how many documents it restored, or refuse where one failed."""
     process = _tool(container, "mongorestore", "--archive", *options)
     assert process.stdin  # noqa: S101
-    said = Lines(process.stderr)
+    log = Lines(process.stderr)
     try:
         with suppress(BrokenPipeError):
             for piece in archive:
@@ -231,7 +231,7 @@ def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
         process.wait()
         raise
     code = process.wait()
-    text = said.text()
+    text = log.text()
     counted = re.search(r"(\d+) document\(s\) restored successfully\. (\d+) document\(s\) failed", text)
     if code or counted is None or int(counted[2]):
         telling = [line for line in text.splitlines() if "Failed:" in line] or text.splitlines()[-1:]
@@ -269,7 +269,7 @@ def stop(names: list[str]) -> None:
 
 
 def start(names: list[str]) -> None:
-    """Start them again and wait until they are well."""
+    """Start them again and wait until they are healthy."""
     if names:
         must(docker("start", *names), "The release's services could not be started")
     for name in names:
@@ -284,25 +284,25 @@ def await_healthy(name: str) -> None:
             return
         if not state["Running"] or time.monotonic() > deadline:
             lines = docker("logs", "--tail=8", name)
-            said = (lines.stdout + lines.stderr).decode(errors="replace").splitlines()
-            raise Refused(f"{name} did not become healthy: {said[-1] if said else state['Status']}", lines=said)
+            output = (lines.stdout + lines.stderr).decode(errors="replace").splitlines()
+            raise Refused(f"{name} did not become healthy: {output[-1] if output else state['Status']}", lines=output)
         time.sleep(0.5)
 
 
 def replace_redis(container: str, snapshot: Iterable[bytes]) -> None:
-    """Begin its append-only file anew with this snapshot as the base, which is how Redis itself rewrites it."""
+    """Replace its append-only file by one with this snapshot as the base, as Redis itself rewrites it."""
     stage_redis(container, snapshot)
     swap_redis(container)
 
 
 def stage_redis(container: str, snapshot: Iterable[bytes]) -> None:
-    """Put an append-only file beside the live one, into the same volume."""
+    """Stage an append-only file next to the live one, in the same volume."""
     image, volume = _redis_data(container)
     _in_volume(image, volume, _STAGE_REDIS, snapshot)
 
 
 def swap_redis(container: str) -> None:
-    """Start Redis on what stands beside, if anything does."""
+    """Restart Redis on the staged file, if there is one."""
     image, volume = _redis_data(container)
     stop([container])
     try:
@@ -327,27 +327,27 @@ def fill_redis(image: str, volume: str, snapshot: Iterable[bytes]) -> None:
     _in_volume(image, volume, _SWAP_REDIS)
 
 
-def _in_volume(image: str, volume: str, script: str, given: Iterable[bytes] = ()) -> None:
-    """Run a script as Redis's user in a container that sees nothing but the volume."""
+def _in_volume(image: str, volume: str, script: str, stdin: Iterable[bytes] = ()) -> None:
+    """Run a script as Redis's user in a container that has only the volume."""
     limits = ("--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=999:999")
     mount = (f"--volume={volume}:/data", "--entrypoint=sh")
     command = ("docker", "run", "--rm", "--interactive", *limits, *mount, image, "-c", script)
     process = commands.start(*command)
     assert process.stdin  # noqa: S101
-    said = Lines(process.stderr)
+    errors = Lines(process.stderr)
     try:
         with suppress(BrokenPipeError):
-            for piece in given:
+            for piece in stdin:
                 process.stdin.write(piece)
             process.stdin.close()
     except BaseException:
-        # Without its end this must not count as a whole snapshot.
+        # A partial stream must not count as a complete snapshot.
         process.kill()
         process.wait()
         raise
     if process.wait():
-        raise Refused(f"Volume {volume} could not be filled: {_end(said)}", lines=said.last())
+        raise Refused(f"Volume {volume} could not be filled: {_end(errors)}", lines=errors.last())
 
 
-def _end(said: Lines) -> str:
-    return (said.last() or ["it said nothing"])[-1]
+def _end(errors: Lines) -> str:
+    return (errors.last() or ["no output"])[-1]

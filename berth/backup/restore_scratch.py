@@ -1,4 +1,4 @@
-"""Throwaway databases of the live ones' images, with secrets of their own, on a network that leads nowhere."""
+"""Throwaway databases on the live ones' images, with secrets of their own, on an isolated network."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ echo "$key" | openssl pkey -pubout
 
 
 class Scratch:
-    """Use it as a context: whatever was begun is removed at its end, and what an earlier one left, at its beginning."""
+    """A context manager: everything is removed at its end, and leftovers of an earlier one at its beginning."""
 
     def __init__(self, settings: Settings, purpose: str) -> None:
         self._settings = settings
@@ -54,7 +54,7 @@ class Scratch:
         draft.touch(mode=0o600)
         draft.write_text(_with_other_secrets((self._settings.root / ".env").read_text()))
         made = commands.run_bytes("berth", "secrets", "write", str(draft), str(self._secrets))
-        engine.must(made, "Secrets for the throwaway containers could not be made")
+        engine.must(made, "Secrets for the throwaway containers could not be created")
         self._docker("network", "create", "--internal", f"--label={LABEL}={self.name}", self.name)
         return self
 
@@ -71,11 +71,11 @@ class Scratch:
         ):
             found = engine.must(engine.docker(*listing), "Docker does not answer").split()
             if found:
-                engine.must(engine.docker(*removal, *found), f"The throwaway {kind} of {self.name} stays")
+                engine.must(engine.docker(*removal, *found), f"The {kind} of {self.name} could not be removed")
         shutil.rmtree(self._secrets, ignore_errors=True)
 
     def start_mongo(self) -> None:
-        """Start an empty database as the live one was set up: a set of one, with the services' accounts."""
+        """Start an empty database with the setup of the live one: a replica set of one, with the services' accounts."""
         live = engine.inspect(self._settings.mongo)
         self._run(
             self.mongo,
@@ -106,10 +106,10 @@ class Scratch:
             command=("redis-server", "--dir", "/data", "--aclfile", "/run/secrets/users.acl", "--appendonly", "yes"),
         )
         ask = 'REDISCLI_AUTH="$(cat /run/secrets/redis_admin_password)" redis-cli --user admin dbsize'
-        said = self._await(
+        keys = self._await(
             ("exec", self.redis, "sh", "-c", f"{ask} | grep -x '[0-9]*'"), "Redis did not load its snapshot"
         )
-        return int(said)
+        return int(keys)
 
     def start_auth(self, live: str) -> None:
         """Start the live release's auth_service on these databases."""
@@ -126,18 +126,18 @@ class Scratch:
         engine.await_healthy(self.auth)
 
     def sign_in(self, email: str, password: str) -> None:
-        """Sign in and ask who one is, as a browser does."""
+        """Sign in and read the own account, as a browser does."""
         address = engine.inspect(self.auth)["NetworkSettings"]["Networks"][self.name]["IPAddress"]
         credentials = json.dumps({"email": email, "password": password})
-        status, said = _ask(address, "POST", "/api/auth/login", credentials)
+        status, answer = _ask(address, "POST", "/api/auth/login", credentials)
         if status != 200:
-            raise Refused(f"{email} cannot sign in on the restored data: status {status}, {said!r}")
-        status, said = _ask(address, "GET", "/api/auth/me", bearer=said["access_token"])
-        if status != 200 or said.get("email") != email:
-            raise Refused(f"auth_service does not know {email} on the restored data: status {status}, {said!r}")
+            raise Refused(f"{email} cannot sign in on the restored data: status {status}, {answer!r}")
+        status, answer = _ask(address, "GET", "/api/auth/me", bearer=answer["access_token"])
+        if status != 200 or answer.get("email") != email:
+            raise Refused(f"auth_service does not know {email} on the restored data: status {status}, {answer!r}")
 
     def load(self, run: Run) -> int:
-        """Restore a run with the changes that were saved since, up to the moment that is wanted."""
+        """Restore a run with its increments, up to the requested point in time."""
         return engine.restore(self.mongo, run.archive(), "--drop", "--oplogReplay", "--numParallelCollections=1")
 
     def _run(self, name: str, alias: str, *options: str, image: str, command: tuple[str, ...] = ()) -> None:
@@ -154,7 +154,7 @@ class Scratch:
         return (f"--memory={limits['Memory']}b", f"--memory-swap={limits['Memory']}b", "--pids-limit=512", "--cpus=1")
 
     def _docker(self, *arguments: str) -> str:
-        return engine.must(engine.docker(*arguments), f"A throwaway part of {self.name} could not be made")
+        return engine.must(engine.docker(*arguments), f"Setting up {self.name} in Docker failed")
 
     def _await(self, arguments: tuple[str, ...], problem: str) -> str:
         deadline = time.monotonic() + READY_SECONDS
@@ -199,8 +199,8 @@ def _ask(address: str, method: str, path: str, body: str = "", bearer: str = "")
 
 
 def _key_pair() -> dict[str, str]:
-    """Make a key that signs access tokens, and the one that verifies them."""
-    said = engine.must(commands.run_bytes("sh", "-c", _MAKE_KEY_PAIR), "Keys for access tokens could not be made")
-    # Between its first and last line, PEM is what .env holds.
-    private, public = re.findall(r"-----BEGIN [A-Z ]+-----([^-]+)-----END", said)
+    """Generate a key pair for access tokens: private and public."""
+    pem = engine.must(commands.run_bytes("sh", "-c", _MAKE_KEY_PAIR), "Keys for access tokens could not be created")
+    # .env has the PEM without its first and last line.
+    private, public = re.findall(r"-----BEGIN [A-Z ]+-----([^-]+)-----END", pem)
     return {"JWT_PRIVATE_KEY": "".join(private.split()), "JWT_PUBLIC_KEYS": "".join(public.split())}

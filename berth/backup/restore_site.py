@@ -1,4 +1,4 @@
-"""What a restore does to the live site, one step a method. Each may be cut off anywhere and done again."""
+"""What a restore does to the live site, one step per method. Each may be interrupted anywhere and repeated."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from berth.backup.settings import Settings
 from berth.host import commands
 from berth.host.refused import Failed, Refused
 
-# Live, beside it, and in the throwaway database.
+# Live, staged, and in the throwaway database.
 COPIES = 3
 
 
 class Unsaved(Failed):
-    """It is done, but a repository does not have it."""
+    """The restore is done, but its result is not in every repository."""
 
 
 class Site:
@@ -61,7 +61,9 @@ class Site:
         needed = COPIES * sum(one["bytes"] for one in run.collections.values())
         free = shutil.disk_usage("/var/lib/docker").free
         if free < needed:
-            raise Refused(f"A restore needs {needed >> 20} MiB below /var/lib/docker, where {free >> 20} are free.")
+            raise Refused(
+                f"A restore needs {needed >> 20} MiB of disk space in /var/lib/docker, and {free >> 20} MiB are free."
+            )
         with Scratch(self._settings, "restore") as scratch:
             scratch.start_mongo()
             say("Restoring into a throwaway database")
@@ -69,39 +71,39 @@ class Site:
             there = engine.collections(scratch.mongo)
             if scope and not any(within(name, scope) for name in there):
                 raise Refused(
-                    f"At that moment there was no {scope}; there were {', '.join(sorted(there)) or 'no collections'}."
+                    f"{scope} did not exist at that time. There were: {', '.join(sorted(there)) or 'no collections'}."
                 )
             if fixed := [name for name in engine.time_series(scratch.mongo) if within(name, scope)]:
                 raise Refused(
                     f"{', '.join(fixed)}: MongoDB cannot rename a time series, so it cannot be replaced in one step. "
-                    "Restore it beside the live one (restore_beside) and copy it over."
+                    "Restore it into another database (restore_beside) and copy it over."
                 )
             yield scratch
 
     def try_redis(self, run: Run) -> None:
-        """Let Redis itself say whether it can load this, before the live one has to."""
+        """Load the snapshot into a throwaway Redis, before the live one has to."""
         with Scratch(self._settings, "restore") as scratch:
             scratch.start_redis(run.redis_snapshot())
 
     def safety_copy(self, what: str) -> str:
-        """Save what is there now as a run of its own, whatever a mistake removed from it; return its name."""
-        say("Saving what is there now")
+        """Back up the current data as a run of its own, even if collections are missing; return its id."""
+        say("Making the safety copy")
         with self._records.locked("run", self._settings.wait_seconds):
             made = Copy(self._settings, self._records, f"before a restore of {what}", "before-restore")
             outcome = made(self._settings.targets)
         if not any(outcome["targets"].values()):
-            raise Refused(f"What is there now could not be saved, so nothing was touched: {outcome['reason']}")
+            raise Refused(f"The safety copy failed, so nothing was changed: {outcome['reason']}")
         return made.id
 
     def save_changes(self) -> None:
-        """Make moments of the last minutes reachable."""
+        """Make an increment, so that the last minutes can be restored."""
         try:
             increment(self._settings, self._records)
         except Refused as refused:
-            say(f"The newest changes could not be saved first: {refused.reason}")
+            say(f"The increment before the restore failed: {refused.reason}")
 
     def moment(self) -> str:
-        """Return a moment after everything up to now, once it has come."""
+        """Return a point in time after every change up to now, once it has passed."""
         at = int(time.time()) + 1
         while time.time() <= at:
             time.sleep(0.05)
@@ -115,7 +117,7 @@ class Site:
         return (edge / "maintenance.yml").exists() or not (edge / "release.yml").exists()
 
     def close(self) -> None:
-        self._maintenance("on", "The site could not be closed, so nothing was touched.")
+        self._maintenance("on", "The site could not be closed, so nothing was changed.")
 
     def open(self) -> None:
         self._maintenance("off", "The site could not be opened again.")
@@ -124,14 +126,14 @@ class Site:
         # The lock is ours.
         done = commands.run_bytes("berth", "maintenance", state, "--guarded")
         if done.returncode:
-            said = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
-            raise Refused(f"{problem} {said}")
+            reason = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
+            raise Refused(f"{problem} {reason}")
 
     def stop(self, names: list[str]) -> None:
         engine.stop(names)
 
     def start(self, names: list[str]) -> None:
-        """Start them, and whatever else of their colour does not run; wait until all are healthy."""
+        """Start them, and other stopped containers of their colour; wait until all are healthy."""
         projects = [[row.split("|") for row in rows] for rows in engine.members().values()]
         wanted = [
             name
@@ -140,17 +142,17 @@ class Site:
             if name in names or (state != "running" and any(other in names for _, other, _ in rows))
         ]
         if gone := [name for name in names if name not in wanted]:
-            raise Refused(f"{', '.join(gone)} has gone meanwhile: release what is live again (ansible/release.yml).")
+            raise Refused(f"{', '.join(gone)} no longer exists: release the live version again (ansible/release.yml).")
         engine.start(wanted)
 
-    # --- beside what is live ---
+    # --- staged ---
 
     def fill(self, scratch: Scratch, scope: str) -> tuple[int, list[str], dict[str, Any]]:
-        """Copy from the throwaway database beside the live collections, and compare.
+        """Copy from the throwaway database to staged collections, and compare.
 
         Returns documents, the collections (database.collection), and views with their options.
         """
-        say("Filling beside what is live")
+        say("Copying to staged collections")
         engine.drop_staged(self._settings.mongo)
         views = {name: one for name, one in engine.views(scratch.mongo).items() if within(name, scope)}
         options = [f"--nsExclude={name}" for name in views]
@@ -159,11 +161,11 @@ class Site:
         wanted = {name: count for name, count in engine.collections(scratch.mongo).items() if within(name, scope)}
         if (found := engine.staged(self._settings.mongo)) != wanted:
             wrong = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-            raise Refused(f"What was filled beside is not what was restored: {', '.join(wrong)}.")
+            raise Refused(f"The staged collections differ from the restored ones: {', '.join(wrong)}.")
         return documents, sorted(wanted), views
 
     def put_beside(self, scratch: Scratch, scope: str, suffix: str) -> int:
-        """Copy from the throwaway database into databases with this at their names' end."""
+        """Copy from the throwaway database into databases with this suffix."""
         return self._take(scratch, scope, "--nsFrom=$database$.$collection$", f"--nsTo=$database${suffix}.$collection$")
 
     def _take(self, scratch: Scratch, scope: str, *options: str) -> int:
@@ -180,10 +182,10 @@ class Site:
         shutil.rmtree(self._files, ignore_errors=True)
         take_files(run, paths, self._files)
 
-    # --- the swap, and back from before it ---
+    # --- the swap, and cleanup ---
 
     def swap(self, names: list[str], removed: list[str], views: dict[str, Any]) -> None:
-        say("Replacing what is live")
+        say("Replacing the live collections")
         engine.await_healthy(self._settings.mongo)
         engine.swap(self._settings.mongo, names, removed, views)
 
@@ -191,7 +193,7 @@ class Site:
         engine.swap_redis(self._settings.redis)
 
     def swap_files(self, paths: list[str]) -> None:
-        """Put files where they lay. What came beside them since stays."""
+        """Restore files to their paths. Files that were added since stay."""
         for path in map(Path, paths):
             source = self._files / path.relative_to("/")
             if source.exists():
@@ -200,11 +202,11 @@ class Site:
                 engine.must(commands.run_bytes(*copy, seconds=3600), f"{path} could not be put back")
 
     def remove_scratch(self) -> None:
-        """Remove what a restore that was cut off left of its throwaway database."""
+        """Remove the throwaway database of an interrupted restore."""
         Scratch(self._settings, "restore").remove()
 
     def clear(self) -> None:
-        """Remove what stands beside, and the throwaway database."""
+        """Remove everything staged, and the throwaway database."""
         self.remove_scratch()
         if self._settings.mongo:
             engine.drop_staged(self._settings.mongo)
@@ -216,32 +218,32 @@ class Site:
         engine.drop(self._settings.mongo, databases)
 
     def settle_release(self) -> None:
-        """Have berth release finish or undo what is its own. The lock is ours."""
+        """Have berth release settle its interrupted run. The lock is ours."""
         done = commands.run_bytes("berth", "release", "settle", "--guarded", seconds=3600)
         if done.returncode:
-            said = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
-            raise Refused(f"Something was cut off before, and could not be settled: {said}")
+            reason = json.loads(done.stdout)["reason"] if done.stdout else done.stderr.decode()
+            raise Refused(f"An interrupted run could not be settled: {reason}")
 
     def save_result(self, what: str) -> str:
-        """Make what came back the newest run: a drill, or a host built anew, would take the safety copy for it."""
-        say("Saving what is there now as the newest run")
+        """Back up the restored data as the newest run: a drill or a rebuild would use the safety copy otherwise."""
+        say("Backing up the restored data as the newest run")
         with self._records.changing() as state:
-            # Whatever the restore removed was meant to go.
+            # What the restore removed is not reported as missing.
             state["collections"] = {}
         made = Copy(self._settings, self._records, f"after a restore of {what}", "after-restore")
         outcome = made(self._settings.targets)
         with self._records.changing() as state:
-            # What led there from the safety copy is the restore itself: all of the data once more.
+            # The changes since the safety copy are the restore itself: all of the data once more.
             for known in state["targets"].values():
                 known["before"] = [one for one in known.get("before", []) if one["until"] != known.get("position")]
                 if known.get("run") != made.id:
-                    # Nor does it go on from the safety copy: a full run is due, and tried at once.
+                    # Do not continue from the safety copy either: a full run is due, and tried at once.
                     known |= {"position": "", "attempt_at": 0}
         if outcome["reason"]:
             raise Unsaved(
-                "The restore is done, and the site as open as before. But a repository has no backup of what is there "
-                f"now: {outcome['reason']} The newest one there is of what was there before: ansible/backup.yml makes "
-                "another."
+                "The restore is done, and the site is open or closed as before. But the backup of the restored data "
+                f"failed: {outcome['reason']} The newest run there has the data from before the restore. Make another: "
+                "ansible/backup.yml"
             )
         return made.id
 

@@ -1,4 +1,4 @@
-"""What mongorestore is given: the dump without the server's accounts, its oplog continued by what was saved later."""
+"""The input of mongorestore: the dump without the server's accounts, its oplog continued by the increments."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from berth.backup.archive import MAGIC, MARK, About, Ends, Header, as_archive, c
 from berth.backup.bson import Malformed
 from berth.backup.replay import Replay, is_data
 
-# Pieces of about this size are handed on.
+# Output comes in pieces of about this size.
 PIECE = 1024 * 1024
 _OPLOG = (("db", b""), ("collection", b"oplog"))
 
 
 def compose(pieces: Iterable[bytes], later: Iterable[bytes] = ()) -> Iterator[bytes]:
-    """Yield an archive made of another one; `later` are entries that follow those of its oplog.
+    """Yield an archive made from another one; `later` are entries to append to its oplog.
 
     Raises Malformed, and Unreplayable where an entry of the oplog cannot be replayed.
     """

@@ -1,4 +1,4 @@
-"""A full run: every part to every store, and last the manifest, which commits it."""
+"""A full run: every part to every target, then the manifest, which commits it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 def say(text: str) -> None:
-    """Tell whoever reads along; that nobody does any more is no reason to stop."""
+    """Report to the caller; a closed pipe is no reason to stop."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
@@ -35,7 +35,7 @@ def going_down() -> bool:
 
 
 class Failures:
-    """Why targets were left behind, each with its first reason."""
+    """The targets that failed, each with its first reason."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, Refused] = {}
@@ -47,7 +47,7 @@ class Failures:
 
 
 def prepare(settings: Settings, targets: list[Target], records: Records, failures: Failures) -> list[Store]:
-    """Return the stores that answer, each with a repository and without locks of the dead."""
+    """Return the repositories that answer, initialised and without stale locks."""
     known = records.state()["targets"]
 
     def one(target: Target) -> Store | Refused:
@@ -56,7 +56,7 @@ def prepare(settings: Settings, targets: list[Target], records: Records, failure
             if not store.exists():
                 if known[target.name].get("run"):
                     raise store.refusal(10, "", "cat")
-                say(f"{target.name}: makes the repository")
+                say(f"{target.name}: creating the repository")
                 store.init()
             store.unlock()
         except Refused as why:
@@ -81,7 +81,7 @@ class Run:
         self.reason = reason
         self._tags = [f"run:{self.id}", *([tag] if tag else [])]
         self.stores: list[Store] = []
-        # target -> part -> what the manifest says of it
+        # target -> part -> its entry in the manifest
         self.parts: dict[str, dict[str, dict[str, Any]]] = {}
         self.versions = {"berth": __version__}
         self.mongo: dict[str, Any] | None = None
@@ -91,7 +91,7 @@ class Run:
 
     def __call__(self, targets: list[Target]) -> dict[str, Any]:
         with self.records.changing() as state:
-            # Stays where nobody is left to remove it.
+            # Left behind if the process is killed.
             state["begun"] = {"at": time.time(), "reason": self.reason}
         self.stores = prepare(self.settings, targets, self.records, self.failures)
         self.parts = {store.name: {} for store in self.stores}
@@ -110,7 +110,7 @@ class Run:
         return self._account(targets, missing)
 
     def _at_each_store(self, step: Callable[[Store], None]) -> None:
-        """Do a step with all stores at once; a store that refuses is left behind."""
+        """Run a step for all targets at once; a target that fails is dropped from the run."""
 
         def one(store: Store) -> Refused | None:
             try:
@@ -162,7 +162,7 @@ class Run:
             self._at_each_store(one)
 
     def _missing(self) -> list[str]:
-        """Return the collections that the last run had and this one has not."""
+        """Return the collections that the previous run had and this one does not."""
         before: dict[str, int] = self.records.state().get("collections", {})
         if self.mongo is None or not self.stores:
             return []
@@ -186,7 +186,7 @@ class Run:
 
     def _commit(self, store: Store) -> None:
         written = self.manifest(store)
-        # In a list of the runs, which reads no manifest. A comma would end the tag.
+        # A tag, since the list of runs reads no manifests. A comma would end the tag.
         tags = [*self.tags("manifest"), f"reason:{self.reason.replace(',', '')}"]
         store.back_up_text(json.dumps(written, indent=1) + "\n", "manifest.json", tags)
         ended = time.time()
@@ -210,11 +210,11 @@ class Run:
                 state["collections"] = {name: one["documents"] for name, one in self.mongo["collections"].items()}
 
     def _account(self, targets: list[Target], missing: list[str]) -> dict[str, Any]:
-        """Write down how it went, and return it."""
+        """Record the outcome, and return it."""
         took = round(time.monotonic() - self.start, 1)
         reasons = {name: why.reason for name, why in self.failures.reasons.items()}
         lost = [
-            f"{name}, which the run before had, is not in MongoDB any more; if that is a mistake, restore it from there"
+            f"{name}, which was in the previous run, is missing in MongoDB; if that is a mistake, restore it from there"
             for name in missing
         ]
         with self.records.changing() as state:
@@ -243,7 +243,7 @@ class Run:
 
 
 def _await_databases(settings: Settings) -> None:
-    """Wait while others have the databases stopped; refuse, and name them, where that takes too long."""
+    """Wait for an upgrade or a restore; refuse, naming it, where that takes too long."""
     deadline = time.monotonic() + settings.wait_seconds
     while holder := site_lock(settings).busy("upgrade", "restore"):
         if time.monotonic() >= deadline:
@@ -254,10 +254,10 @@ def _await_databases(settings: Settings) -> None:
 def run(
     settings: Settings, records: Records, reason: str, tag: str = "", targets: list[Target] | None = None
 ) -> dict[str, Any]:
-    """Back up everything to these targets, or to all; refuse at the end if one was left behind."""
+    """Back up everything to these targets, or to all; refuse at the end if one failed."""
     chosen = settings.targets if targets is None else targets
     if not chosen:
-        raise Refused("There is nowhere to back up to: backup_targets is empty.")
+        raise Refused("There is no backup target: backup_targets is empty.")
     _await_databases(settings)
     with records.locked("run", settings.wait_seconds):
         outcome = Run(settings, records, reason, tag)(chosen)

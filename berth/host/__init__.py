@@ -1,1 +1,1 @@
-"""What every command does with a host in the same way: refusals, commands, files, time, and the one lock."""
+"""What all commands share: errors, subprocesses, files, time, and the lock."""

@@ -1,4 +1,4 @@
-"""The one place where time is read and waited for, so that a test need not wait."""
+"""All time is read and waited for here, so that tests need not wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place that starts programs, so that a test can put a host of its own in its place."""
+"""All programs are started here, so that tests can replace the host with a fake."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 
-# The exit status of a command that is ended for taking too long, as timeout(1) has it.
+# Exit status of a command that timed out, as for timeout(1).
 LATE = 124
 LAST_LINES = 15
-# Bytes of a command's output that are looked at; compose writes some hundred lines.
+# Bytes of a command's output that are read; compose writes some hundred lines.
 LONGEST_OUTPUT = 2**20
 
 
 def run(
     *command: str, seconds: float = 60, given: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command; a time-out counts as a failure like any other."""
+    """Run a command; a timeout is a failure like any other."""
     try:
         return subprocess.run(
             command,
@@ -25,7 +25,7 @@ def run(
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,
             text=True,
-            # What a container writes may be anything.
+            # Containers may print any bytes.
             errors="replace",
             timeout=seconds,
             check=False,
@@ -34,28 +34,28 @@ def run(
     except subprocess.TimeoutExpired as late:
         output = late.stderr or late.stdout or b""
         text = output.decode(errors="replace") if isinstance(output, bytes) else output
-        return subprocess.CompletedProcess(command, LATE, "", f"{text}\nnot done within {seconds:.0f} s")
+        return subprocess.CompletedProcess(command, LATE, "", f"{text}\ntimed out after {seconds:.0f} s")
 
 
 def run_bytes(
     *command: str, seconds: float = 120, given: bytes = b"", env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """As `run`, where what goes in and out is no text."""
+    """As `run`, for binary input and output."""
     try:
         return subprocess.run(command, input=given, capture_output=True, timeout=seconds, check=False, env=env)
     except subprocess.TimeoutExpired as late:
-        text = (late.stderr or b"") + f"\nnot done within {seconds:.0f} s".encode()
+        text = (late.stderr or b"") + f"\ntimed out after {seconds:.0f} s".encode()
         return subprocess.CompletedProcess(command, LATE, b"", text.strip())
 
 
 def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a command that is given a stream, or gives one. Raises OSError where there is no such program."""
+    """Start a command, to write to it or read from it as it runs. Raises OSError if there is no such program."""
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
 
 
 class Background:
-    """A command that runs while the caller watches what comes of it; it is killed at the end of the block."""
+    """A command that runs while the caller reads its output; it is killed at the end of the block."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the block
@@ -76,7 +76,7 @@ class Background:
         self._output.close()
 
     def returncode(self) -> int | None:
-        """Return its exit status; None as long as it runs."""
+        """Return its exit status; None while it is running."""
         return self._process.poll()
 
     def lines(self) -> list[str]:

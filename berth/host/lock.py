@@ -19,17 +19,17 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot() -> str:
-    """Name the time from this start of the host to the next one; a host that is a container starts more often."""
+    """Identify this boot of the host; the start of process 1 counts too, for a host that is a container."""
     return f"{BOOT.read_text().strip()} {_process(1)[2]}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is under way, and what another program would need to finish or undo it."""
+    """An operation in progress, and what another process would need to finish or undo it."""
 
     id: str
     verb: str
-    # What it is about: a release, a scope of a restore such as auth_db.users, databases.
+    # Its subject: a release, the scope of a restore such as auth_db.users, databases.
     release: str
     by: str
     since: str
@@ -39,23 +39,23 @@ class Run:
     boot: str
     # The colour it starts on, once that is chosen.
     colour: str = ""
-    # What the edge led to before.
+    # The release that was live before, and its colour.
     live: dict[str, str] = field(default_factory=dict)
-    # When everybody was led to it.
+    # When traffic was switched to it.
     switched: float = 0
-    # What services counted (watch.Seen): how the old release did, and what the new one's count starts at.
+    # The services' counters (counters.Seen): those of the old release, and where those of the new one start.
     counted: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
     # How long each step took.
     steps: dict[str, float] = field(default_factory=dict)
-    # What other verbs than a release need to be finished or undone.
+    # What verbs other than release need to be finished or undone.
     detail: dict[str, Any] = field(default_factory=dict)
 
 
 def session() -> str:
     """Name the SSH connection that this program was started through; empty where there is none.
 
-    As long as its process lives, so does the operator's end.
+    While that process lives, the operator is connected.
     """
     process = os.getpid()
     while process > 1:
@@ -75,7 +75,7 @@ def _process(number: int) -> tuple[str, int, str]:
 
 
 def is_alive(run: Run) -> bool:
-    """Tell whether the operator who began this is still connected. Where that cannot be known, yes."""
+    """Tell whether the operator who started this is still connected; yes, where that cannot be known."""
     if run.boot != boot():
         return False
     if not run.session:
@@ -89,14 +89,14 @@ def is_alive(run: Run) -> bool:
 
 def describe(run: Run | None) -> str:
     if run is None:
-        return "Somebody is changing the site"
-    return f"{run.by} has been at {run.verb} {run.release} since {run.since} (phase: {run.phase})"
+        return "Another operation is changing the site"
+    return f"{run.by} has been running {run.verb} {run.release} since {run.since} (phase: {run.phase})"
 
 
 class Lock:
     """The lock and the record, in a folder that outlives the program."""
 
-    # How often this program holds one.
+    # How many locks this process holds.
     _mine = 0
 
     def __init__(self, folder: Path) -> None:
@@ -105,10 +105,10 @@ class Lock:
 
     @contextmanager
     def held(self, wait: bool = False, by_caller: bool = False) -> Iterator[None]:
-        """Hold it as long as the block lasts. The kernel gives it up by itself when the program ends, however it ends.
+        """Hold it for the block. The kernel releases it when the process ends, however it ends.
 
-        Raises Refused, which names the holder, where another program has it and `wait` is false. With
-        `by_caller` whoever started this program holds it.
+        Raises Refused, which names the holder, where another process has it and `wait` is false. With
+        `by_caller` the parent process holds it.
         """
         if by_caller:
             yield
@@ -118,7 +118,7 @@ class Lock:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise Refused(
-                    f"{describe(self.current())}, on this host right now. Wait until it is done: sudo berth status"
+                    f"{describe(self.current())}, and it is still running. Wait until it is done: sudo berth status"
                 ) from None
             Lock._mine += 1
             try:
@@ -134,12 +134,12 @@ class Lock:
             return True
 
     def busy(self, *verbs: str) -> str:
-        """Return which other program holds the lock for one of these verbs; empty where none does."""
+        """Return which other process holds the lock for one of these verbs; empty where none does."""
         run = self.current()
         if run is None or run.verb not in verbs or Lock._mine:
             return ""
         try:
-            # Read only: units of the schedule may not write to the folder.
+            # Open read-only: scheduled units may not write to the folder.
             with self._guard.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -153,14 +153,14 @@ class Lock:
             found = json.loads(self._run.read_text())
         except FileNotFoundError:
             return None
-        # One that a newer program wrote may say more.
+        # A newer version may have written more fields.
         return Run(**{name: value for name, value in found.items() if name in Run.__dataclass_fields__})
 
     def mine(self, run_id: str) -> Run:
-        """Return this run; raise Refused where it does not have the lock any more."""
+        """Return this run; raise Refused where it no longer has the lock."""
         run = self.current()
         if run is None or run.id != run_id:
-            raise Refused(f"This run has lost its lock. {describe(run)}.")
+            raise Refused(f"This run no longer holds the lock. {describe(run)}.")
         return run
 
     def begin(
@@ -174,15 +174,15 @@ class Lock:
         run_id: str = "",
         **detail: Any,
     ) -> Run:
-        """Write down what begins. The caller holds the lock.
+        """Record the start of a run. The caller holds the lock.
 
         Args:
             verb: release, rollback, upgrade, restore.
-            release: What it is about, see Run.
-            by: Who asked for it.
+            release: Its subject, see Run.
+            by: Who started it.
             live: The release that is live, and its colour.
             phase: The first one.
-            run_id: Its id, where it has one already.
+            run_id: Its id, if it has one already.
             detail: What another program needs to finish or undo it.
         """
         run_id, began = run_id or uuid.uuid4().hex[:12], clock.time()
@@ -196,23 +196,23 @@ class Lock:
         return changed
 
     def note(self, **changes: Any) -> None:
-        """Write it down for whoever has to take over."""
+        """Record changes, for the process that may have to take over."""
         if run := self.current():
             self.save(run, **changes)
 
     def enter(self, phase: str = "", **detail: Any) -> Run:
-        """Write down, before it is done, what comes next and what undoing it needs.
+        """Record the next phase and what undoing it needs, before it begins.
 
-        Raises Refused where the record has gone.
+        Raises Refused where the record is gone.
         """
         run = self.current()
         if run is None:
-            raise Refused("The record of what is under way has gone. Nothing more is done.")
+            raise Refused("The record of this run was deleted, so it stops here. See what is live: sudo berth status")
         return self.save(run, phase=phase or run.phase, detail={**run.detail, **detail})
 
     @contextmanager
     def step(self, name: str, needed: bool = True) -> Iterator[None]:
-        """Write down where we are, and how long it took. A step that is not `needed` is done on a full disk too."""
+        """Record the phase and how long it took. A step that is not `needed` runs on a full disk too."""
         with suppress(*(() if needed else (OSError,))):
             self.note(phase=name)
         began = clock.monotonic()

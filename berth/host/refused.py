@@ -1,4 +1,4 @@
-"""How a step says no."""
+"""How a step refuses, or fails."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Refused(Exception):  # noqa: N818  # "raise Refused" says it
-    """A step says no.
+    """A step refuses, or fails.
 
     Args:
-        reason: One sentence, which says what to do.
+        reason: What happened and what to do next, in a sentence or two.
         culprit: The container or the program that is to blame; empty where there is none.
         lines: The last lines of its output.
     """
@@ -22,7 +22,7 @@ class Refused(Exception):  # noqa: N818  # "raise Refused" says it
 
     @property
     def answer(self) -> dict[str, Any]:
-        """What playbooks read, of this program and of the one before it."""
+        """What playbooks read, from this version and the one before it."""
         return {"reason": self.reason, "guilty": self.culprit, "lines": self.lines}
 
 

@@ -1,1 +1,1 @@
-"""Every line of the journal to one log server; command.py says how."""
+"""Log shipping: every line of the journal, to one log server. See command.py."""

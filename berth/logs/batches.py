@@ -1,4 +1,4 @@
-"""Sends lines in requests that the server takes, and finds the single lines that it never will.
+"""Sends lines in requests that the server accepts, and isolates single lines that it never will.
 
 A server refuses a request as a whole: for one line (400, 422), or for its size (413). Dropping the request would lose
 every line beside the refused one; sending it again would never end. So it is halved until the refused line is alone.
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from berth.logs.events import Line
 
 TOO_LARGE = 413
-# What a server says of a request that it will not take however often it comes.
+# Statuses of a request that the server will never accept, however often it is sent.
 NEVER = frozenset({400, TOO_LARGE, 422})
-# A request of no more text is not made smaller for its size. Servers take a megabyte or more.
+# A request of this size is not split for being too large. Servers accept a megabyte or more.
 LEAST_BYTES = 64 * 1024
-# Lines that were taken or refused in a batch that failed as a whole are not sent again; four batches of them.
+# Lines that were accepted or refused in a batch that failed as a whole are not sent again; four batches of them.
 REMEMBERED = 2000
 
 
 class NotNowError(Exception):
-    """The server did not take all of it; the batch has to come again."""
+    """The server did not accept all of it; the batch has to be sent again."""
 
 
 class NeverError(Exception):
-    """The server will not take this request as it is."""
+    """The server will never accept this request as it is."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(f"{status} {why}".strip())
@@ -34,21 +34,21 @@ class NeverError(Exception):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A line that the server will not take, and its reason."""
+    """A line that the server will never accept, and its reason."""
 
     line: Line
     why: str
 
 
 class Batches:
-    """Delivers lines through `send`, which takes them all or raises NotNowError or NeverError.
+    """Delivers lines through `send`, which sends them all or raises NotNowError or NeverError.
 
     `send` returns those that the server has refused one by one.
     """
 
     def __init__(self, send: Callable[[list[Line]], list[Refusal]]) -> None:
         self._send = send
-        # Bytes of text that fit into a request: half of one that was too large, so at least half of what it takes.
+        # Bytes of text that fit into a request: half of one that was too large, so at least half of the limit.
         self._most: int | None = None
         self._known: dict[str, Refusal | None] = {}
 

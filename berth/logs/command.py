@@ -1,10 +1,10 @@
-"""Ship every line of the journal to one log server, in order, and forget none.
+"""Ship every line of the journal to one log server, in order, without loss.
 
-The journal is the queue: it is on disk, bounded, and whoever writes to it never waits for a reader. The place up to
-which the server has acknowledged is remembered in STATE_DIRECTORY after each batch. So a server that is away, a restart
-of this program or of the host, and a kill at any moment lose nothing; what was sent and not yet remembered is sent
-again. Only a journal that reaches its limit before the server is back drops lines, the oldest first: this program says
-then how many. A line that the server refuses for good is skipped, counted, and stays in the journal.
+The journal is the queue: it is on disk, bounded, and its writers never wait for a reader. The last position that the
+server has acknowledged is stored in STATE_DIRECTORY after each batch. So nothing is lost when the server is down, this
+program or the host restarts, or it is killed at any moment; what was sent and not yet stored is sent again. Only a
+journal that reaches its limit before the server is back drops lines, the oldest first: this program then reports how
+many. A line that the server refuses for good is skipped, counted, and stays in the journal.
 
 usage: berth logs NAME < SETTINGS, as berth-log-shipping@NAME.service runs it
 """
@@ -29,7 +29,7 @@ REMIND_SECONDS = 900.0
 
 
 def tell_systemd(state: str) -> None:
-    """Say a word to the system manager; `systemctl status` shows it."""
+    """Notify systemd; `systemctl status` shows it."""
     if address := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
             door.connect(address.replace("@", "\0", 1))
@@ -49,7 +49,7 @@ class Shipper:
         self._refused_unsaid = 0
 
     def run(self) -> None:
-        """Ship until the end of days."""
+        """Ship until the process is stopped."""
         wait = FIRST_WAIT
         while True:
             try:
@@ -60,7 +60,7 @@ class Shipper:
                         self._shipped(journal.cursor, refusals)
                         wait = FIRST_WAIT
             except NotNowError as error:
-                # Meanwhile nobody holds the journal open: files that it has removed would not leave the disk.
+                # The journal is closed meanwhile: files that were deleted while open would still use disk space.
                 self._away(str(error))
                 time.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
@@ -76,7 +76,7 @@ class Shipper:
         tell_systemd(f"STATUS=Shipped up to {time_of(cursor)}")
 
     def _refused(self, refusals: list[Refusal]) -> None:
-        """Say which line was refused; of many, once in REMIND_SECONDS how many."""
+        """Report a refused line; of many, their number once in REMIND_SECONDS."""
         self._refused_unsaid += len(refusals)
         now = time.monotonic()
         if self._refused_said is not None and now - self._refused_said < REMIND_SECONDS:

@@ -1,4 +1,4 @@
-"""What a log server gets of an entry of the journal: whole events, without secrets, with labels."""
+"""Turns journal entries into what a log server gets: complete events, with labels, secrets masked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT_LIMIT = 240 * 1024
 # More lines than any traceback has.
 EVENT_LINES = 500
 
-# The first group, where there is one, stays.
+# The first group, if any, is kept.
 _SECRETS = [
     re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"),  # a JWT
     re.compile(r"(://)[^\s/@\"':]*:[^\s/@\"']+(?=@)"),  # user:password in an address
@@ -32,7 +32,7 @@ _SECRETS = [
     ),
     re.compile(r"(?i)(--(?:token|password|passphrase|secret)\s+)\S+"),
 ]
-# Looking for one of these words first spares most lines the expressions.
+# Most lines have none of these words, which spares them the expressions above.
 _SUSPICIOUS = re.compile(r"(?i)eyJ|://|cookie|auth|bearer|basic|token|passw|passphrase|secret|key")
 
 _PRIORITIES = ["critical", "critical", "critical", "error", "warning", "info", "info", "debug"]
@@ -51,7 +51,7 @@ _UNIT = re.compile(r"(?P<service>[^@]+)(?:@.*)?\.service")
 _TRACEBACK = "Traceback (most recent call last):"
 # What continues the line before it: Java, JavaScript, Go, and whatever is indented.
 _CONTINUES = re.compile(r"\s|$|Caused by:|Suppressed:|goroutine \d|During handling of|The above exception was")
-# What another traceback follows.
+# Another traceback follows these lines.
 _CHAINED = re.compile(r"During handling of the above exception|The above exception was the direct cause")
 
 
@@ -65,7 +65,7 @@ class Rules:
 
 @dataclass
 class Event:
-    """One thing that was said, however many lines it took."""
+    """One log event, of one line or several."""
 
     entry: Entry
     lines: list[str]
@@ -83,12 +83,12 @@ class Event:
 
 
 def say(text: str) -> None:
-    """Tell the operator, in the journal."""
+    """Report to the operator, in the journal."""
     print(text, file=sys.stderr, flush=True)
 
 
 def field_text(value: Any) -> str:
-    """Return a field of journalctl's JSON: what is no text is a list of bytes there, what is there twice a list."""
+    """Return a field of journalctl's JSON: binary data is a list of bytes there, a repeated field a list."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value and all(isinstance(byte, int) for byte in value):
@@ -97,7 +97,7 @@ def field_text(value: Any) -> str:
 
 
 class Assembler:
-    """Makes events of entries: joins pieces of long lines, and lines of one traceback."""
+    """Assembles events from entries: joins the pieces of a long line, and the lines of a traceback."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -136,7 +136,7 @@ class Assembler:
             self._last[source] = event
 
     def whole(self, patience: float) -> bool:
-        """Return whether no event is likely to go on: none is unfinished, none so young that more is on its way."""
+        """Tell whether all events are complete: none is unfinished, or so recent that more lines may follow."""
         now = time.monotonic()
         open_events = [*self._last.values(), *self._pieces.values()]
         return not self._pieces and not any(event.unfinished or now - event.seen < patience for event in open_events)
@@ -170,16 +170,16 @@ def labels(entry: Entry, document: dict[str, Any] | None, text: str, rules: Rule
     priority = field_text(entry.get("PRIORITY", ""))
     level = _PRIORITIES[int(priority)] if priority in ("0", "1", "2", "3", "4", "5", "6", "7") else "info"
     # Our services and Traefik say "level", MongoDB says "s".
-    said = (document.get("level") or document.get("s")) if document else None
+    named = (document.get("level") or document.get("s")) if document else None
     if document is None and (bracketed := _BRACKETED.search(text, 0, 120)):
-        said = bracketed[1]
-    if isinstance(said, str):
-        level = next((name for pattern, name in _LEVELS if pattern.match(said.lower())), level)
+        named = bracketed[1]
+    if isinstance(named, str):
+        level = next((name for pattern, name in _LEVELS if pattern.match(named.lower())), level)
     return {**found, "level": level}
 
 
 def mask(text: str, rules: Rules) -> str:
-    """Take out what looks like a secret."""
+    """Mask what looks like a secret."""
     if _SUSPICIOUS.search(text):
         for pattern in _SECRETS:
             text = pattern.sub(r"\1***" if pattern.groups else "***", text)
@@ -222,8 +222,8 @@ def line_of(event: Event, rules: Rules) -> Line:
             pass
     facility = field_text(entry.get("SYSLOG_FACILITY", ""))
     return Line(
-        # An entry has one place in the journal, so a server that is asked twice knows it again. An event that is read
-        # again may have got further lines: then it is another one, or these would be taken for known.
+        # The cursor is unique, so the server can drop a repeated line. The text is part of it: an event that is read
+        # again may have more lines, which would be dropped as known.
         id=sha1(f"{entry['__CURSOR']} {text}".encode(errors="replace"), usedforsecurity=False).hexdigest(),
         microseconds=int(entry["__REALTIME_TIMESTAMP"]),
         labels=labels(entry, document, text, rules),

@@ -1,4 +1,4 @@
-"""Reads the journal after a place in it, and knows when that place is gone."""
+"""Reads the journal after a cursor, and detects entries that were dropped since."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FIELDS = (
     "MESSAGE,PRIORITY,SYSLOG_FACILITY,SYSLOG_IDENTIFIER,_HOSTNAME,_SYSTEMD_UNIT,_COMM,_PID,"
     "CONTAINER_ID,CONTAINER_NAME,IMAGE_NAME,CONTAINER_PARTIAL_ID,CONTAINER_PARTIAL_LAST"
 )
-# A batch: as many entries or bytes at most, and as old; so much longer while an event is not whole.
+# Limits of a batch: entries, bytes, seconds; and how much longer to wait for an incomplete event.
 ENTRIES, BYTES, SECONDS = 500, 1024 * 1024, 1.0
 WHOLE_SECONDS, LINE_SECONDS = 1.0, 0.1
-# What the shippers themselves say stays here: sent on, each refusal would make the next line.
+# The shippers' own lines are not shipped: each refusal would cause the next one.
 OWN_UNIT = "berth-log-shipping@"
 
 _NUMBER = re.compile(r"s=(?P<series>[0-9a-f]+);i=(?P<number>[0-9a-f]+)")
@@ -30,28 +30,28 @@ JOURNALCTL = ("journalctl", "--quiet", "--all", "--output=json", f"--output-fiel
 
 
 class JournalEndedError(Exception):
-    """journalctl went away; whoever starts this again begins where it was."""
+    """journalctl exited; the restarted program continues from the stored position."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """The last entry that the log server has answered for, and how many lines it has refused for good so far."""
+    """The last entry that the log server has acknowledged, and how many lines it has refused for good so far."""
 
     cursor: str
     refused: int = 0
 
     @classmethod
     def read(cls, path: Path) -> Place:
-        """Return what `keep` has written; before lines were counted, that was the cursor alone."""
+        """Return what `keep` wrote; earlier versions wrote the cursor alone."""
         cursor, _, refused = path.read_text().partition("\n")
         return cls(cursor, int(refused or 0))
 
     def keep(self, path: Path) -> None:
-        """Write it so that neither a kill nor a power cut leaves half of it, or one without the other."""
+        """Write it atomically, so that a kill or a power loss leaves the old content or the new."""
         fresh = path.with_suffix(".new")
         with fresh.open("w") as file:
             file.write(f"{self.cursor}\n{self.refused}\n")
-            # `berth metrics` reads it, without the right to read everything.
+            # `berth metrics` reads it as another user.
             os.fchmod(file.fileno(), 0o644)
             file.flush()
             os.fsync(file.fileno())
@@ -65,30 +65,30 @@ def time_of(cursor: str) -> str:
 
 
 def missing_between(cursor: str, following: str) -> int:
-    """Return how many entries the journal has dropped between these two, of which it numbers each."""
-    one, other = _NUMBER.match(cursor), _NUMBER.match(following)
-    if not one or not other or one["series"] != other["series"]:
+    """Return how many entries the journal has dropped between these two: entries are numbered."""
+    before, after = _NUMBER.match(cursor), _NUMBER.match(following)
+    if not before or not after or before["series"] != after["series"]:
         return 0
-    return max(0, int(other["number"], 16) - int(one["number"], 16) - 1)
+    return max(0, int(after["number"], 16) - int(before["number"], 16) - 1)
 
 
 def beginning() -> str:
-    """Return where a shipper without a place begins: an hour ago, so that the start of a fresh site is not missing."""
+    """Return the cursor of a new shipper: an hour ago, so that the first start of the site is included."""
     while True:
         rows, into = os.pipe()
-        asked = subprocess.Popen([*JOURNALCTL, "--no-pager", "--since=-1h"], stdout=into)
+        process = subprocess.Popen([*JOURNALCTL, "--no-pager", "--since=-1h"], stdout=into)
         os.close(into)
         with open(rows, "rb") as file:
             row = file.readline()
-        asked.kill()
-        asked.wait()
+        process.kill()
+        process.wait()
         if row:
             return str(json.loads(row)["__CURSOR"])
         time.sleep(1)
 
 
 class Journal:
-    """Entries after a place, as batches; the place after each is in `cursor`."""
+    """Entries after a cursor, as batches; `cursor` is then the last one of the batch."""
 
     def __init__(self, cursor: str) -> None:
         self.cursor = cursor
@@ -113,7 +113,7 @@ class Journal:
         os.close(self._file)
 
     def batch(self) -> list[Event]:
-        """Wait for entries and return what they say."""
+        """Wait for entries and return their events."""
         assembler, count, size, cursor = Assembler(), 0, 0, self.cursor
         began = 0.0
         while True:

@@ -1,4 +1,4 @@
-"""The log servers: each says of every line of a batch that it has or refuses it, or the batch comes again."""
+"""The log servers: each accepts or refuses every line of a batch, or the batch is sent again."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Server(Protocol):
 
 
 def secure_context(settings: Settings) -> ssl.SSLContext:
-    """The server proves its name; where we have a certificate, we prove ours."""
+    """Verify the server's name, and present our client certificate if we have one."""
     context = ssl.create_default_context(cadata=settings.get("ca") or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.get("certificate"):
-        # The library reads files alone: this one is in memory, and gone with the process.
+        # The library reads only files: this one is in memory, and gone with the process.
         file = os.memfd_create("client")
         os.write(file, f"{settings['certificate']}\n{settings['key']}\n".encode())
         context.load_cert_chain(f"/proc/self/fd/{file}")
@@ -54,7 +54,7 @@ def secure_context(settings: Settings) -> ssl.SSLContext:
 
 
 class Https:
-    """A server that is posted to."""
+    """A server with an HTTPS API."""
 
     def __init__(self, settings: Settings) -> None:
         where = urlsplit(settings["url"])
@@ -69,7 +69,7 @@ class Https:
     def post(self, path: str, body: bytes) -> bytes:
         """Return the body of the answer.
 
-        Raises NeverError where the server will not take this request, NotNowError for what may pass (a wrong password).
+        Raises NeverError where the server will never accept this request, NotNowError otherwise (a wrong password).
         """
         try:
             response = self._asked(path, gzip.compress(body, 1))
@@ -79,10 +79,10 @@ class Https:
             raise NotNowError(f"{type(error).__name__}: {error}") from error
         if response.status < 300:
             return content
-        # Of a request that it has not read to its end, the rest would be taken for the next one.
+        # If it did not read the whole request, the rest would be parsed as the next one.
         self.close()
         why = " ".join(content[:200].decode(errors="replace").split())
-        # nginx answers 400 to a client certificate that is missing or has expired: that is no fault of a line.
+        # nginx answers 400 to a client certificate that is missing or has expired: that is not the fault of a line.
         if response.status in NEVER and b"SSL certificate" not in content:
             raise NeverError(response.status, why)
         raise NotNowError(f"it answers {response.status} {why}")
@@ -95,7 +95,7 @@ class Https:
         try:
             self._connection.request("POST", self._path + path, body, {**self.headers, "Content-Encoding": "gzip"})
         except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-            # One that refuses a request for its size may answer and close before the end of it.
+            # A server that refuses a request for its size may answer and close before reading all of it.
             if self._connection.sock is None:
                 raise
         return self._connection.getresponse()
@@ -107,7 +107,7 @@ class Https:
 
 
 class Loki(Https):
-    """Loki's push API. Loki itself leaves out a line that it has, with the same labels and time."""
+    """Loki's push API. Loki itself drops a repeated line with the same labels and time."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -129,7 +129,7 @@ class Loki(Https):
 
 
 class Elasticsearch(Https):
-    """The bulk API, OpenSearch's too. The status of each document counts: a busy server refuses single ones.
+    """The bulk API, also OpenSearch's. Each document has its own status: a busy server refuses single ones.
 
     An id for each line makes a repeated one a conflict (409), not a second document.
     """
@@ -157,7 +157,7 @@ class Elasticsearch(Https):
             ]
         except (ValueError, KeyError, TypeError) as error:
             raise NotNowError(f"it answers what is not the bulk API: {content[:200]!r}") from error
-        # Rights that are missing, or an index that is read-only for now, are no fault of a document.
+        # Rights that are missing, or an index that is read-only for now, are not the fault of a document.
         later = [why for _, status, why in failed if status in (401, 403, 429) or status >= 500]
         if later:
             raise NotNowError(f"it takes {len(later)} of {len(lines)} documents later: {later[0]}")
@@ -170,7 +170,7 @@ class Elasticsearch(Https):
             fields = dict(line.document)
             if isinstance(fields.get("message"), str):
                 document["message"] = fields.pop("message")
-            # Below one name, so that no program's field meets another's of the same name at the top.
+            # Under one name, so that fields of different programs do not clash with those at the top.
             document["fields"] = fields
         return document
 
@@ -307,7 +307,7 @@ class Relp(Tls):
 
 
 class SyslogTls(Tls):
-    """Syslog over TLS (RFC 5425). The server never answers: what it had received but not read when it died is lost."""
+    """Syslog over TLS (RFC 5425). No acknowledgements: what a server received but had not read when it died is lost."""
 
     def deliver(self, lines: list[Line]) -> list[Refusal]:
         frames = []
@@ -326,11 +326,11 @@ class SyslogTls(Tls):
 
     @staticmethod
     def _arrived(secure: ssl.SSLSocket) -> None:
-        """Wait until the server's machine, at least, has all of it."""
+        """Wait until at least the server's kernel has acknowledged all of it."""
         deadline = time.monotonic() + SECONDS
         while struct.unpack("i", fcntl.ioctl(secure.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]:
             if time.monotonic() > deadline:
-                raise TimeoutError("the server's machine takes nothing")
+                raise TimeoutError("the server does not acknowledge any data")
             time.sleep(0.005)
 
 

@@ -1,4 +1,4 @@
-"""The account that tries out releases, and the visits it makes."""
+"""The probe account, and the visits of smoke tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from berth.release.probe import TRIES, Busy, ProbeFailed, Visit
 from berth.release.settings import Settings
 
 # Nobody can own an address under .invalid, so nobody else can verify this account. Each host's own has a part that
-# nobody can guess, either: wrong guesses at its password would have it refused, and with it each release. The first is
-# that of programs before this one.
+# nobody can guess, either: wrong passwords would lock it, and every release would fail. Earlier versions used the
+# first one.
 FIRST_EMAIL = "release-probe@berth.invalid"
 OWN_EMAIL = "release-probe-{}@berth.invalid"
 
@@ -31,7 +31,7 @@ class ProbeAccount:
     def plan(self, live: Live, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Describe a visit to this release over the published port, as probe.Visit takes it.
 
-        Without `headers` it comes as operators do, whom a closed site lets in.
+        Without `headers` it passes the maintenance page, as operators do.
         """
         headers = self._edge.pass_header() if headers is None else headers
         return {
@@ -48,9 +48,9 @@ class ProbeAccount:
         return Visit(**self.plan(live, headers))
 
     def look(self, live: Live) -> None:
-        """Use a release that is live. A fault must show thrice, as from outside; being refused by load is none.
+        """Smoke-test a live release. It takes three failures, as from outside; a refusal under load is none.
 
-        Raises ProbeFailed with the first.
+        Raises ProbeFailed with the first one.
         """
         first: ProbeFailed | None = None
         for _ in range(TRIES):
@@ -78,21 +78,21 @@ class ProbeAccount:
 
     @property
     def password(self) -> str:
-        """Made here: nobody but this host needs it, and a lost one is replaced."""
+        """Generated here: only this host needs it, and a lost one is replaced."""
         if not self._password.exists():
             files.write(self._password, secrets.token_urlsafe(32), 0o600)
         return self._password.read_text()
 
     def make(self, side: Side) -> str:
-        """Make the account, and return its address. What asks in between goes on with the one before.
+        """Create the account, and return its address. Until then visits use the previous one.
 
-        Raises ProbeFailed where the release's auth_service does not make it.
+        Raises ProbeFailed where the release's auth_service does not create it.
         """
         email = self.email if self.is_made else OWN_EMAIL.format(secrets.token_hex(8))
         document = json.dumps({"email": email, "password": self.password})
         done = side.execute("auth_service", "python3", "-m", "auth_service.probe", seconds=30, given=document)
         if done.returncode:
             output = " ".join(last_lines(done)[-2:])
-            raise ProbeFailed(f"The probe account could not be made: {output}", "auth_service")
+            raise ProbeFailed(f"auth_service did not create the probe account: {output}", "auth_service")
         files.write(self._email, email, 0o600)
         return email

@@ -1,21 +1,21 @@
-"""berth release, status, rollback, maintenance and upgrade: what a host is asked to do about releases.
+"""berth release, status, rollback, maintenance and upgrade.
 
-Answers with one JSON object on standard output.
+The answer is one JSON object on standard output.
 
 berth release begin --by NAME [--verb rollback] [--force] [--break-lock] [RELEASE]
-berth release start RUN             have it done; returns once traffic is switched to it
-berth release finish RUN            it is well from outside; returns at its end
+berth release start RUN             start the run; returns once traffic is switched
+berth release finish RUN            the check from outside passed; returns at the end of the watch
 berth release undo RUN --reason WHY
-berth release run RUN               what start has done, in a unit of its own: gates, switch, watch, end of the old
-berth release settle                finish or undo what was cut off
+berth release run RUN               used by start, in a unit of its own: gates, switch, watch, drain
+berth release settle                finish or undo an interrupted run
 berth maintenance on|off [--by NAME] [--allow ADDRESS]... [--force]
 berth upgrade --by NAME --seconds N SERVICE=IMAGE...
-berth release upgrade-run RUN       what upgrade has done, in a unit of its own
+berth release upgrade-run RUN       used by upgrade, in a unit of its own
 berth rollback [--force] [--json] [RELEASE]
-                                    the release before, or this one; a sentence for people
+                                    to the previous release, or to RELEASE; prints a sentence
 berth status [--json] [--colour auto|always|never] [--inventory NAME]
-                                    a screen for people; with --json the object
-Exit status 1: refused; the object says why, the culprit (a container or a program), and its last lines.
+                                    a screen; with --json the object
+Exit status 1: refused or failed; the object has the reason, the culprit (a container or a program), and its last lines.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     verbs.choices["undo"].add_argument("--reason", required=True)
     rollback = verbs.add_parser("rollback")
     rollback.add_argument("--by", default=_caller())
-    rollback.add_argument("--force", action="store_true", help="although it was itself rolled back")
+    rollback.add_argument("--force", action="store_true", help="even if that release was itself rolled back")
     rollback.add_argument("--json", action="store_true")
     rollback.add_argument("release", nargs="?", default="")
     maintenance = verbs.add_parser("maintenance")
     maintenance.add_argument("state", choices=["on", "off"])
     maintenance.add_argument("--allow", action="append", default=[])
     maintenance.add_argument("--by", default=_caller())
-    maintenance.add_argument("--force", action="store_true", help="open although services are down")
+    maintenance.add_argument("--force", action="store_true", help="open even if services are down")
     maintenance.add_argument("--guarded", action="store_true", help="the caller holds the lock")
     upgrade = verbs.add_parser("upgrade")
     upgrade.add_argument("--by", required=True)
@@ -75,15 +75,15 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     shown = verbs.add_parser("status")
     shown.add_argument("--json", action="store_true")
     shown.add_argument("--colour", choices=["auto", "always", "never"], default="auto")
-    # As the next command names it.
+    # As the suggested commands name it.
     shown.add_argument("--inventory", default=INVENTORY)
-    # How long databases may take to become healthy where nobody says so: in an upgrade that was cut off.
+    # How long databases may take to become healthy in an upgrade that is settled after an interruption.
     parser.set_defaults(seconds=180)
     return parser.parse_args(argv)
 
 
 def _caller() -> str:
-    """Name who types, also through sudo."""
+    """Name the person who typed the command, also through sudo."""
     return f"{os.environ.get('SUDO_USER') or 'root'}@{socket.gethostname()}"
 
 
@@ -127,12 +127,12 @@ def answer_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 
 
 def formatted(answer: dict[str, Any], args: argparse.Namespace) -> str:
-    """Return the answer as JSON; status and rollback as text for people, unless a program asks for it."""
+    """Return the answer as JSON; status and rollback as text for people, except with --json."""
     if args.command not in ("status", "rollback") or args.json:
         return json.dumps(answer)
     if args.command == "rollback":
-        state = "was live already" if "already" in answer else f"is live again after {answer['seconds']:.0f} s"
-        return f"Release {answer['release']} {state}. What runs: sudo berth status"
+        state = "is live already" if "already" in answer else f"is live again after {answer['seconds']:.0f} s"
+        return f"Release {answer['release']} {state}. Details: sudo berth status"
     coloured = args.colour == "always" or (
         args.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     )
@@ -140,14 +140,14 @@ def formatted(answer: dict[str, Any], args: argparse.Namespace) -> str:
 
 
 def refusal(answer: dict[str, Any], args: argparse.Namespace) -> str:
-    """Return why it was refused: as JSON; of what a person asks for, as text."""
+    """Return the refusal: as JSON; for people's commands, as text."""
     if args.command not in ("status", "rollback") or args.json:
         return json.dumps(answer)
     return "\n".join([answer["reason"], *(f"  {line}" for line in answer["lines"])])
 
 
 def main(arguments: list[str]) -> int:
-    # Whoever asked may go away; what was begun is brought to an end all the same.
+    # The caller may disconnect; the run goes on to its end.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     args = arguments_of(arguments)

@@ -1,7 +1,7 @@
-"""What the services of a colour count of themselves: how much they did, how much of it badly, and how fast.
+"""The services' own counters: requests, failures and latency.
 
-Not what the edge counts: that calls it a failure of the service, too, when a client resets its connection or sends no
-body. What is judged here is nothing that a client can cause alone.
+Not those of the edge, which count it as a failure of the service, too, when a client resets its connection or sends no
+body. Nothing that a client can cause alone counts against a release.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from berth.release.engine import Place
 SECONDS = 3
 # The edge's own port for metrics; not published.
 EDGE_PORT = 8082
-# What machines ask, and what this program itself asks to see who answers.
+# Probes of machines, and this program's own requests that see which release answers.
 UNJUDGED = re.compile(r"/(healthz|readyz|metrics)|.*/openapi\.json")
-# Refused because others ask too much: told 503, counted by itself.
+# Refused under load: answered with 503, counted separately.
 OVERLOAD = "overload"
 _SAMPLE = re.compile(r"^(\w+?)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -76,7 +76,7 @@ class Service:
 
     # Method and route -> requests.
     routes: dict[str, Counted] = field(default_factory=dict)
-    # Processes that crashed. Nobody else counts the requests that they held.
+    # Processes that crashed. The requests that they held are counted nowhere else.
     lost: float = 0
     # Requests whose work was done after the answer, and how often such work failed.
     accepted: float = 0
@@ -92,7 +92,7 @@ class Service:
         return 100 * self.late_failures / max(self.accepted, self.late_failures, 1)
 
     def since(self, before: Service) -> Service:
-        # One that counts less than before counts from zero again: it is another process.
+        # A lower count means that it was restarted and counts from zero.
         if self.total.requests < before.total.requests:
             return self
         none = Counted()
@@ -115,7 +115,7 @@ class Seen:
     services: dict[str, Service] = field(default_factory=dict)
     # Container -> when it was started, and how often again.
     began: dict[str, str] = field(default_factory=dict)
-    # What does not answer, and how: certain where nobody listens.
+    # What does not answer, and how; dead where nothing listens on the port.
     silent: dict[str, str] = field(default_factory=dict)
     dead: dict[str, str] = field(default_factory=dict)
     # Seconds that the edge has used of a processor.
@@ -130,7 +130,7 @@ class Seen:
         return Seen(at, services, self.began, self.silent, self.dead, edge)
 
     def plain(self) -> dict[str, Any]:
-        """Return what is written down as JSON. Other programs than this one find nothing under the names they know."""
+        """Return what is recorded as JSON. Other versions find none of the names they know in it."""
         services = {
             name: {**vars(service), "routes": {route: vars(found) for route, found in service.routes.items()}}
             for name, service in self.services.items()
@@ -139,7 +139,7 @@ class Seen:
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Seen:
-        """Take up what was written as JSON, which knows only text as keys; nothing of what the edge counted."""
+        """Read what `plain` wrote; JSON keys are always text."""
         services = {}
         for name, service in values.get("services", {}).items():
             routes = {}
@@ -160,7 +160,7 @@ def summed(parts: Iterable[Counted]) -> Counted:
 
 
 def parse(text: str) -> Service:
-    """Read what a service says of itself."""
+    """Parse the metrics of a service."""
     found = Service()
     for name, labels, value in _SAMPLE.findall(text):
         if name == "worker_processes_lost_total":
@@ -188,10 +188,10 @@ def parse(text: str) -> Service:
 
 
 def look(places: list[Place], ports: dict[str, int], edges: list[Place]) -> Seen:
-    """Ask every service of the routes what it counted, past the edge; one that does not count, for anything."""
+    """Read the counters of every routed service, past the edge; of one without counters, request anything."""
     seen = Seen(clock.time(), began={place.name: place.began for place in places})
     for edge in edges:
-        # One that does not answer just now is no reason to judge anything.
+        # An edge that does not answer says nothing about the release.
         with suppress(OSError, http.client.HTTPException):
             _, text = fetch(edge.address, EDGE_PORT, "/metrics")
             seen.edge += sum(map(float, re.findall(r"^process_cpu_seconds_total (\S+)", text, re.MULTILINE)))

@@ -38,11 +38,11 @@ class Gates:
     host: Host
     run: Run
     before: counters.Seen = field(default_factory=counters.Seen)
-    # How fast the live release answers; None where nobody can tell, empty where it does not answer well.
+    # How fast the live release answers; None where that is unknown, empty where it fails.
     usual: dict[str, float] | None = None
 
     def inspect(self) -> Candidate:
-        """Look at images and configuration, which starts nothing; choose the colour, and clear it of leftovers."""
+        """Check images and configuration, starting nothing; choose the colour, and stop what was left on it."""
         settings, live, release = self.host.settings, self.host.edge.live(), self.run.release
         idle = other(live.colour) if live else COLOURS[0]
         same = live is not None and live.release == release
@@ -62,7 +62,7 @@ class Gates:
         return Candidate(Side(settings, release, idle), Live(release, idle, fingerprint), live)
 
     def schema(self, candidate: Candidate) -> None:
-        """Change the databases so that both releases can live with them. A rollback changes none."""
+        """Run the schema steps, which both releases have to work with. A rollback runs none."""
         if self.run.verb == "rollback":
             return
         with self.host.lock.step("schema"):
@@ -74,8 +74,8 @@ class Gates:
                 candidate.side.run_once(service, command, settings.schema_seconds)
             if live and self.usual and self._speed_of(live) == {}:
                 raise Refused(
-                    f"Since the schema step of {self.run.release}, the live release {live.release} does not answer "
-                    "well. The databases are as that step left them."
+                    f"Since the schema step of {self.run.release} the live release {live.release} answers with errors. "
+                    "The step is not undone: fix the data, or restore the backup from before it."
                 )
 
     def start(self, candidate: Candidate) -> None:
@@ -83,15 +83,15 @@ class Gates:
             candidate.side.start(self.host.settings.healthy_seconds)
 
     def smoke(self, candidate: Candidate) -> None:
-        """Use the candidate through the edge, on a route that asks for a secret, before anybody else does."""
+        """Smoke-test the candidate through the edge, on a route that requires a secret, before it gets traffic."""
         live, settings = candidate.live, self.host.settings
         with self.host.lock.step("smoke"):
             usual = (self._speed_of(live) if self.usual else None) or {}
             for path, milliseconds in self._visit(candidate).items():
                 if path in usual and is_slower(usual[path], milliseconds, settings):
                     raise Refused(
-                        f"Release {self.run.release} is too slow: {path} takes {milliseconds:.0f} ms, "
-                        f"with the live release {usual[path]:.0f} ms."
+                        f"Release {self.run.release} failed its smoke test: {path} takes {milliseconds:.0f} ms, "
+                        f"and {usual[path]:.0f} ms on the live release."
                     )
             self._run_a_task(candidate.side)
         if live:
@@ -121,14 +121,14 @@ class Gates:
         except ProbeFailed as failed:
             culprit = side.container(failed.service)
             lines = engine.logs(culprit, LAST_LINES).splitlines()
-            reason = f"Release {side.release} is healthy, but wrong: {failed}"
+            reason = f"Release {side.release} is healthy but failed its smoke test: {failed}"
             raise Refused(reason, culprit, lines) from failed
         finally:
             visitor.close()
             self.host.edge.end_trial()
 
     def _await_trial(self, visitor: Visit) -> None:
-        """Wait until the edge has read the trial's routes. Whatever else is wrong shows in the visit itself."""
+        """Wait until the edge has loaded the trial's routes. Any other fault shows in the visit itself."""
         while True:
             try:
                 visitor.ask("GET", "/")
@@ -143,17 +143,17 @@ class Gates:
         command, seconds = ("python3", "-m", "celery_worker", "ask"), self.host.settings.smoke_seconds
         done = side.execute("celery_worker", *command, seconds=seconds)
         if done.returncode:
-            reason = f"The worker of release {side.release} did not run a task to its result."
+            reason = f"Release {side.release} failed its smoke test: its celery_worker did not complete a task."
             raise Refused(reason, side.container("celery_worker"), last_lines(done))
 
 
 def _save_databases(release: str) -> None:
-    """Save the databases as they are before this release changes them."""
+    """Back up the databases before this release changes them."""
     options = (f"--reason=before the schema step of {release}", f"--tag=before-release:{release}")
     done = commands.run("berth", "backup", "run", *options, seconds=SNAPSHOT_SECONDS)
     if done.returncode:
         raise Refused(
-            f"The databases could not be saved before the schema step of {release}; nothing was changed.",
+            f"The backup before the schema step of {release} failed, so nothing was changed. Its output follows.",
             "berth backup",
             last_lines(done),
         )

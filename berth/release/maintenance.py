@@ -14,7 +14,7 @@ from berth.release.edge import Live
 from berth.release.host import Host
 from berth.release.probe import ProbeFailed, Visit
 
-FORCE = "To open it all the same: -e maintenance_force=true"
+FORCE = "To open it anyway: -e maintenance_force=true"
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Maintenance:
         with self.host.lock.held(by_caller=held):
             live = edge.live()
             if live is None:
-                raise Refused("Nothing is live, so there is nothing to close: the edge answers 503 already.")
+                raise Refused("No release is live, so there is nothing to close: the edge answers 503 already.")
             same = bool(edge.maintenance_key()) and edge.maintenance_addresses() == addresses
             if not same:
                 self.close(live, addresses, by)
             return {"changed": not same, "header": edge.pass_header(), "addresses": addresses}
 
     def disable(self, force: bool = False, held: bool = False) -> dict[str, Any]:
-        """Open the site, unless visitors would meet what is down; with `force` even then."""
+        """Open the site, unless the live release is unhealthy; with `force` even then."""
         with self.host.lock.held(by_caller=held):
             closed = bool(self.host.edge.maintenance_key())
             live = self.host.edge.live()
@@ -46,7 +46,7 @@ class Maintenance:
             return {"changed": closed}
 
     def close(self, live: Live, addresses: list[str], by: str = "") -> None:
-        """Show the maintenance page; ask until the edge does so several times in a row.
+        """Show the maintenance page; return once the edge has served it several times in a row.
 
         Raises Refused, with the site open as before, where it does not within `confirm_seconds`.
         """
@@ -57,7 +57,7 @@ class Maintenance:
             if not key:
                 edge.open()
             raise Refused(
-                f"The edge did not show the maintenance page within {settings.confirm_seconds} s, so nothing was begun."
+                f"The edge did not show the maintenance page within {settings.confirm_seconds} s. Nothing was changed."
             )
 
     def _look_at_page(self) -> None:
@@ -67,11 +67,11 @@ class Maintenance:
                 raise ProbeFailed("The site is open.")
 
     def _refuse_to_open(self, live: Live | None, held: bool) -> None:
-        """Keep the page where visitors would meet errors behind it."""
+        """Keep the page where visitors would get errors without it."""
         if not held and (run := self.host.lock.current()):
             raise Refused(f"{describe(run)} and is not finished, so the site stays closed. {FORCE}")
         if live and (down := engine.not_healthy(live.colour)):
             raise Refused(
-                f"{', '.join(down)}: the site stays closed, since visitors would meet errors. Start what is down "
+                f"{', '.join(down)}: the site stays closed, since visitors would get errors. Start the container "
                 f"(docker start NAME), or release {live.release} again. {FORCE}"
             )

@@ -1,7 +1,7 @@
-"""Which MongoDB may take over the data of which, and that the data is then of the new one.
+"""Which MongoDB version may upgrade the data of which, and featureCompatibilityVersion after it.
 
-The rules are those of MongoDB's upgrade documentation: one major version at a time, from data that is wholly of the old
-version (https://www.mongodb.com/docs/manual/release-notes/8.0-upgrade-replica-set/), and never back
+The rules are those of MongoDB's upgrade documentation: one major version at a time, from data at the old
+version's feature level (https://www.mongodb.com/docs/manual/release-notes/8.0-upgrade-replica-set/), and never back
 (https://www.mongodb.com/docs/manual/reference/command/setFeatureCompatibilityVersion/).
 """
 
@@ -40,7 +40,7 @@ class Version:
 
     @property
     def series(self) -> str:
-        """What featureCompatibilityVersion calls it."""
+        """The version as featureCompatibilityVersion has it."""
         return f"{self.major}.{self.minor}"
 
 
@@ -50,21 +50,23 @@ def version_in(image: str) -> Version:
     done = commands.run("docker", "run", "--pull=never", *limits, "--entrypoint=mongod", image, "--version")
     found = re.search(r"db version v(\d+)\.(\d+)\.(\d+)", done.stdout)
     if not found:
-        raise Refused(f"{image} does not say which MongoDB it is. Nothing was begun.", image, last_lines(done))
+        raise Refused(
+            f"`mongod --version` in {image} does not print its version. Nothing was changed.", image, last_lines(done)
+        )
     return Version(*map(int, found.groups()))
 
 
 def version_of(container: str, image: str) -> Version:
-    """Ask the running server for its version: its image may be gone from the host. Where it is down, ask the image."""
+    """Return the version of the running server, whose image may be gone; of the image where it is down."""
     done = commands.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + "print(admin.version());")
     found = re.search(r"^(\d+)\.(\d+)\.(\d+)", done.stdout, re.MULTILINE)
     return version_in(image) if done.returncode or not found else Version(*map(int, found.groups()))
 
 
 def refuse_leap(container: str, old_image: str, new_image: str) -> None:
-    """Raise Refused where the new image's MongoDB may not take over what the old one's has written.
+    """Raise Refused where the new image's MongoDB may not start on the old one's data.
 
-    Changes nothing. Another patch release of the same series may, be it older.
+    Changes nothing. Any patch release of the same series is allowed, even an older one.
     """
     old, new = version_of(container, old_image), version_in(new_image)
     if old.series == new.series:
@@ -73,20 +75,20 @@ def refuse_leap(container: str, old_image: str, new_image: str) -> None:
     if new < old:
         raise Refused(
             f"{there}: MongoDB does not start on data of a later version. Set berth_mongo_image to an image of "
-            f"{old.series} or later. Nothing was begun."
+            f"{old.series} or later. Nothing was changed."
         )
     if new.major > old.major + 1:
         raise Refused(
             f"{there}: MongoDB is upgraded one major version at a time. Set berth_mongo_image to an image of "
-            f"{old.major + 1}.0 and run ansible/upgrade_data.yml; after it, go on to {new.series}. Nothing was begun."
+            f"{old.major + 1}.0 and run ansible/upgrade_data.yml; then go on to {new.series}. Nothing was changed."
         )
     found = _compatibility(container)
     # The last major version's first series is readable as well as its newest.
     if found not in (old.series, f"{old.major}.0"):
         raise Refused(
-            f"{there}, but the data is of featureCompatibilityVersion {found} and has to be of {old.series}. Raise it "
+            f"{there}, but the data has featureCompatibilityVersion {found} and needs {old.series}. Raise it "
             f"first: set berth_mongo_image to an image of {old.series} and run ansible/upgrade_data.yml. "
-            "Nothing was begun."
+            "Nothing was changed."
         )
 
 
@@ -94,8 +96,8 @@ def _compatibility(container: str) -> str:
     done = commands.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + _ASK)
     if done.returncode or not done.stdout.strip():
         raise Refused(
-            f"{container} does not answer, so it is not known whether another version can take over its data. "
-            "Nothing was begun.",
+            f"{container} does not answer, so its featureCompatibilityVersion could not be checked. "
+            "Nothing was changed.",
             container,
             last_lines(done),
         )
@@ -103,9 +105,9 @@ def _compatibility(container: str) -> str:
 
 
 def raise_compatibility(container: str) -> Refused | None:
-    """Have the data be of the version that runs, from where there is no way back to an older one.
+    """Raise featureCompatibilityVersion to the running version; after that, an older one does not start on the data.
 
-    It is what mongo-init.js does in each play too. Returns what is to be said where it could not be done.
+    mongo-init.js does it in each play too. Returns a refusal if it failed.
     """
     done = commands.run("docker", "exec", container, *_SHELL, "/etc/berth/mongo-init.js", seconds=RAISE_SECONDS)
     if done.returncode == 0:

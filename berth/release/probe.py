@@ -1,10 +1,10 @@
-"""Use the site as somebody with an account does, and say what is wrong with it.
+"""The smoke test: use the site as somebody with an account does, and report what is wrong.
 
-Part of `berth release`, and a program of its own for whoever looks from outside:
+Part of `berth release`, and a program of its own for the check from outside:
     python3 probe.py <JSON on standard input>: domain, address, headers, email, password, release, seconds, verify
-Prints {"milliseconds": {...}} and ends with 0, or one sentence and 1. Knows nothing but the standard library.
-What others do to the site is not held against a release: it comes back where it is refused by load, and a fault must
-show thrice.
+Prints {"milliseconds": {...}} and ends with 0, or one sentence and 1. Needs only the standard library.
+What others do to the site does not count against a release: where it is refused under load it tries again, and it takes
+three failures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TRIES = 3
 
 
 class ProbeFailed(Exception):  # noqa: N818  # "raise ProbeFailed" says it
-    """The site answers, but not as it must; or it does not answer. The service is most likely the one to blame."""
+    """The site gives a wrong answer, or none. `service` is the most likely culprit."""
 
     def __init__(self, sentence: str, service: str = "") -> None:
         super().__init__(sentence)
@@ -33,7 +33,7 @@ class ProbeFailed(Exception):  # noqa: N818  # "raise ProbeFailed" says it
 
 
 class Busy(ProbeFailed):
-    """The site refused by load, until there was no more time."""
+    """The site refused requests under load until the time limit."""
 
 
 @dataclass
@@ -41,12 +41,12 @@ class Visit:
     """One visitor on one connection."""
 
     domain: str
-    # Empty: wherever the name leads.
+    # Empty: what the name resolves to.
     address: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     email: str = ""
     password: str = ""
-    # What X-Berth-Release must say; empty: whatever.
+    # The expected X-Berth-Release; empty: any.
     release: str = ""
     seconds: float = 30
     verify: bool = False
@@ -65,7 +65,7 @@ class Visit:
             status, body = self.ask("GET", path, headers=bearer)
             if status != 200 or _json(body).get("email") != self.email:
                 raise ProbeFailed(
-                    f"{where} does not tell the probe account who it is: {path} gave {status}, {_short(body)}"
+                    f"{where} does not recognise the probe account: {path} returned {status}, {_short(body)}"
                 )
         self.front_page()
         speed = self.speed(token)
@@ -79,7 +79,7 @@ class Visit:
             return None
         token = _json(body).get("access_token")
         if status != 200 or not isinstance(token, str):
-            raise ProbeFailed(f"Signing in gave {status}: {_short(body)}", "auth_service")
+            raise ProbeFailed(f"Signing in returned {status}: {_short(body)}", "auth_service")
         return token
 
     def front_page(self) -> None:
@@ -87,11 +87,11 @@ class Visit:
         page = body.decode(errors="replace")
         assets = sorted(set(re.findall(r'(?:src|href)="(/[^"#?]+\.[a-z0-9]+)"', page)))
         if status != 200 or not any(asset.endswith(".js") for asset in assets):
-            raise ProbeFailed(f"The front page names no script: status {status}, {_short(body)}")
+            raise ProbeFailed(f"The front page references no script: status {status}, {_short(body)}")
         for asset in assets:
             status, body = self.ask("GET", asset)
             if status != 200 or not body:
-                raise ProbeFailed(f"The front page names {asset}, which gave {status} and {len(body)} bytes.")
+                raise ProbeFailed(f"The front page references {asset}, which returned {status} and {len(body)} bytes.")
 
     def speed(self, token: str) -> dict[str, float]:
         """Return the median time of a few short requests, in milliseconds."""
@@ -103,26 +103,26 @@ class Visit:
                 status, body = self.ask("GET", path, headers=_bearer(token) if token else {})
                 times.append((time.perf_counter() - began) * 1000)
                 if status >= 500:
-                    raise ProbeFailed(f"{path} gave {status}: {_short(body)}")
+                    raise ProbeFailed(f"{path} returned {status}: {_short(body)}")
             found[path] = round(statistics.median(times), 1)
         return found
 
     def ask(
         self, method: str, path: str, document: object = None, headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """Send one request; again only where it is refused because others ask too much."""
+        """Send one request; again only where it is refused under load."""
         refusal = ""
         while True:
             try:
                 status, text, wait = self._ask(method, path, document, headers)
             except ProbeFailed as error:
-                # What was refused until there was no more time is not held against the release.
+                # Being refused until the time limit does not count against the release.
                 if refusal and self.seconds_left() <= 0:
                     raise Busy(refusal) from error
                 raise
             if wait is None:
                 return status, text
-            refusal = f"{path} was refused by load until the end: {status}, {_short(text)}"
+            refusal = f"{path} was refused under load until the time limit: {status}, {_short(text)}"
             if self.seconds_left() <= wait:
                 raise Busy(refusal)
             time.sleep(wait)
@@ -130,10 +130,10 @@ class Visit:
     def _ask(
         self, method: str, path: str, document: object, headers: dict[str, str] | None
     ) -> tuple[int, bytes, float | None]:
-        """Send one request, once; return the answer, and after how many seconds to come back, if at all."""
+        """Send one request, once; return the answer, and after how many seconds to try again, if at all."""
         left = self.seconds_left()
         if left <= 0:
-            raise ProbeFailed(f"{path} was not reached: the {self.seconds:.0f} s for everything were over.")
+            raise ProbeFailed(f"{path} was not requested: the whole test took longer than {self.seconds:.0f} s.")
         body = None if document is None else json.dumps(document).encode()
         sent = {**self.headers, **(headers or {}), **({"Content-Type": "application/json"} if body else {})}
         try:
@@ -145,7 +145,7 @@ class Visit:
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise ProbeFailed(f"{path} gave no answer: {type(error).__name__}: {error}") from error
+            raise ProbeFailed(f"{path} did not answer: {type(error).__name__}: {error}") from error
         if answer.will_close:
             self.close()
         seen = answer.getheader("X-Berth-Release", "none")
@@ -164,7 +164,7 @@ class Visit:
         self._connection = None
 
     def _connect(self, seconds: float) -> http.client.HTTPSConnection:
-        # Whose certificate it is was asked when the edge was set up; from inside, only who answers behind it.
+        # The certificate was verified when the edge was set up; from inside, only the release behind it matters.
         context = ssl.create_default_context() if self.verify else ssl._create_unverified_context()  # noqa: S323
         connection = http.client.HTTPSConnection(self.domain, timeout=seconds, context=context)
         plain = socket.create_connection((self.address or self.domain, 443), timeout=seconds)
@@ -198,7 +198,7 @@ def main() -> int:
         except Busy as busy:
             print(json.dumps({"milliseconds": {}, "note": str(busy)}))
         except ProbeFailed as error:
-            # The first says most: later ones may only say that the time was over.
+            # The first one says most: later ones may only be timeouts.
             first = first or str(error)
             time.sleep(min(1, max(visit.seconds_left(), 0)))
             continue

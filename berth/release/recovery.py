@@ -1,4 +1,4 @@
-"""What was cut off or has failed is undone, or brought to its end by another program."""
+"""Finish or undo a run that failed or was interrupted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from berth.release.settings import stuck
 from berth.release.switch import confirm, roll_back
 from berth.release.watch import counts, watch_release
 
-# Whose record this is; a restore's is settled by berth-backup.
+# Verbs of a record; that of a restore is settled by berth backup.
 RELEASES, RESTORE = ("release", "rollback"), "restore"
 RESTORE_SECONDS = 3600
 
@@ -29,7 +29,7 @@ RESTORE_SECONDS = 3600
 @dataclass
 class Recovery:
     host: Host
-    # Verb -> what brings a run of that verb to its end, and says which.
+    # Verb -> what finishes or undoes a run of that verb, and returns which.
     others: dict[str, Callable[[Run], str]] = field(default_factory=dict)
 
     # --- undo ---
@@ -48,7 +48,7 @@ class Recovery:
             raise why from error
 
     def undo(self, run: Run, refused: Refused, result: str = "failed") -> None:
-        """Put the old colour back if it is not live, keep the new one's logs, stop it, and say so in the history."""
+        """Roll back to the old colour if needed, keep the new one's logs, stop it, and add it to the history."""
         host = self.host
         host.edge.end_trial()
         if run.colour:
@@ -56,16 +56,16 @@ class Recovery:
             with suppress(OSError):
                 side.keep_logs(host.settings.folder(run.release) / clock.now().replace(":", ""))
             live = host.edge.live()
-            # It starts on the idle colour, so if the edge leads there, the switch has been.
+            # It starts on the idle colour, so if that one is live, traffic was switched.
             if live and live.colour == run.colour:
                 roll_back(host, run)
             else:
                 engine.discard(run.colour)
                 if live:
-                    # Where one who rolled back got no further.
+                    # In case a rollback was interrupted here.
                     Side(host.settings, live.release, live.colour).set_restart("unless-stopped")
             engine.stop_colour(run.colour)
-        # Not even a full disk keeps us from ending in good order.
+        # A full disk must not keep the run from ending properly.
         with suppress(OSError):
             host.history.add(host.lock.current() or run, result, refused.reason)
         host.end(run, refused)
@@ -73,9 +73,9 @@ class Recovery:
     # --- settle ---
 
     def free(self, break_lock: bool) -> str:
-        """See to what somebody else left half done. Return what was done about it.
+        """Finish or undo an interrupted run. Return which.
 
-        Raises Refused where its controller is still connected, or where it cannot be brought to an end.
+        Raises Refused where its controller is still connected, or where neither is possible.
         """
         run = self.host.lock.current()
         if run is None:
@@ -83,19 +83,19 @@ class Recovery:
         if self.is_waited_for(run) and not break_lock:
             raise Refused(
                 f"{describe(run)} and is still connected. Wait; or, if that run is known to be dead, "
-                "take its lock with -e release_break_lock=true."
+                "break its lock: -e release_break_lock=true."
             )
         try:
             return self._settle(run)
         except Refused as refused:
             if not break_lock:
                 raise
-            # Whoever breaks the lock knows better. What is live stays; the next release clears the other colour.
+            # The operator decided so. What is live stays; the next release clears the other colour.
             self.host.lock.end()
             return f"given up: {describe(run)}. {refused.reason}"
 
     def settle(self, held: bool = False) -> dict[str, Any]:
-        """Finish or undo what was cut off: after the program was ended, or the host has started again.
+        """Finish or undo an interrupted run: after its process was killed, or the host was rebooted.
 
         With `held` the caller holds the lock.
         """
@@ -107,9 +107,9 @@ class Recovery:
             return {"changed": True, "settled": self._settle(run)}
 
     def outcome(self, run_id: str, problem: str = "") -> dict[str, Any]:
-        """Follow a run to its end. If its program was ended in the middle, see to that here.
+        """Follow a run to its end. If its process was killed in the middle, settle it here.
 
-        `problem` is what systemd-run said of that program; it is told where nothing else is.
+        `problem` is what systemd-run reported; it is used where there is no other reason.
 
         Raises Refused with the reason of a run that failed.
         """
@@ -120,23 +120,23 @@ class Recovery:
                     run = self.host.lock.save(run, detail={**run.detail, "problem": problem})
                 self._settle(run)
         if (answer := unit.ended(run_id)) is None:
-            raise Refused(f"This run has lost its lock. {describe(self.host.lock.current())}.")
+            raise Refused(f"This run no longer holds the lock. {describe(self.host.lock.current())}.")
         return answer
 
     def is_waited_for(self, run: Run) -> bool:
-        """Tell whether it is the controller's turn. From its first step on, a release is the program's."""
+        """Tell whether it waits for its controller. From the first step on, a release runs without one."""
         return run.phase == "begun" and is_alive(run)
 
     def is_over(self, run: Run) -> bool:
-        """Tell whether all of a run was done and written down, and only its lock was left, which is given up here.
+        """Tell whether a run was completed and recorded, and only its lock was left, which is released here.
 
-        Raises Refused with what an upgrade that stands has left to be done.
+        Raises Refused with what remains to be done after a successful upgrade.
         """
         line = self.host.history.of(run.id)
         if line is None:
             return False
         ended = {"changed": True, "steps": line["steps"], "seconds": line["seconds"], "note": line["reason"]}
-        # What the role says of an upgrade.
+        # What the role prints about an upgrade.
         ended["to"] = {name: images.rpartition(" -> ")[2] for name, images in line.get("databases", {}).items()}
         refused = Refused(line["reason"])
         unfinished = line["result"] == "live" and "databases" in line and line["reason"]
@@ -146,7 +146,7 @@ class Recovery:
         return True
 
     def _settle(self, run: Run) -> str:
-        """Finish or undo what was cut off. Return which."""
+        """Finish or undo an interrupted run. Return which."""
         if self.is_over(run):
             return f"ended: {describe(run)}"
         if run.verb in RELEASES:
@@ -155,10 +155,10 @@ class Recovery:
             return _settle_restore()
         if run.verb in self.others:
             return self.others[run.verb](run)
-        raise Refused(f"{describe(run)}; this program does not know that verb: run site.yml, then again.")
+        raise Refused(f"{describe(run)}; this version of berth does not know that verb. Run site.yml, then try again.")
 
     def _settle_release(self, run: Run) -> str:
-        """Undo it, unless the edge leads to it and it does well."""
+        """Undo it, unless it is live and passes the watch."""
         description, cut = describe(run), interrupted(run)
         live = self.host.edge.live()
         if live is None or not run.colour or live.colour != run.colour:
@@ -177,12 +177,12 @@ class Recovery:
         """Confirm, probe and watch what is live."""
         restarted = run.boot != boot()
         if restarted:
-            # The containers may be starting still.
+            # The containers may still be starting.
             self._await_healthy(live.colour)
         confirm(self.host, live)
         self.host.account.look(live)
         if restarted:
-            # Services count from zero again, and that nobody answered while the host started is not their fault.
+            # Counters start from zero, and the silence of the reboot is not the release's fault.
             run = self.host.lock.save(run, start=counts(self.host, run.colour).plain())
         watch_release(self.host, run)
 
@@ -193,7 +193,7 @@ class Recovery:
 
 
 def interrupted(run: Run) -> str:
-    """Say that a run did not come to its end, and what systemd-run says of its program."""
+    """Say that a run was interrupted, and what systemd-run reported."""
     problem = run.detail.get("problem", "")
     return f"It was interrupted (phase: {run.phase}{f'; systemd-run: {problem}' if problem else ''})"
 
@@ -203,8 +203,8 @@ def _settle_restore() -> str:
     answer = json.loads(done.stdout or "{}")
     if done.returncode:
         raise Refused(
-            f"A restore was cut off and could not be settled: {answer.get('reason', 'berth backup failed')} "
-            "Or give it up: -e release_break_lock=true",
+            f"An interrupted restore could not be settled: {answer.get('reason', 'berth backup failed')} "
+            "To abandon it: -e release_break_lock=true",
             "berth backup",
             answer.get("lines", []),
         )

@@ -1,4 +1,4 @@
-"""A release, step by step. Until the switch nobody outside notices; after it, the old colour stands ready."""
+"""A release, step by step. Visitors notice nothing until the switch; after it, the old colour stays ready."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from berth.release.watch import watch_release
 
 @dataclass(frozen=True)
 class Release:
-    """The verbs release and rollback, as the controller asks for them. Each raises Refused."""
+    """The verbs release and rollback, as the controller calls them. Each raises Refused."""
 
     host: Host
     recovery: Recovery
 
     def begin(self, verb: str, release: str, by: str, force: bool, break_lock: bool) -> dict[str, Any]:
-        """Take the lock. What somebody else left half done is finished or undone first."""
+        """Take the lock. A run that was interrupted is finished or undone first."""
         lock, history = self.host.lock, self.host.history
         with lock.held():
             settled = self.recovery.free(break_lock)
             release = release or self._previous()
             if verb == "rollback":
-                # A release that this host does not have is a mistake of typing, and no attempt.
+                # A release that is not on this host is a typing error, not an attempt.
                 Side(self.host.settings, release, COLOURS[0]).inspect_images()
             marked = history.rolled_back()
             if release in marked and not force:
                 raise Refused(
                     f"Release {release} was rolled back at {marked[release]}. "
-                    "Choose another one; or, if it is meant, say -e release_force=true."
+                    "Choose another one; or release it again with -e release_force=true."
                 )
             live = self.host.edge.live()
             run = lock.begin(verb, release, by, vars(live) if live else {})
@@ -46,13 +46,13 @@ class Release:
             return {"changed": bool(settled), "run": run.id, "release": release, "settled": settled}
 
     def start(self, run_id: str) -> dict[str, Any]:
-        """Have it done. Return when traffic is switched; it is watched to its end, whoever else looks."""
+        """Start the run. Return when traffic is switched; the watch goes on without the caller."""
         self.host.lock.mine(run_id)
         problem = unit.launch(run_id)
         return unit.switched(run_id) or self.recovery.outcome(run_id, problem)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """Do all of it; what fails before its last step is undone. Asks the controller for nothing but its opinion."""
+        """Run every step; a failure before the last one is undone. Waits for the controller's verdict only."""
         host = self.host
         with host.lock.held(wait=True):
             run = host.lock.mine(run_id)
@@ -70,20 +70,20 @@ class Release:
             return retire(host, host.lock.mine(run_id), note)
 
     def finish(self, run_id: str) -> dict[str, Any]:
-        """The controller has looked from outside, and all was well. Return how the watch ended."""
+        """The controller's check from outside passed. Return how the watch ended."""
         unit.judge(run_id, "")
         return self.recovery.outcome(run_id)
 
     def roll_back(self, release: str, by: str, force: bool) -> dict[str, Any]:
-        """Go back without a controller, so that nobody looks from outside: this host's own watch judges alone.
+        """Roll back without a controller, so without a check from outside: only this host's own watch decides.
 
         Args:
-            release: Where to; empty for the release that was live before.
-            by: Who asks.
-            force: Although that release was itself rolled back.
+            release: The target; empty for the previous release.
+            by: Who started it.
+            force: Even if that release was itself rolled back.
 
         Raises:
-            Refused: It was refused, or failed; what was live before is live.
+            Refused: It was refused, or failed; the release before is still live.
         """
         run = self.begin("rollback", release, by, force, break_lock=False)
         started = self.start(run["run"])
@@ -91,17 +91,17 @@ class Release:
         return {**started, **ended, "release": run["release"]}
 
     def undo(self, run_id: str, reason: str) -> dict[str, Any]:
-        """Go back to what was live before, because the controller says so.
+        """Roll back because the controller's check from outside failed.
 
-        Where the program was first, for a reason of its own, that one is returned: what the controller saw came of it.
-        A run that has ended stays as it is, and that is said.
+        Where the run had already failed for a reason of its own, that one is returned: it caused what the controller
+        saw. A run that has ended stays as it is, and the note says so.
         """
         lock = self.host.lock
         run = lock.current()
         ours = run is not None and run.id == run_id
         if ours:
             unit.judge(run_id, reason)
-            # The program, if it runs, is the one that goes back.
+            # The run's own process, if it is alive, rolls back.
             with lock.held(wait=True):
                 run = lock.current()
                 if run and run.id == run_id:
@@ -113,9 +113,12 @@ class Release:
         except Refused as own:
             return {"changed": ours, **own.answer}
         if live:
-            return {"changed": False, "note": "It has stayed live all the same: this was said too late."}
+            return {
+                "changed": False,
+                "note": "The release stays live: its run had ended before this objection.",
+            }
         if line := self.host.history.of(run_id):
-            # Others have run since, or the host has started again.
+            # Other runs followed, or the host was rebooted.
             return {"changed": False, "note": f"This run has ended already ({line['result']}, at {line['at']})."}
         return {"changed": ours}
 
@@ -125,23 +128,23 @@ class Release:
         for release in self.host.history.were_live():
             if (live is None or release != live.release) and release not in marked:
                 return release
-        raise Refused("There is no earlier release to go back to. Name one: -e to=<version>")
+        raise Refused("There is no earlier release to roll back to. Name one: -e to=<version>")
 
     def _tell_switched(self, run: Run, candidate: Candidate) -> None:
-        """Let the controller look from outside."""
+        """Report the switch, so that the controller can check from outside."""
         live, target = candidate.live, candidate.target
         switched = {
             "changed": True,
             "from": live.signature if live else "nothing",
             "to": target.signature,
-            # Whoever looks from outside comes by the public name.
+            # The check from outside uses the public name.
             "probe": self.host.account.plan(target) | {"address": ""},
         }
         unit.tell_switched(run.id, switched)
         unit.ready()
 
     def _leave(self, run: Run, candidate: Candidate) -> dict[str, Any]:
-        """The release is live. Only routes that were edited, or a colour that was left over, are put right."""
+        """The release is live already. Only restore edited routes and stop a leftover colour."""
         host, live, changed = self.host, candidate.target, []
         idle = other(live.colour)
         if not host.edge.leads_to(live):

@@ -15,7 +15,7 @@ from berth.release.settings import COLOURS, other, stuck
 
 
 def retire(host: Host, run: Run, note: str) -> dict[str, Any]:
-    """End a run whose release is live and stays so. Return what the controller is told.
+    """End a run whose release is live and stays so. Return the controller's answer.
 
     Raises Refused where the history cannot be written; the release stays live all the same.
     """
@@ -29,7 +29,7 @@ def retire(host: Host, run: Run, note: str) -> dict[str, Any]:
         host.history.add(run, "live", note)
     except OSError as error:
         reason = stuck(host.settings, error).reason
-        answer = Refused(f"Release {run.release} is live, but the history does not say so. {reason}")
+        answer = Refused(f"Release {run.release} is live, but the history could not be written. {reason}")
         raise answer from error
     finally:
         host.end(run, answer)
@@ -37,9 +37,9 @@ def retire(host: Host, run: Run, note: str) -> dict[str, Any]:
 
 
 def _drain(host: Host, run: Run) -> None:
-    """Let the old colour finish what it holds, then stop it."""
+    """Let the old colour finish its requests, then stop it."""
     with host.lock.step("drain", needed=False):
-        # Since the switch nobody new was led there.
+        # It gets no new requests since the switch.
         clock.sleep(max(0, run.switched + host.settings.drain_seconds - clock.time()))
         engine.stop_colour(other(run.colour))
 
@@ -57,6 +57,6 @@ def prune(host: Host, live: str) -> None:
     )
     beyond = set(were_live[keep:])
     for folder in [*failed[:-keep], *(folder for folder in folders if folder.name in beyond)]:
-        # What is gone already, or cannot be removed, is no reason to stop: the next release tries again.
+        # A failed removal is no reason to stop: the next release tries again.
         commands.run("docker", "image", "rm", *Side(host.settings, folder.name, COLOURS[0]).images)
         shutil.rmtree(folder, ignore_errors=True)

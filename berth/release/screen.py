@@ -1,4 +1,4 @@
-"""The status as a screen for people: whatever is wrong comes first, times can be read, and it fits."""
+"""The status as one screen for people: problems first, and times that can be read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from berth.release.expected import INVENTORY, WELL, playbook
 
 WIDTH = 100
-# With what Ansible says around it, 40.
+# 40 with Ansible's own output around it.
 LINES = 32
 LABEL = 14
-# Lines that give way to what is red, the least needed first.
+# Lines of history that stay, however many problems there are.
 SHORTEST_HISTORY = 1
 
 PLAIN, RED, YELLOW, GREEN, BOLD = "", "1;31", "33", "32", "1"
@@ -53,7 +53,7 @@ def text(known: dict[str, Any], coloured: bool, inventory: str = INVENTORY, now:
 
 
 def fitted(known: dict[str, Any], now: datetime) -> list[Line]:
-    """Return as many lines as fit: the history is shortened first, then the list of what is red."""
+    """Return as many lines as fit: the history is cut first, then the list of problems."""
     top, wrong, rest = _top(known, now), _wrong(known), _rest(known, now)
     history = _history(known)
     room = LINES - len(top) - len(rest) - len(wrong)
@@ -98,7 +98,7 @@ def _top(known: dict[str, Any], now: datetime) -> list[Line]:
 
 
 def _wrong(known: dict[str, Any]) -> list[Line]:
-    """What is red, with what to type below; what the same command brings back stands together."""
+    """Return the problems, each with its fix below; those with the same fix are grouped."""
     together: dict[str, tuple[list[str], list[str]]] = {}
     for one in known["red"]:
         restart = re.fullmatch(r"(sudo (?:systemctl|docker) restart) (\S+)", one["fix"])
@@ -106,8 +106,8 @@ def _wrong(known: dict[str, Any]) -> list[Line]:
         what.append(one["what"])
         names += [restart[2]] if restart else []
     if not together:
-        return [("all well: everything that should run here is running", GREEN)]
-    lines: list[Line] = [("RED", RED)]
+        return [("healthy: everything that should be running is running", GREEN)]
+    lines: list[Line] = [("PROBLEMS", RED)]
     for fix, (what, names) in together.items():
         sentences = textwrap.wrap(_shorter(what), WIDTH - 2, max_lines=3, placeholder=" ...", break_on_hyphens=False)
         lines += [(f"  {line}", RED) for line in sentences]
@@ -171,9 +171,9 @@ def _services(services: dict[str, str]) -> list[Line]:
 def _timer(service: str, ended: dict[str, str], now: datetime) -> str:
     name = service.removeprefix("berth-").removesuffix(".service")
     if ended["result"] == "running":
-        return f"{name} now"
+        return f"{name} running"
     if not ended["at"]:
-        return f"{name} not yet"
+        return f"{name} never ran"
     well = "" if ended["result"] == "success" else " FAILED"
     return f"{name}{well} {_ago(ended['at'], now)}"
 
@@ -219,6 +219,6 @@ def _history(known: dict[str, Any]) -> list[Line]:
         took = f", {line['seconds']:.0f} s" if isinstance(line["seconds"], int | float) else ""
         why = f": {line['reason']}" if line["reason"] else ""
         row = f"{at(line['at'])} {line['verb']} {step} {line['result']}{took}, {line['by']}{why}"
-        # Why the last one failed is worth more than a line.
+        # The reason of the last one may take more than a line.
         lines += _row("" if lines else "history", row, PLAIN, 1 if lines else 3)
     return lines or _row("history", "no release yet")

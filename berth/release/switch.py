@@ -1,4 +1,4 @@
-"""Whom the edge leads visitors to: switched, confirmed, rolled back."""
+"""Where the edge routes traffic: switch, confirm, roll back."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from berth.release.gates import Candidate
 from berth.release.host import Host
 from berth.release.probe import ProbeFailed
 
-# So many rounds of answers in a row, and the edge has read the new routes.
+# After so many good rounds in a row the edge has loaded the new routes.
 CONFIRMATIONS = 3
-# A round of them has seconds, not the time of a whole visit.
+# Time limit of one round, shorter than that of a whole visit.
 ROUND_SECONDS = 5
 PATHS = ("/", "/api/auth/openapi.json", "/api/users/openapi.json")
 
 
 def switch_traffic(host: Host, candidate: Candidate) -> None:
-    """Switch traffic to the candidate. Raises Refused where the edge does not show it."""
+    """Switch traffic to the candidate. Raises Refused where the edge does not route to it."""
     with host.lock.step("switch"):
-        # In this order: whenever the host goes down in between, the colour that the edge leads to comes back.
+        # In this order: whenever the host goes down in between, the colour that gets traffic starts again at boot.
         candidate.side.set_restart("unless-stopped")
         host.lock.note(switched=clock.time())
         host.edge.switch(candidate.target)
         confirm(host, candidate.target)
         if candidate.live:
-            # Should the host restart now, the old colour would start as well: in nobody's way.
+            # If this fails, a reboot would start the old colour as well, which does no harm.
             with suppress(Refused):
                 Side(host.settings, candidate.live.release, candidate.live.colour).set_restart("no")
 
 
 def confirm(host: Host, live: Live) -> None:
-    """Ask as everybody does, until every path is answered by this release several times in a row.
+    """Send requests like any visitor, until this release answers every path several times in a row.
 
-    Raises Refused where that is not so within `confirm_seconds`.
+    Raises Refused where that takes longer than `confirm_seconds`.
     """
     seconds = host.settings.confirm_seconds
 
     def look() -> None:
-        # Each time on a connection of its own.
+        # A new connection each time.
         with closing(replace(host.account.visit(live), seconds=ROUND_SECONDS)) as visitor:
             for path in PATHS:
                 status, _ = visitor.ask("GET", path)
                 if status >= 400:
-                    raise ProbeFailed(f"{path} gave {status}.")
+                    raise ProbeFailed(f"{path} returned {status}.")
 
     if problem := look_repeatedly(look, seconds):
-        raise Refused(f"The edge did not show {live.signature} within {seconds} s: {problem}")
+        raise Refused(f"The edge did not route to release {live.signature} within {seconds} s: {problem}")
 
 
 def look_repeatedly(look: Callable[[], None], seconds: float) -> str:
-    """Look until all is well several times in a row. Return what ProbeFailed last says when the time is over."""
+    """Look until it succeeds several times in a row. On a timeout, return the last failure."""
     deadline, row = clock.monotonic() + seconds, 0
     while row < CONFIRMATIONS:
         try:
@@ -80,7 +80,7 @@ def roll_back(host: Host, run: Run) -> None:
     side = Side(host.settings, old.release, old.colour)
     if engine.not_healthy(old.colour):
         side.start(host.settings.healthy_seconds)
-    # Visitors do not stay on a bad release because of what only the next boot needs.
+    # A failure here must not keep visitors on a bad release: it matters at the next boot only.
     with suppress(Refused):
         side.set_restart("unless-stopped")
     host.edge.switch_back(old)

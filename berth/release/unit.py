@@ -1,6 +1,6 @@
-"""The program goes on by itself, in a unit of systemd; who asked for it follows, over files in memory.
+"""A run continues in a systemd unit of its own; its caller follows it through files in /run.
 
-Not on the disk, which may be full: what is said here is about this boot only.
+Not on the disk, which may be full: they concern this boot only.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from berth.host import commands, files
 from berth.host.refused import Refused
 
 FOLDER = Path("/run/berth-release")
-# No release takes so long; each of its steps has a time limit of its own.
+# No release takes that long; each step has its own time limit.
 LONGEST_SECONDS = 6 * 3600
 
 
 def launch(run_id: str) -> str:
-    """Have the program do this run. Return once the edge leads to the release, or it is clear that it will not.
+    """Start this run in its unit. Return once traffic is switched to the release, or will not be.
 
-    Whatever ends the program before its work is done, another one takes over (berth-release-settle.service). What is
-    returned is what systemd-run says of it: where it could not start the unit, nobody else says anything.
+    If the process is killed before its end, another one takes over (berth-release-settle.service). Returns what
+    systemd-run reported: where it could not start the unit, there is no other message.
     """
     return _launch("--service-type=notify", "--property=TimeoutStartSec=infinity", "berth", "release", "run", run_id)
 
 
 def launch_to_end(*arguments: str) -> str:
-    """Have the program do something else in that unit. Return at its end, as `launch` does."""
+    """Run something else in that unit. Return at its end, as `launch` does."""
     return _launch("--wait", "berth", "release", *arguments)
 
 
@@ -58,7 +58,7 @@ def tell_switched(run_id: str, answer: dict[str, Any]) -> None:
 
 
 def tell_ended(run_id: str, ended: dict[str, Any] | Refused) -> None:
-    """Say how it ended: with an answer, or with a reason."""
+    """Record how it ended: an answer, or a refusal."""
     if isinstance(ended, Refused):
         ended = {"refused": ended.answer}
     _tell(run_id, "ended", ended)
@@ -69,7 +69,7 @@ def switched(run_id: str) -> dict[str, Any] | None:
 
 
 def ended(run_id: str) -> dict[str, Any] | None:
-    """Return how it ended, nothing as long as it has not; raise what it was refused for."""
+    """Return how it ended, None while it is running; raise its refusal."""
     told = _told(run_id, "ended")
     if told and "refused" in told:
         refused = told["refused"]
@@ -78,19 +78,19 @@ def ended(run_id: str) -> dict[str, Any] | None:
 
 
 def judge(run_id: str, objection: str) -> None:
-    """Tell the program what the controller saw from outside; without an objection all is well."""
+    """Record the controller's check from outside; without an objection it passed."""
     _tell(run_id, "judged", {"objection": objection})
 
 
 def judgement(run_id: str) -> str | None:
-    """Return the controller's objection, empty where it has none; nothing as long as it has not said."""
+    """Return the controller's objection, empty where it has none; None until it reports."""
     told = _told(run_id, "judged")
     return None if told is None else str(told["objection"])
 
 
 def _tell(run_id: str, what: str, document: dict[str, Any]) -> None:
     FOLDER.mkdir(mode=0o700, exist_ok=True)
-    # The probe account's password is among it.
+    # It contains the probe account's password.
     files.write(FOLDER / f"{run_id}.{what}", json.dumps(document), 0o600)
 
 

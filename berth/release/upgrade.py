@@ -1,4 +1,4 @@
-"""MongoDB and Redis on other images, behind the maintenance page; back to the old ones where the new ones do not do."""
+"""Upgrade the images of MongoDB and Redis, behind the maintenance page; roll back where the new ones fail."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from berth.release.mongo import raise_compatibility, refuse_leap
 from berth.release.probe import ProbeFailed
 from berth.release.recovery import Recovery, interrupted
 
-# A database that ended so often does not come up by itself.
+# A database that was restarted so often will not start.
 RESTARTS = 2
-# The worker ends the tasks that it holds, as at the end of a colour.
+# The worker finishes its tasks, as when a colour is drained.
 STOP_SECONDS = 180
 UPGRADE, MONGO = "upgrade", "mongo"
-# So much more than is copied has to be free.
+# Free space needed, as a factor of what is copied.
 ROOM = 1.2
 
 
 @dataclass(frozen=True)
 class Database:
-    """One database container as it is before anything happens to it."""
+    """One database container, as it is before the upgrade."""
 
     service: str
-    # What it is to run, and what it runs: by name where the name still means the same.
+    # The image to run, and the one that runs: by name where the name still means the same image.
     new: str
     old: str
     data: Path
@@ -58,7 +58,7 @@ class Database:
         return self.data.with_name("berth-before-upgrade")
 
 
-# Phases. Until the copies are whole no new image has touched the data; once they are being removed, all is decided.
+# Phases. No new image touches the data before the copies are complete; once they are removed, the outcome is final.
 CLOSING, REPLACING, REMOVING = "closing", "replacing", "removing"
 
 
@@ -76,14 +76,14 @@ class Upgrade:
         self.recovery.others[UPGRADE] = self.settle
 
     def upgrade(self, by: str, wanted: dict[str, str]) -> dict[str, Any]:
-        """Have these databases run on these images, in a unit of its own. Return how it ended."""
+        """Upgrade these databases to these images, in a unit of its own. Return how it ended."""
         with self.host.lock.held():
             self.recovery.free(break_lock=False)
             due = self._due(wanted)
             if not due:
                 return {"changed": False}
             if backup := self._backup():
-                raise Refused(f"{backup}: a backup. Wait until it is done. Nothing was begun.")
+                raise Refused(f"A backup is running ({backup}). Wait until it is done. Nothing was changed.")
             for database in due:
                 if database.service == MONGO:
                     refuse_leap(database.container, database.old, database.new)
@@ -99,20 +99,20 @@ class Upgrade:
         return self.recovery.outcome(run.id, problem)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """All of it, behind the maintenance page. What fails is undone."""
+        """Run every step, behind the maintenance page. A failure is undone."""
         with self.host.lock.held(wait=True):
             run = self.host.lock.mine(run_id)
             began, due = clock.monotonic(), [Database.read(one) for one in run.detail["due"]]
             try:
                 self._replace(self.host.edge.live(), due, run)
             except (Refused, OSError) as error:
-                no = error if isinstance(error, Refused) else Refused(f"It did not go on: {error}.")
+                no = error if isinstance(error, Refused) else Refused(f"The upgrade failed: {error}.")
                 raise self._undone(run, due, no) from error
             self.took["closed"] = round(clock.monotonic() - began, 1)
             return self._over(self.host.lock.mine(run_id), due, None)
 
     def settle(self, run: Run) -> str:
-        """Bring an upgrade that was cut off to its end: the old images, unless the new ones had been seen to do."""
+        """Settle an interrupted upgrade: back to the old images, unless the new ones had passed."""
         due = [Database.read(one) for one in run.detail["due"]]
         if run.phase == REMOVING:
             self._over(run, due, None if run.detail["new"] else Refused(str(run.detail["reason"])))
@@ -131,16 +131,16 @@ class Upgrade:
         if not data:
             raise Refused(f"{service} has no data on this host, so there is nothing to upgrade.")
         if not self._image_id(image):
-            raise Refused(f"The host lacks {image}, so nothing was begun.")
+            raise Refused(f"Image {image} is not on the host, so nothing was changed.")
         container = json.loads(commands.run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
-        # Not there after a run that was cut off while the container was replaced.
+        # Missing after a run that was interrupted while the container was replaced.
         name = image
         if not container and f"berth-{service}-1" in _containers():
-            raise Refused(f"Docker does not describe berth-{service}-1, so nothing was begun.")
+            raise Refused(f"docker inspect berth-{service}-1 failed, so nothing was changed.")
         if container:
             old, name = container[0]["Image"], container[0]["Config"]["Image"]
             if self._image_id(name) != old:
-                # The name means another image by now; the old one gets a name of its own, so that nobody removes it.
+                # The name means another image by now; the old one gets a tag of its own, so that it is not pruned.
                 name = f"berth/{service}:before-upgrade"
                 commands.run("docker", "tag", old, name)
         return Database(service, image, name, Path(data))
@@ -149,23 +149,25 @@ class Upgrade:
         return commands.run("docker", "image", "inspect", "--format={{.Id}}", name).stdout.strip()
 
     def _backup(self) -> str:
-        """Return who is making a backup, which needs the databases."""
+        """Return the holder of the backup's lock: a backup needs the databases."""
         if not (self.host.settings.root / "backup/settings.json").exists():
             return ""
         return str(json.loads(commands.run("berth", "backup", "status").stdout or "{}").get("running", ""))
 
     def _room_for(self, database: Database) -> None:
-        """What is rolled back to is a copy of the data, made while nobody writes."""
+        """A rollback uses a copy of the data, made while the services are stopped."""
         done = commands.run("du", "--summarize", "--bytes", str(database.data))
-        # It fails where a file goes meanwhile, and counts the others.
+        # It fails if a file is deleted meanwhile, and still counts the others.
         if not done.stdout:
-            raise Refused(f"{database.data} could not be measured. Nothing was begun.", "du", last_lines(done))
+            raise Refused(
+                f"The size of {database.data} could not be read. Nothing was changed.", "du", last_lines(done)
+            )
         size = int(done.stdout.split()[0])
         free = shutil.disk_usage(database.data).free
         if free < size * ROOM:
             raise Refused(
-                f"{database.service} has {size // 2**20} MiB of data and the disk {free // 2**20} MiB of room: "
-                "too little for the copy to roll back to. Nothing was begun."
+                f"{database.service} has {size // 2**20} MiB of data and the disk {free // 2**20} MiB free: "
+                "too little for the copy that a rollback needs. Nothing was changed."
             )
 
     # --- what is done ---
@@ -177,7 +179,7 @@ class Upgrade:
         self._timed("databases stopped", "stop", [database.container for database in due])
         began = clock.monotonic()
         for database in due:
-            # One that an earlier attempt left is of its own data.
+            # One left by an earlier attempt has older data.
             shutil.rmtree(database.copy, ignore_errors=True)
             self._copy(database.data, database.copy)
         self.took["copied"] = round(clock.monotonic() - began, 1)
@@ -187,12 +189,12 @@ class Upgrade:
         self.host.lock.enter(REMOVING, new=True)
 
     def _undone(self, run: Run, due: list[Database], no: Refused) -> Refused:
-        """Put the old images back, with the data as it was; return what is to be said.
+        """Roll back to the old images and the copied data; return the refusal.
 
-        Where not even they come up, the site stays closed, the copies stay, and so does the record.
+        Where they do not start either, the site stays closed, and the copies and the record are kept.
         """
         live, phase = self.host.edge.live(), self.host.lock.mine(run.id).phase
-        # Before the page was shown nothing was stopped, and visitors are there.
+        # Before the page is shown nothing has been stopped, and the site is open.
         begun = live is None or phase == REPLACING or bool(self.host.edge.maintenance_key())
         if begun:
             self._stop_services(live)
@@ -208,21 +210,21 @@ class Upgrade:
         except (Refused, OSError) as worse:
             kept = [str(database.copy) for database in due if database.copy.exists()]
             raise Refused(
-                f"{no.reason} And the old image did not come back either ({worse}), so the site stays closed. "
-                f"Try again: sudo berth release settle. The data as it was: {', '.join(kept) or 'in its volume'}.",
+                f"{no.reason} The rollback to the old image failed too ({worse}), so the site stays closed. "
+                f"Try again: sudo berth release settle. The data from before: {', '.join(kept) or 'in its volume'}.",
                 no.culprit,
                 no.lines,
             ) from worse
-        back = " The old image is back, with the data as it was." if begun else ""
+        back = " Rolled back to the old image and the data before the upgrade." if begun else ""
         refused = Refused(f"{no.reason}{back}", no.culprit, no.lines)
         self.host.lock.enter(REMOVING, new=False, reason=refused.reason)
         self._over(self.host.lock.mine(run.id), due, refused)
         return refused
 
     def _over(self, run: Run, due: list[Database], refused: Refused | None) -> dict[str, Any]:
-        """All is decided: remove the copies, open the site, raise what new data needs, write it down.
+        """Remove the copies, open the site, raise featureCompatibilityVersion, add it to the history.
 
-        Raises Refused where the data could not be raised; the upgrade stands all the same.
+        Raises Refused where that version could not be raised; the upgrade stays in place.
         """
         for database in due:
             for left in (database.copy, _draft(database.copy)):
@@ -245,7 +247,7 @@ class Upgrade:
         return answer
 
     def _copy(self, source: Path, target: Path) -> None:
-        """Under another name until it is whole, so that a copy that was cut off is never taken for one."""
+        """Copy under a temporary name, so that a partial copy is never used."""
         part = _draft(target)
         shutil.rmtree(part, ignore_errors=True)
         done = commands.run("cp", "--archive", "--reflink=auto", str(source), str(part), seconds=3600)
@@ -261,7 +263,7 @@ class Upgrade:
             *(f"--env-file={root}/.env", f"--file={root}/docker-compose.prod.yml", "--profile=platform"),
             *("up", "--detach", "--pull=never", "--no-deps", *(database.service for database in images)),
             seconds=self.healthy_seconds,
-            # The file asks for them, these services do not.
+            # The compose file requires them, these services do not use them.
             RELEASE="-",
             COLOUR="-",
             **chosen,
@@ -288,12 +290,12 @@ class Upgrade:
             clock.sleep(0.3)
 
     def _stop_services(self, live: Live | None) -> None:
-        """Each ends what it holds: requests that came before the page, tasks under way."""
+        """Each finishes its work: requests from before the page, running tasks."""
         names = [one.name for one in engine.containers([live.colour]) if one.service != "frontend"] if live else []
         self._timed("services stopped", "stop", names)
 
     def _start_services(self, live: Live | None) -> None:
-        """The worker last: until the site is seen to work, nothing may happen that the copy does not know."""
+        """The worker last: until the smoke test has passed, no task may change what a rollback would lose."""
         if live is None:
             return
         began = clock.monotonic()
@@ -311,7 +313,7 @@ class Upgrade:
         try:
             self.host.account.look(live)
         except ProbeFailed as failed:
-            raise Refused(f"On the new images the site is not well: {failed}") from failed
+            raise Refused(f"The site failed its smoke test after the databases were started: {failed}") from failed
 
     # --- small things ---
 
@@ -322,12 +324,12 @@ class Upgrade:
         if found := [name for name in names if name in there]:
             done = commands.run("docker", verb, *found, seconds=STOP_SECONDS)
             if done.returncode:
-                raise Refused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
+                raise Refused(f"docker {verb} failed for {', '.join(found)}.", "docker", last_lines(done))
         self.took[what] = round(self.took.get(what, 0) + clock.monotonic() - began, 1)
 
 
 def _containers() -> set[str]:
-    """Return the names of all containers: one that is not known to run would not be stopped."""
+    """Return the names of all containers: a missing one would not be stopped."""
     done = commands.run("docker", "ps", "--all", "--format={{.Names}}")
     if done.returncode:
         raise Refused(f"Docker does not answer: {done.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""The watch after the switch: what the services count is compared with what those of the release before counted."""
+"""The watch after the switch: the services' counters are compared with those of the release before."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from berth.release import counters, engine, unit
 from berth.release.host import Host
 from berth.release.settings import Settings
 
-# How often services are asked what they counted: summing up their workers' counters costs them some milliseconds.
+# How often the services' counters are read: summing those of their workers costs some milliseconds.
 LOOK_SECONDS = 1
-# How often it is seen whether the controller has spoken.
+# How often to look for the controller's verdict.
 LISTEN_SECONDS = 0.3
-# So long a service may be silent, or answer badly, until that is held against its release. A flood may delay an answer.
+# A service may be unresponsive for so long before that counts against its release. A flood may delay an answer.
 SILENT_SECONDS = 10
-# Beyond so many times the work of before, that requests take longer is no sign of a worse release. Of the edge's work,
-# so much of a processor besides: one that has little to do doubles it easily.
+# With more than so many times the earlier load, higher latency is no sign of a worse release. For the edge, so much of
+# a processor on top: a small load doubles easily.
 COMPARABLE = 1.5
 SPARE_PROCESSORS = 0.1
 # Fewer failures of work after an answer say nothing; few people sign up while a release is watched.
@@ -28,17 +28,17 @@ LATE_FAILURES = 3
 
 
 def watch_release(host: Host, run: Run) -> str:
-    """Watch a release that is live, until the time is over and the controller has said what it saw from outside.
+    """Watch a release that is live, until the time is over and the controller has reported its check from outside.
 
-    Return what is to be remembered of it. Raises Refused where the release does worse than the one before, or
-    the controller objects.
+    Return a note for the history. Raises Refused where the release performs worse than the one before, or the
+    controller objects.
     """
-    # A rollback is not compared: the release that it leaves is what was bad.
+    # A rollback is not compared: the release before it was the bad one.
     compared = bool(run.live) and run.verb != "rollback"
     silence, next_look = Silence(), 0.0
     with host.lock.step("watch"):
         end = clock.monotonic() + (host.settings.watch_seconds if compared else 0)
-        # So long a look from outside may take, and as long again until it is under way.
+        # The check from outside may take so long, and as long again to start.
         latest = clock.monotonic() + 2 * host.settings.smoke_seconds
         while True:
             objection = unit.judgement(run.id)
@@ -47,12 +47,12 @@ def watch_release(host: Host, run: Run) -> str:
             if compared and clock.monotonic() >= next_look:
                 compare(host, run, silence)
                 next_look = clock.monotonic() + LOOK_SECONDS
-            # Who is silent at the end is waited for, or found at fault.
+            # A service that is silent at the end is waited for, until it answers or fails the release.
             if clock.monotonic() >= end and not silence.since:
                 if objection is not None:
                     return ""
                 if clock.monotonic() >= latest or not is_alive(run):
-                    return "Nobody looked from outside: its controller was gone."
+                    return "Not checked from outside: the controller had disconnected."
             clock.sleep(LISTEN_SECONDS)
 
 
@@ -62,7 +62,7 @@ def counts(host: Host, colour: str) -> counters.Seen:
 
 
 def compare(host: Host, run: Run, silence: Silence) -> None:
-    """Raise Refused where a release that is live does worse than the one before."""
+    """Raise Refused where the live release performs worse than the one before."""
     before, start = counters.Seen.read(run.counted), counters.Seen.read(run.start)
     found = {one.name: one for one in engine.containers([run.colour])}
     seen = counts(host, run.colour)
@@ -72,23 +72,23 @@ def compare(host: Host, run: Run, silence: Silence) -> None:
     elif gone := next((name for name in start.began if name not in found), ""):
         worse = f"{gone} is gone."
     elif again := next((name for name, began in seen.began.items() if start.began.get(name, began) != began), ""):
-        worse, culprit = f"{again} ended, and was started again.", again
+        worse, culprit = f"{again} exited and was restarted.", again
     worse = worse or silence.heard({*before.services, *start.services}, seen)
     worse = worse or verdict(before, seen.since(start), host.settings)
     if worse:
         lines = engine.logs(culprit, LAST_LINES).splitlines() if culprit else []
-        reason = f"Release {run.release} does worse than {run.live['release']} did: {worse}"
+        reason = f"Release {run.release} performs worse than {run.live['release']} did: {worse}"
         raise Refused(reason, culprit, lines)
 
 
 @dataclass
 class Silence:
-    """Who has not answered, and since when."""
+    """Which services do not answer, and since when."""
 
     since: dict[str, float] = field(default_factory=dict)
 
     def heard(self, counting: Iterable[str], seen: counters.Seen) -> str:
-        """Say who has been silent for too long. Who counted once and does not any more is silent, too."""
+        """Report a service that has been silent for too long; one that no longer serves its counters is silent, too."""
         silent = {name: "serves no metrics" for name in counting if name not in seen.services} | seen.silent
         self.since = {name: self.since.get(name, seen.at) for name in silent}
         for name, how in seen.dead.items():
@@ -127,8 +127,8 @@ def verdict(before: counters.Seen, after: counters.Seen, settings: Settings) -> 
         for part in (0.5, 0.9):
             slow, usual = now.quantile_ms(part), past.quantile_ms(part)
             if is_slower(usual, slow, settings):
-                share = f"{part:.0%} of the requests{to}"
-                return f"{share} take up to {slow:.0f} ms since the switch, before {usual:.0f} ms."
+                latency = f"p{100 * part:.0f} latency of requests{to}"
+                return f"{latency} is {slow:.0f} ms since the switch, before {usual:.0f} ms."
     return ""
 
 
@@ -139,11 +139,11 @@ def fails_late(past: counters.Service, now: counters.Service, settings: Settings
 
 
 def is_comparable(before: counters.Seen, after: counters.Seen) -> bool:
-    """Tell whether the site has no more to do than before: where a flood makes it slow, the release does not.
+    """Tell whether the load is comparable with before: under a flood, high latency is not the release's fault.
 
-    All of it, since services and edge share the host's processor. What there is to do is weighed by how long the
-    release before took for each kind of request, so that being slow is not taken for being asked more. For the edge,
-    which also has what never becomes a request, it is the time of its processor.
+    All services count, since they share the host's processor with the edge. Each kind of request is weighted by the
+    time that the release before took for it, so that a slow release does not look like a higher load. For the edge,
+    which also handles what never becomes a request, it is processor time.
     """
     if not before.at or not after.at or any(service.total.refused for service in after.services.values()):
         return False
@@ -161,5 +161,5 @@ def is_comparable(before: counters.Seen, after: counters.Seen) -> bool:
 
 
 def is_slower(old: float, new: float, settings: Settings) -> bool:
-    """By a factor, and by enough that somebody could notice."""
+    """Slower by a factor, and by enough milliseconds to notice."""
     return new > old * settings.slower_factor and new - old > settings.slower_ms

@@ -194,7 +194,7 @@ def test_a_collection_that_vanished_is_told(vps: Host) -> None:
     vps.check_output("systemctl start berth-backup.service")
     mongo(vps, 'server.getDB("backup_test").dropDatabase()')
     assert vps.run("systemctl start berth-backup.service").rc != 0
-    assert "backup_test.gone, which the run before had, is not in MongoDB any more" in vps.check_output(
+    assert "backup_test.gone, which was in the previous run, is missing in MongoDB" in vps.check_output(
         "berth backup status"
     )
     # Committed all the same, and not told twice.

@@ -117,7 +117,7 @@ def containers(vps: Host) -> set[str]:
         (
             "wrong",
             {"frontend": "USER 0:0\nRUN rm -r /srv/frontend/assets\nUSER 10004:10004"},
-            r"healthy, but wrong: The front page names /assets/\S+, which gave 404",
+            r"healthy but failed its smoke test: The front page references /assets/\S+, which returned 404",
         ),
     ],
 )

@@ -274,7 +274,7 @@ def test_one_collection_is_put_beside_the_live_one(vps: Host, http: httpx.Client
     [
         (["20010101T000000Z-none"], "There is no run 20010101T000000Z-none"),
         (["--target=attic"], "There is no target attic; backup_targets names: store, bucket"),
-        (["--time=2999-01-01T00:00:00Z"], "which is yet to come"),
+        (["--time=2999-01-01T00:00:00Z"], "which is in the future"),
     ],
 )
 def test_what_cannot_be_restored_is_refused_with_a_reason(vps: Host, arguments: list[str], sentence: str) -> None:
@@ -334,7 +334,7 @@ def test_damage_in_the_store_is_told_by_mail(outside: Host, pack: str, how: str,
         mail = alarm()
     finally:
         outside.check_output(f"cp /srv/backup/kept {pack} && rm /srv/backup/kept")
-    assert re.search(r"Run \S+ on target bucket is damaged: .*Take another target", mail), mail
+    assert re.search(r"Run \S+ on target bucket is damaged: .*Use another target", mail), mail
 
 
 @pytest.mark.long

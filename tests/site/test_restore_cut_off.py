@@ -63,10 +63,10 @@ def test_a_restore_whose_controller_goes_away_is_done_and_holds_the_one_lock(
     # Whoever comes meanwhile is refused, and told whose turn it is.
     done = vps.run("berth release begin --by bob@laptop 9.9")
     assert done.rc == 1
-    assert "has been at restore everything since" in json.loads(done.stdout)["reason"]
+    assert "has been running restore everything since" in json.loads(done.stdout)["reason"]
     code, said = berth_backup(vps, "restore", saved, "--by=bob@laptop")
     assert code == 1
-    assert "has been at restore everything since" in said["reason"]
+    assert "has been running restore everything since" in said["reason"]
 
     line = ended(vps, http)
     assert line["result"] == "done"

@@ -117,7 +117,8 @@ def test_an_image_that_does_not_work_is_taken_back_and_one_that_is_missing_is_re
     code, said = play("upgrade_data", stack_mongo_image=before[0], stack_redis_image=broken)
     assert code != 0
     assert re.search(
-        r"berth-redis-1 did not become healthy on \S+\. The old image is back, with the data as it was", said
+        r"berth-redis-1 did not become healthy on \S+\. Rolled back to the old image and the data before the upgrade",
+        said,
     )
     assert "this image is broken" in said
     assert running(vps) == before

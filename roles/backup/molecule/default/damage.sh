@@ -45,6 +45,6 @@ cp -a /run/settings/. "$settings"
 # A repository that is gone is told and not made anew.
 rm -rf /srv/backup
 systemctl start berth-backup 2> /dev/null && fail "a new repository was made in silence"
-berth backup status | grep --quiet "is gone from /srv/backup" || fail "$(berth backup status)"
+berth backup status | grep --quiet "is missing at /srv/backup" || fail "$(berth backup status)"
 cp -a /srv/good /srv/backup
 systemctl start berth-backup berth-backup-check || fail "the good copy was found wanting: $(berth backup status)"

@@ -47,7 +47,7 @@ pgrep --full 'restic .*--stdin' > /dev/null || fail "restic is not at it"
 cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' '\n' | grep --fixed-strings --file=/run/secrets-known && fail "a command line shows a secret"
 rm /run/secrets-known
 answer=$(berth backup run 2> /dev/null) && fail "two ran at once"
-[[ $answer == *"has been at it (run) since"*"Wait until it is done"* ]] || fail "$answer"
+[[ $answer == *"has held the run lock since"*"Wait until it is done"* ]] || fail "$answer"
 go_on
 journalctl --no-pager --unit=watcher | grep --quiet 'GET /ping ' || fail "the watcher did not hear of a good run"
 [ "$(systemctl show --property=Result --value berth-backup)" = success ] || fail "the first of two did not end well"

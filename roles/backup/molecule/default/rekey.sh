@@ -31,7 +31,7 @@ set_to "$new" "$old"
 cp "$secrets" /run/secrets-right
 sed -i 's/\("RESTIC_REST_PASSWORD": \)"[^"]*"/\1"wrong"/' "$secrets"
 answer=$(berth backup rekey 2> /dev/null) && fail "a store that did not take part was not told"
-[[ $answer == *"Target store"*"The previous password still opens what was not reached"* ]] || fail "$answer"
+[[ $answer == *"Target store"*"The previous password is still in use on these targets"* ]] || fail "$answer"
 cp /run/secrets-right "$secrets" && rm /run/secrets-right
 
 # In the middle: two have the new one, one has not, and backups go on to all.
