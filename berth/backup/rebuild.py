@@ -40,7 +40,7 @@ def rebuild(settings: Settings, records: Records, asked: Namespace) -> dict[str,
     """The verb `rebuild`: give a bare host its files, later its data. Which run it is is decided once."""
     with records.locked("restore"):
         mark = settings.state / "rebuilt.json"
-        done = json.loads(mark.read_text()) if mark.exists() else {}
+        done = files.read_json(mark) or {}
         if done.get(asked.what) and asked.run in (LATEST, done["run"]):
             return {"changed": False, **done}
         if DATA in done:

@@ -95,7 +95,5 @@ def _tell(run_id: str, what: str, document: dict[str, Any]) -> None:
 
 
 def _told(run_id: str, what: str) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads((FOLDER / f"{run_id}.{what}").read_text()))
-    except FileNotFoundError:
-        return None
+    told: dict[str, Any] | None = files.read_json(FOLDER / f"{run_id}.{what}")
+    return told
