@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 from berth.host import clock, commands, files, lock
+from berth.host.live import MARK, Live
 from berth.host.refused import Refused
 from berth.release import counters, probe, unit
 from berth.release.command import arguments_of, do
-from berth.release.edge import MARK, OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge, Live
+from berth.release.edge import OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge
 from berth.release.probe import Visit
 from berth.release.settings import Settings
 from tests.cut_off import Killed

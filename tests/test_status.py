@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from berth.host import commands
+from berth.host.live import Live
 from berth.host.lock import Lock
 from berth.release import expected, screen
 from berth.release import status as program
-from berth.release.edge import Edge, Live
+from berth.release.edge import Edge
 from berth.release.host import Host as Known
 from berth.release.settings import Settings
 

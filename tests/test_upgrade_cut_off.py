@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from berth.host import commands
+from berth.host.live import Live
 from berth.host.lock import Lock
 from berth.host.refused import Refused
 from berth.release import engine, switch, unit
-from berth.release.edge import Live
 from berth.release.engine import Container
 from berth.release.host import Host
 from berth.release.maintenance import Maintenance

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from berth.host.live import ROUTES, read_live
 from berth.metrics.engine import labels_of
 from berth.metrics.exposition import Metrics
 from berth.metrics.host import run, unit_states
-from berth.metrics.site import ever_live, live
+from berth.metrics.site import ever_live
 
 # A unit of these states is started by nobody.
 OFF = {"", "disabled", "masked", "masked-runtime"}
@@ -42,14 +43,14 @@ def containers(
     running = {labels_of(detail)["name"] for detail, _ in found if detail["State"]["Running"]}
     for name in expected.containers:
         _say(metrics, "container", name, name in running, service=name.removeprefix("berth-").rpartition("-")[0])
-    routes, history = live(root / "traefik/dynamic/release.yml"), ever_live(root / "releases.jsonl")
+    routes, history = read_live(root / ROUTES), ever_live(root / "releases.jsonl")
     if routes or history:
         # Each tells that the other should be there.
-        _say(metrics, "file", str(root / "traefik/dynamic/release.yml"), bool(routes))
+        _say(metrics, "file", str(root / ROUTES), bool(routes))
         _say(metrics, "file", str(root / "releases.jsonl"), history)
     if routes:
         for service in expected.services:
-            name = f"berth-{routes['colour']}-{service}-1"
+            name = f"berth-{routes.colour}-{service}-1"
             _say(metrics, "container", name, name in running, service=service)
 
 

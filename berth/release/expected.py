@@ -14,8 +14,8 @@ from typing import Any
 
 from berth.host import commands
 from berth.host.commands import last_lines
+from berth.host.live import Live
 from berth.host.refused import Refused
-from berth.release.edge import Live
 from berth.release.settings import Settings
 
 UNITS = Path("/etc/systemd/system")

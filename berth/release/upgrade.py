@@ -11,10 +11,10 @@ from typing import Any
 
 from berth.host import clock, commands
 from berth.host.commands import LAST_LINES, last_lines
+from berth.host.live import Live
 from berth.host.lock import Run, describe
 from berth.host.refused import Refused
 from berth.release import engine, switch, unit
-from berth.release.edge import Live
 from berth.release.host import Host
 from berth.release.maintenance import Maintenance
 from berth.release.mongo import raise_compatibility, refuse_leap
