@@ -111,7 +111,7 @@ class Host:
             case ("nft", _):
                 said = "".join(f"table {name}\n" for name in self.tables)
             case ("systemctl", "show"):
-                said = "\n\n".join(self._shown(unit) for unit in command[4:])
+                said = "\n\n".join(self._shown(unit) for unit in command[2:] if unit[0] != "-")
             case ("berth", "backup"):
                 said = json.dumps(self.backups)
             case ("systemctl", "list-units"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from berth.host import commands
+from berth.host import commands, system
 from berth.host.commands import last_lines
 from berth.host.live import Live
 from berth.host.refused import Refused
@@ -208,10 +208,10 @@ def _mounts(used: dict[tuple[str, str], Any], there: dict[tuple[str, str], Found
 
 
 def _has_something(place: Path) -> bool:
-    if not place.is_dir():
-        return place.exists()
+    if place.is_dir() and place.is_relative_to(RUNTIME):
+        return system.is_filled(place)
     # What the edge keeps certificates in is empty at first.
-    return not place.is_relative_to(RUNTIME) or any(place.iterdir())
+    return place.exists()
 
 
 # --- units ---
@@ -236,9 +236,7 @@ def _units() -> list[dict[str, str]]:
     for name, unit in shown.items():
         if unit["LoadState"] != "loaded":
             lacks.append(_lack(f"unit {name} is MISSING", playbook("provision")))
-        elif unit["ActiveState"] == "failed" or (
-            unit["ActiveState"] not in ("active", "activating", "reloading") and _is_to_stay(name, unit)
-        ):
+        elif unit["ActiveState"] == "failed" or (not system.is_active(unit) and _is_to_stay(name, unit)):
             lacks.append(_lack(f"unit {name} is {unit['ActiveState']}", f"sudo systemctl restart {name}"))
     return lacks
 
@@ -253,13 +251,8 @@ def _is_to_stay(name: str, unit: dict[str, str]) -> bool:
 def show(units: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return unit -> its properties, as systemd knows them."""
     names = list(units)
-    if not names:
-        return {}
-    properties = "Id,LoadState,ActiveState,RemainAfterExit,Restart,Wants,Result,ExecMainExitTimestamp"
-    output = commands.run("systemctl", "show", "--timestamp=unix", f"--property={properties}", *names).stdout
-    empty = dict.fromkeys(properties.split(","), "")
-    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.split("\n\n")]
-    return {block["Id"]: {**empty, **block} for block in blocks if block.get("Id")}
+    # Without a name systemd would tell of itself.
+    return system.units(commands.run(*system.SHOW_UNITS, *names).stdout) if names else {}
 
 
 # --- the firewall ---
@@ -274,6 +267,5 @@ def _tables(settings: Settings) -> list[dict[str, str]]:
         if place.exists()
         for table in re.findall(r"^table (\w+ \w+) \{", place.read_text(), re.MULTILINE)
     }
-    listed = commands.run("nft", "list", "tables").stdout
-    there = {line.removeprefix("table ").strip() for line in listed.splitlines()}
+    there = system.tables(commands.run(*system.LIST_TABLES).stdout)
     return [_lack(f"nftables table {name} is MISSING", fix) for name, fix in wanted.items() if name not in there]

@@ -9,7 +9,7 @@ import ssl
 from contextlib import suppress
 from typing import Any
 
-from berth.host import clock, commands
+from berth.host import clock, commands, system
 from berth.host.lock import Lock, describe, is_alive
 from berth.host.refused import Refused
 from berth.release.expected import Found, found, missing, playbook, show
@@ -93,8 +93,7 @@ def _red(known: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _failed_units() -> list[str]:
-    listed = commands.run("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend", "berth-*")
-    return [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
+    return system.first_words(commands.run(*system.LIST_FAILED, "berth-*").stdout)
 
 
 def _certificate(settings: Settings) -> dict[str, Any]:
@@ -155,8 +154,7 @@ def _backups(settings: Settings) -> dict[str, Any]:
 
 
 def _security_updates() -> int:
-    done = commands.run("apt-get", "--simulate", "--quiet", "upgrade")
-    return sum(line.startswith("Inst") and "security" in line.lower() for line in done.stdout.splitlines())
+    return system.security_updates(commands.run("apt-get", "--simulate", "--quiet", "upgrade").stdout)
 
 
 def _run(lock: Lock) -> dict[str, Any]:
