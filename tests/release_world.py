@@ -211,7 +211,7 @@ class World:
                     del self.containers[name]
             case ["docker", "compose", *_, "config", "--format=json"]:
                 return 0, "{}", ""
-            case ["docker", "ps", "--all", found, *_]:
+            case ["docker", "ps", "--all", *_, found]:
                 return 0, "\n".join(self._listed(found.rpartition("-")[2])), ""
             case ["docker", "ps", *_]:
                 return 0, "berth-traefik_a-1", ""
@@ -240,7 +240,7 @@ class World:
         for name, one in self.of(colour).items():
             state = self.state(one)
             status = {"healthy": "Up (healthy)", "starting": "Up (health: starting)"}.get(state, state)
-            yield f"{name}|{one.service}|{one.state or 'running'}|{status}|False"
+            yield f"{name}|{one.state or 'running'}|{status}||berth-{colour}|{one.service}|"
 
     def _described(self, name: str) -> dict[str, Any]:
         one = self.containers.get(name)

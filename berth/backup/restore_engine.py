@@ -14,8 +14,9 @@ from berth.backup.bson import Malformed
 from berth.backup.replay import STAGED, is_staged
 from berth.backup.restic import PIECE, Lines
 from berth.backup.restore_stream import compose
-from berth.host import commands
+from berth.host import commands, system
 from berth.host.refused import Refused
+from berth.host.system import Container
 
 # The owner's stored functions, in each database. Other system collections are the server's, or come with their views.
 FUNCTIONS = "system.js"
@@ -245,22 +246,15 @@ def _tool(container: str, name: str, *options: str) -> Popen[bytes]:
     return commands.start(*shell, name, name, *_ACCESS, *options)
 
 
-def members() -> dict[str, list[str]]:
-    """Return the containers of each colour's services, running or not: compose project -> "service|name|state"."""
-    form = "|".join(f'{{{{.Label "com.docker.compose.{one}"}}}}' for one in ("project", "service", "oneoff"))
-    listed = must(docker("ps", "--all", "--format", f"{form}|{{{{.Names}}}}|{{{{.State}}}}"), "Docker does not answer")
-    found: dict[str, list[str]] = {}
-    for line in listed.splitlines():
-        project, service, oneoff, name, state = line.split("|")
-        if project.startswith("berth-") and oneoff != "True" and service != "flower":
-            found.setdefault(project, []).append(f"{service}|{name}|{state}")
-    return found
+def members() -> list[Container]:
+    """Return the containers of each colour's services, running or not."""
+    listed = must(commands.run_bytes(*system.LIST_CONTAINERS), "Docker does not answer")
+    return [one for one in system.containers(listed) if one.project.startswith("berth-") and one.service != "flower"]
 
 
 def writers() -> list[str]:
     """Return the running containers of a release that write to the databases."""
-    rows = [row.split("|") for found in members().values() for row in found]
-    return [name for service, name, state in rows if service in WRITERS and state == "running"]
+    return [one.name for one in members() if one.service in WRITERS and one.state == "running"]
 
 
 def stop(names: list[str]) -> None:

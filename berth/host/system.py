@@ -1,21 +1,54 @@
-"""What systemd, nftables and apt answer, for `berth status` and for the metrics.
+"""What Docker, systemd, nftables and apt answer.
 
-Each runs the commands itself: to the metrics one that fails is no answer, while `berth status` shows what it got.
+Each command of Berth asks by itself: to the metrics a failure is no answer, a release asks again.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 _PROPERTIES = (
     *("Id", "LoadState", "ActiveState", "UnitFileState", "ConditionResult", "RemainAfterExit", "Restart", "Wants"),
     *("Result", "ExecMainExitTimestamp"),
 )
+_LABELS = (f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("project", "service", "oneoff"))
+_CONTAINER = "|".join(["{{.Names}}", "{{.State}}", "{{.Status}}", "{{.Networks}}", *_LABELS])
+# Those of compose projects.
+LIST_CONTAINERS = ("docker", "ps", "--all", "--filter=label=com.docker.compose.project", "--format", _CONTAINER)
 # A pattern finds units that do not run only where all are asked for.
 SHOW_UNITS = ("systemctl", "show", "--all", "--timestamp=unix", f"--property={','.join(_PROPERTIES)}")
 LIST_FAILED = ("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend")
 LIST_TABLES = ("nft", "list", "tables")
+
+
+@dataclass(frozen=True)
+class Container:
+    name: str
+    project: str
+    service: str
+    # In one word: running, exited.
+    state: str
+    # In words for people: Exited (137) 2 minutes ago.
+    status: str
+    networks: tuple[str, ...]
+
+    @property
+    def health(self) -> str:
+        """What its health check says: healthy, starting, unhealthy; its state where there is none."""
+        found = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)", self.status)
+        return found[1] if found else self.state
+
+
+def containers(listed: str) -> list[Container]:
+    """Return what LIST_CONTAINERS lists, without those that are there for one command only."""
+    found = []
+    for line in listed.splitlines():
+        name, state, status, networks, project, service, oneoff = line.split("|")
+        if oneoff != "True":
+            found.append(Container(name, project, service, state, status, tuple(networks.split(","))))
+    return found
 
 
 def units(shown: str) -> dict[str, dict[str, str]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from berth.host import clock, commands, files
+from berth.host import clock, commands, files, system
 from berth.host.commands import LAST_LINES, last_lines
 from berth.host.refused import Refused
 from berth.release.settings import COLOURS, IMAGES, Settings
@@ -175,29 +175,24 @@ class Side:
 
 def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
     """Return the containers of these colours that belong to a service and are not there for one command only."""
-    service, oneoff = (f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("service", "oneoff"))
-    form = f"{{{{.Names}}}}|{service}|{{{{.State}}}}|{{{{.Status}}}}|{oneoff}"
-    found = []
-    for colour in colours:
-        for line in _listed("--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form):
-            name, service, state, status, oneoff = line.split("|")
-            if oneoff == "True" or service == "flower":
-                continue
-            for word in ("(healthy)", "(unhealthy)", "(health: starting)"):
-                if word in status:
-                    state = word.strip("()").replace("health: ", "")
-            found.append(Container(name, service, colour, state))
-    return found
+    return [
+        Container(one.name, one.service, colour, one.health)
+        for colour in colours
+        for one in system.containers(
+            _listed(*system.LIST_CONTAINERS, f"--filter=label=com.docker.compose.project=berth-{colour}")
+        )
+        if one.service != "flower"
+    ]
 
 
-def _listed(*options: str) -> list[str]:
+def _listed(*command: str) -> str:
     """Ask Docker again where it fails; raise Refused where it goes on doing so."""
     deadline = clock.monotonic() + LISTED_SECONDS
-    while (done := commands.run("docker", "ps", *options)).returncode:
+    while (done := commands.run(*command)).returncode:
         if clock.monotonic() > deadline:
             raise Refused(f"Docker does not answer: {done.stderr.strip()}")
         clock.sleep(1)
-    return done.stdout.splitlines()
+    return done.stdout
 
 
 def not_healthy(colour: str) -> list[str]:
@@ -255,7 +250,7 @@ def places(colour: str) -> list[Place]:
 def edges() -> list[Place]:
     """Return the edges that run: one, or two while one is replaced."""
     known = ("--filter=label=com.docker.compose.project=berth", "--filter=name=traefik")
-    return _places(dict.fromkeys(_listed(*known, "--format={{.Names}}"), "traefik"))
+    return _places(dict.fromkeys(_listed("docker", "ps", *known, "--format={{.Names}}").split(), "traefik"))
 
 
 def _places(names: dict[str, str]) -> list[Place]:
