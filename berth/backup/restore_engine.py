@@ -205,13 +205,9 @@ def _dumped(container: str, *options: str) -> Iterator[bytes]:
     process = _tool(container, "mongodump", "--archive", "--numParallelCollections=1", *options)
     assert process.stdout  # noqa: S101
     said = Lines(process.stderr)
-    try:
+    with commands.killed_on_error(process):
         while piece := process.stdout.read(PIECE):
             yield piece
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
     if process.wait():
         raise Refused(f"mongodump in {container} failed: {_end(said)}", lines=said.last())
 
@@ -219,26 +215,28 @@ def _dumped(container: str, *options: str) -> Iterator[bytes]:
 def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
     """Give an archive to mongorestore; return how many documents it restored, or refuse where one failed."""
     process = _tool(container, "mongorestore", "--archive", *options)
-    assert process.stdin  # noqa: S101
-    said = Lines(process.stderr)
-    try:
-        with suppress(BrokenPipeError):
-            for piece in archive:
-                process.stdin.write(piece)
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    code = process.wait()
-    text = said.text()
+    text = _fed(process, archive).text()
+    code = process.returncode
     counted = re.search(r"(\d+) document\(s\) restored successfully\. (\d+) document\(s\) failed", text)
     if code or counted is None or int(counted[2]):
         telling = [line for line in text.splitlines() if "Failed:" in line] or text.splitlines()[-1:]
         reason = telling[-1].partition("\t")[2] if telling else f"it ended with {code}"
         raise Refused(f"mongorestore in {container}: {reason}", lines=text.splitlines()[-8:])
     return int(counted[1])
+
+
+def _fed(process: Popen[bytes], pieces: Iterable[bytes]) -> Lines:
+    """Give it all of that, wait for its end, and return what it said."""
+    assert process.stdin  # noqa: S101
+    said = Lines(process.stderr)
+    with commands.killed_on_error(process):
+        with suppress(BrokenPipeError):
+            for piece in pieces:
+                process.stdin.write(piece)
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+    process.wait()
+    return said
 
 
 def _tool(container: str, name: str, *options: str) -> Popen[bytes]:
@@ -327,19 +325,8 @@ def _in_volume(image: str, volume: str, script: str, given: Iterable[bytes] = ()
     mount = (f"--volume={volume}:/data", "--entrypoint=sh")
     command = ("docker", "run", "--rm", "--interactive", *limits, *mount, image, "-c", script)
     process = commands.start(*command)
-    assert process.stdin  # noqa: S101
-    said = Lines(process.stderr)
-    try:
-        with suppress(BrokenPipeError):
-            for piece in given:
-                process.stdin.write(piece)
-            process.stdin.close()
-    except BaseException:
-        # Without its end this must not count as a whole snapshot.
-        process.kill()
-        process.wait()
-        raise
-    if process.wait():
+    said = _fed(process, given)
+    if process.returncode:
         raise Refused(f"Volume {volume} could not be filled: {_end(said)}", lines=said.last())
 
 
