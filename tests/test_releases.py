@@ -466,7 +466,7 @@ class Colour:
     silence: watch.Silence = field(default_factory=watch.Silence)
 
     def runs(self, *services: str, state: str = "Up 2 minutes (healthy)", began: str = "09:00") -> None:
-        lines = [f"berth-green-{service}-1|{service}|running|{state}|False" for service in services]
+        lines = [f"berth-green-{service}-1|running|{state}||berth-green|{service}|" for service in services]
         network = {"berth_edge": {"IPAddress": "127.0.0.1"}}
         described = [
             {

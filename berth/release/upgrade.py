@@ -135,7 +135,7 @@ class Upgrade:
         container = json.loads(commands.run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
         # Not there after a run that was cut off while the container was replaced.
         name = image
-        if not container and f"berth-{service}-1" in _containers():
+        if not container and f"berth-{service}-1" in engine.names():
             raise Refused(f"Docker does not describe berth-{service}-1, so nothing was begun.")
         if container:
             old, name = container[0]["Image"], container[0]["Config"]["Image"]
@@ -318,20 +318,12 @@ class Upgrade:
     def _timed(self, what: str, verb: str, names: list[str]) -> None:
         """Stop or start those containers that are there."""
         began = clock.monotonic()
-        there = _containers()
+        there = engine.names()
         if found := [name for name in names if name in there]:
             done = commands.run("docker", verb, *found, seconds=STOP_SECONDS)
             if done.returncode:
                 raise Refused(f"Docker did not {verb} {', '.join(found)}.", "docker", last_lines(done))
         self.took[what] = round(self.took.get(what, 0) + clock.monotonic() - began, 1)
-
-
-def _containers() -> set[str]:
-    """Return the names of all containers: one that is not known to run would not be stopped."""
-    done = commands.run("docker", "ps", "--all", "--format={{.Names}}")
-    if done.returncode:
-        raise Refused(f"Docker does not answer: {done.stderr.strip()}")
-    return set(done.stdout.split())
 
 
 def _draft(folder: Path) -> Path:
