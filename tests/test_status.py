@@ -231,6 +231,14 @@ def test_a_container_that_is_not_well_is_red_with_what_starts_it(host: Host, sta
     assert fix == "sudo docker restart berth-redis-1"
 
 
+def test_what_ran_for_one_command_is_no_service(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = "berth-green-auth_service-schema|exited|Exited (1) now|berth_data|berth-green|auth_service|True"
+    listed = f"{host._listed()}\n{step}"
+    monkeypatch.setattr(host, "_listed", lambda: listed)
+    assert "berth-green-auth_service-schema" not in host.status()["services"]
+    assert host.missing() == {}
+
+
 def test_the_edge_that_serves_is_the_one_that_is_needed(host: Host) -> None:
     host.containers["berth-traefik_b-1"] = host.containers.pop("berth-traefik_a-1")
     assert list(host.missing()) == ["container traefik_a is MISSING"], "new connections are led to a"

@@ -39,7 +39,7 @@ def tell(run_id: str, ended: dict[str, Any] | Refused) -> None:
 def told(run_id: str) -> dict[str, Any]:
     """Return the answer of a run that is over, once. Raises what it was refused for."""
     place = FOLDER / f"{run_id}.json"
-    answer: dict[str, Any] | None = files.read_json(place)
+    answer = files.read_json(place)
     if answer is None:
         raise Failed("It was ended before it could say how it went. See: journalctl --unit='berth-*' --since=-1h")
     place.unlink()

@@ -75,7 +75,7 @@ class Settings:
         return [self.target(name)] if name else self.targets
 
 
-def _written(place: Path) -> Any:
+def _written(place: Path) -> dict[str, Any]:
     if (found := files.read_json(place)) is None:
         raise Refused(f"{place} is missing: run ansible-playbook site.yml, or role backup alone.")
     return found

@@ -1,1 +1,1 @@
-"""What every command does with a host in the same way: refusals, commands, files, time, and the one lock."""
+"""What every command does with a host in the same way: refusals, commands and their answers, files, time, the lock."""

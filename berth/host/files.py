@@ -34,10 +34,10 @@ def append(place: Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
-def read_json(place: Path) -> Any:
-    """Return what a JSON file says; None where there is no such file."""
+def read_json(place: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None where there is no such file."""
     try:
-        return json.loads(place.read_text())
+        return dict(json.loads(place.read_text()))
     except FileNotFoundError:
         return None
 

@@ -95,5 +95,4 @@ def _tell(run_id: str, what: str, document: dict[str, Any]) -> None:
 
 
 def _told(run_id: str, what: str) -> dict[str, Any] | None:
-    told: dict[str, Any] | None = files.read_json(FOLDER / f"{run_id}.{what}")
-    return told
+    return files.read_json(FOLDER / f"{run_id}.{what}")
