@@ -212,7 +212,7 @@ def test_who_asks_while_the_unit_runs_or_after_it_was_ended_is_told(berth_backup
     host.answers = [("systemd-run", (1, b"", b"Unit berth-backup-rekey.service was already loaded"))]
     assert berth_backup("rekey")["reason"].startswith("berth-backup-rekey is under way")
     host.answers = [("systemd-run", (1, b"", b"killed"))]
-    assert "ended before it could say how it went" in berth_backup("rekey")["reason"]
+    assert "ended before it could say how it went (killed)" in berth_backup("rekey")["reason"]
 
 
 # --- the outside watcher -----------------------------------------------------------------------------------

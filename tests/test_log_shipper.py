@@ -112,6 +112,12 @@ def test_lines_of_json_are_never_joined() -> None:
     assert texts(*map(entry, rows)) == rows
 
 
+def test_what_only_looks_like_json_is_shipped_as_text() -> None:
+    for text in ('{"level": "ERROR", "message": "cut of', "{{ template }}", "{}}"):
+        shipped = line(text)
+        assert (shipped.text, shipped.document, shipped.labels["level"]) == (text, None, "info")
+
+
 def test_a_line_in_pieces_is_whole_again() -> None:
     piece = {"CONTAINER_PARTIAL_ID": "a"}
     assembler = Assembler()

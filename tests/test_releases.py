@@ -345,7 +345,14 @@ def during(seconds: float, lost: float = 0, **services: dict[str, counters.Count
     return counters.Seen(seconds, {name: counters.Service(routes, lost) for name, routes in services.items()})
 
 
+def late(seen: counters.Seen, accepted: float, failed: float) -> counters.Seen:
+    """So many of auth_service's requests had their work done after the answer, which failed so often."""
+    seen.services["auth_service"].accepted, seen.services["auth_service"].late_failures = accepted, failed
+    return seen
+
+
 BEFORE = during(40, user_service={ME: kind(2400)}, auth_service={"GET /api/auth/me": kind(2400), LOGIN: kind(4, 40)})
+late(BEFORE, accepted=40, failed=0)
 # As much as it serves takes a tenth of a processor.
 BEFORE.edge = 4
 FINE = kind(600)
@@ -374,6 +381,19 @@ FINE = kind(600)
             "20 of 30 requests failed",
         ),
         "too few requests": (during(10, user_service={ME: kind(5, failed=5)}), ""),
+        "sign-ups that all fail after their answer": (
+            late(during(10, user_service={ME: FINE}, auth_service={LOGIN: kind(5000)}), accepted=3, failed=3),
+            "auth_service answered 3 requests since the switch whose work was still to be done, and 3 times that work",
+        ),
+        "mails about changed passwords that all fail": (
+            late(during(10, auth_service={LOGIN: kind(30)}), accepted=0, failed=4),
+            "auth_service answered 0 requests",
+        ),
+        "one sign-up of many that fails after its answer": (
+            late(during(10, auth_service={LOGIN: kind(600)}), accepted=400, failed=4),
+            "",
+        ),
+        "too few failures after an answer": (late(during(10, auth_service={LOGIN: kind(600)}), 2, 2), ""),
         "a crashing worker": (during(10, lost=1, user_service={ME: FINE}), "user_service has lost 1 worker processes"),
         # What one client can do alone: bodies that never come, resets and bad chunks are 4xx of no length.
         "a flood of broken requests": (
@@ -450,6 +470,9 @@ def test_what_was_counted_survives_the_record_and_what_the_edge_counted_is_not_t
     assert counters.Seen.read(written) == BEFORE
     edge = {"requests": 9, "failed": 9, "buckets": {"0.1": 3, "Infinity": 9}}
     assert counters.Seen.read(edge) == counters.Seen.read({}) == counters.Seen()
+    for service in written["services"].values():
+        del service["accepted"], service["late_failures"]
+    assert counters.Seen.read(written).services["auth_service"].late_failed_percent == 0
     # The program before this one would take these for its own.
     assert not {"requests", "failed", "buckets"} & set(written)
 
@@ -575,6 +598,15 @@ def test_what_services_count_since_the_switch_is_held_against_the_release(colour
     assert colour.compare() == ""
     colour.serves["user_service"] += COUNTS.format(50).replace("200", "500")
     assert "50 of 190 requests to user_service failed since the switch" in colour.compare()
+
+
+def test_a_release_whose_sign_ups_all_fail_after_the_answer_is_rolled_back(colour: Colour) -> None:
+    signed_up = 'http_requests_total{method="POST",route="/api/auth/register",status="202"} '
+    failures = "auth_work_after_answer_failures_total "
+    colour.serves["auth_service"] = f"{COUNTS.format(10)}{signed_up}3.0\n{failures}0.0\n"
+    assert colour.compare() == ""
+    colour.serves["auth_service"] = f"{COUNTS.format(10)}{signed_up}3.0\n{failures}3.0\n"
+    assert "auth_service answered 3 requests since the switch whose work was still to be done" in colour.compare()
 
 
 # --- The probe ---

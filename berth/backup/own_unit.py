@@ -16,8 +16,8 @@ REFUSED = 3
 LONGEST_SECONDS = 48 * 3600
 
 
-def launch(name: str, *arguments: str, settled_by: str = "") -> None:
-    """Have a verb done in the unit of this name; return at its end, however that is.
+def launch(name: str, *arguments: str, settled_by: str = "") -> str:
+    """Have a verb done in the unit of this name; return at its end what systemd-run says of a failure.
 
     Where its program is ended before, systemd starts `settled_by`. Raises Refused where the unit runs already.
     """
@@ -27,6 +27,7 @@ def launch(name: str, *arguments: str, settled_by: str = "") -> None:
     done = commands.run_bytes(*unit, "berth", "backup", *arguments, seconds=LONGEST_SECONDS)
     if done.returncode and b"already" in done.stderr:
         raise Refused(f"{name} is under way. Wait until it is done: systemctl status {name}")
+    return " ".join(done.stderr.decode(errors="replace").split()) if done.returncode else ""
 
 
 def tell(run_id: str, ended: dict[str, Any] | Refused) -> None:
@@ -36,12 +37,15 @@ def tell(run_id: str, ended: dict[str, Any] | Refused) -> None:
     files.write(FOLDER / f"{run_id}.json", json.dumps(ended), 0o600)
 
 
-def told(run_id: str) -> dict[str, Any]:
-    """Return the answer of a run that is over, once. Raises what it was refused for."""
+def told(run_id: str, failure: str = "") -> dict[str, Any]:
+    """Return the answer of a run that is over, once. Raises what it was refused for; without an answer, the failure."""
     place = FOLDER / f"{run_id}.json"
     answer = files.read_json(place)
     if answer is None:
-        raise Failed("It was ended before it could say how it went. See: journalctl --unit='berth-*' --since=-1h")
+        raise Failed(
+            f"It was ended before it could say how it went{f' ({failure})' if failure else ''}. "
+            "See: journalctl --unit='berth-*' --since=-1h"
+        )
     place.unlink()
     if "refused" in answer:
         raise (Failed if answer["failed"] else Refused)(answer["refused"], lines=answer["lines"])

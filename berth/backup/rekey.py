@@ -20,8 +20,8 @@ def rekey(settings: Settings, records: Records, run_id: str) -> dict[str, Any]:
     """The verb `rekey`: in a unit of its own, so that it goes on when its caller is gone."""
     if not run_id:
         run_id = uuid.uuid4().hex[:12]
-        own_unit.launch("berth-backup-rekey", "rekey", f"--run-id={run_id}")
-        return own_unit.told(run_id)
+        failure = own_unit.launch("berth-backup-rekey", "rekey", f"--run-id={run_id}")
+        return own_unit.told(run_id, failure)
     try:
         answer = _rekey(settings, records)
     except Refused as refused:

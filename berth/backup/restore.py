@@ -381,13 +381,13 @@ def _in_its_unit(lock: Lock, records: Records, work: Restore, asked: Namespace) 
     words = ("target", "time", "database", "collection", "beside", "by")
     where = [f"--{name}={getattr(asked, name)}" for name in words]
     arguments = ("restore", asked.run, *where, f"--run-id={run_id}")
-    own_unit.launch("berth-restore", *arguments, settled_by="berth-restore-settle.service")
+    failure = own_unit.launch("berth-restore", *arguments, settled_by="berth-restore-settle.service")
     # If its program was ended in the middle, that is seen to here or is being seen to.
     with lock.held(wait=True):
         holder = lock.current()
         if holder and holder.id == run_id:
             work.settle()
-    told = own_unit.told(run_id)
+    told = own_unit.told(run_id, failure)
     if told.get("result") == "as before":
         raise Failed("The restore was cut off. Everything is as it was before.")
     return told

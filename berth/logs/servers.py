@@ -8,6 +8,7 @@ import gzip
 import http.client
 import json
 import os
+import select
 import socket
 import ssl
 import struct
@@ -21,6 +22,8 @@ from berth.logs.batches import NEVER, REMEMBERED, Batches, NeverError, NotNowErr
 from berth.logs.events import Line
 
 SECONDS = 20
+# With TLS 1.3 a server sees our certificate when we may send already. So long we wait whether it refuses us.
+REFUSAL_SECONDS = 1.0
 # The number that RFC 5612 sets aside for examples.
 ENTERPRISE = 32473
 
@@ -196,7 +199,27 @@ class Tls:
         plain = socket.create_connection(self._where, timeout=SECONDS)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SECONDS * 1000)
         self.socket = self._context.wrap_socket(plain, server_hostname=self._where[0])
+        self._admitted(self.socket)
         return self.socket
+
+    def _admitted(self, secure: ssl.SSLSocket) -> None:
+        """Wait whether the server refuses us: what we sent it until then would be lost, and its reason with it."""
+        deadline = time.monotonic() + REFUSAL_SECONDS
+        while (left := deadline - time.monotonic()) > 0 and select.select([secure], [], [], left)[0]:
+            self._there(secure)
+
+    @staticmethod
+    def _there(secure: ssl.SSLSocket) -> None:
+        """See that the server has not hung up, before anything is sent into the void."""
+        secure.settimeout(0)
+        try:
+            # It has nothing to say but its end; TLS's own messages are no data.
+            if not secure.recv(1):
+                raise ConnectionResetError("the server hung up")
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            secure.settimeout(SECONDS)
 
     def close(self) -> None:
         if self.socket:
@@ -300,19 +323,6 @@ class SyslogTls(Tls):
             self.close()
             raise NotNowError(f"{type(error).__name__}: {error}") from error
         return []
-
-    @staticmethod
-    def _there(secure: ssl.SSLSocket) -> None:
-        """See that the server has not hung up, before anything is sent into the void."""
-        secure.settimeout(0)
-        try:
-            # It has nothing to say but its end; TLS's own messages are no data.
-            if not secure.recv(1):
-                raise ConnectionResetError("the server hung up")
-        except ssl.SSLWantReadError:
-            pass
-        finally:
-            secure.settimeout(SECONDS)
 
     @staticmethod
     def _arrived(secure: ssl.SSLSocket) -> None:

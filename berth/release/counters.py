@@ -26,6 +26,9 @@ OVERLOAD = "overload"
 _SAMPLE = re.compile(r"^(\w+?)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 COUNTER = "http_requests_total"
+# Answered with this, a request has its work still before it, and no status says how that ended.
+ACCEPTED = "202"
+LATE_FAILURES = "auth_work_after_answer_failures_total"
 
 
 @dataclass
@@ -75,10 +78,18 @@ class Service:
     routes: dict[str, Counted] = field(default_factory=dict)
     # Processes that crashed. Nobody else counts the requests that they held.
     lost: float = 0
+    # Requests whose work was done after the answer, and how often such work failed.
+    accepted: float = 0
+    late_failures: float = 0
 
     @property
     def total(self) -> Counted:
         return summed(self.routes.values())
+
+    @property
+    def late_failed_percent(self) -> float:
+        # A mail about a changed password follows another answer than 202.
+        return 100 * self.late_failures / max(self.accepted, self.late_failures, 1)
 
     def since(self, before: Service) -> Service:
         # One that counts less than before counts from zero again: it is another process.
@@ -86,7 +97,12 @@ class Service:
             return self
         none = Counted()
         routes = {name: found.plus(before.routes.get(name, none), -1) for name, found in self.routes.items()}
-        return Service(routes, self.lost - before.lost)
+        return Service(
+            routes,
+            self.lost - before.lost,
+            self.accepted - before.accepted,
+            self.late_failures - before.late_failures,
+        )
 
 
 @dataclass
@@ -116,7 +132,7 @@ class Seen:
     def plain(self) -> dict[str, Any]:
         """Return what is written down as JSON. Other programs than this one find nothing under the names they know."""
         services = {
-            name: {"lost": service.lost, "routes": {route: vars(found) for route, found in service.routes.items()}}
+            name: {**vars(service), "routes": {route: vars(found) for route, found in service.routes.items()}}
             for name, service in self.services.items()
         }
         return {"at": self.at, "services": services, "began": self.began, "edge": self.edge}
@@ -130,7 +146,9 @@ class Seen:
             for route, found in service["routes"].items():
                 buckets = {float(end): count for end, count in found["buckets"].items()}
                 routes[route] = Counted(**{**found, "buckets": buckets})
-            services[name] = Service(routes, service["lost"])
+            # The program before this one did not write down the last two.
+            late = service.get("accepted", 0), service.get("late_failures", 0)
+            services[name] = Service(routes, service["lost"], *late)
         return cls(values.get("at", 0), services, values.get("began", {}), edge=values.get("edge", 0))
 
 
@@ -148,6 +166,9 @@ def parse(text: str) -> Service:
         if name == "worker_processes_lost_total":
             found.lost += float(value)
             continue
+        if name == LATE_FAILURES:
+            found.late_failures += float(value)
+            continue
         known = dict(_LABEL.findall(labels))
         route = known.get("route", "")
         if not name.startswith("http_request") or not route or UNJUDGED.fullmatch(route):
@@ -157,6 +178,7 @@ def parse(text: str) -> Service:
             counted.requests += float(value)
             counted.failed += float(value) if re.fullmatch(r"5\d\d", known["status"]) else 0
             counted.refused += float(value) if known["status"] == OVERLOAD else 0
+            found.accepted += float(value) if known["status"] == ACCEPTED else 0
         elif name == "http_request_duration_seconds_sum":
             counted.seconds += float(value)
         elif name == "http_request_duration_seconds_bucket":

@@ -23,6 +23,8 @@ SILENT_SECONDS = 10
 # so much of a processor besides: one that has little to do doubles it easily.
 COMPARABLE = 1.5
 SPARE_PROCESSORS = 0.1
+# Fewer failures of work after an answer say nothing; few people sign up while a release is watched.
+LATE_FAILURES = 3
 
 
 def watch_release(host: Host, run: Run) -> str:
@@ -103,6 +105,11 @@ def verdict(before: counters.Seen, after: counters.Seen, settings: Settings) -> 
     for name, new in after.services.items():
         if new.lost > before.services.get(name, none).lost:
             return f"{name} has lost {new.lost:.0f} worker processes since the switch."
+        if fails_late(before.services.get(name, none), new, settings):
+            return (
+                f"{name} answered {new.accepted:.0f} requests since the switch whose work was still to be done,"
+                f" and {new.late_failures:.0f} times that work failed."
+            )
     pairs = [(f" to {name}", before.services.get(name, none).total, new.total) for name, new in after.services.items()]
     pairs.append(("", counters.summed(old for _, old, _ in pairs), counters.summed(new for _, _, new in pairs)))
     for to, past, now in pairs:
@@ -123,6 +130,12 @@ def verdict(before: counters.Seen, after: counters.Seen, settings: Settings) -> 
                 share = f"{part:.0%} of the requests{to}"
                 return f"{share} take up to {slow:.0f} ms since the switch, before {usual:.0f} ms."
     return ""
+
+
+def fails_late(past: counters.Service, now: counters.Service, settings: Settings) -> bool:
+    """Tell whether more of the work after answers fails than before. No client can cause that."""
+    allowed = past.late_failed_percent + settings.watch_errors_percent
+    return now.late_failures >= LATE_FAILURES and now.late_failed_percent > allowed
 
 
 def is_comparable(before: counters.Seen, after: counters.Seen) -> bool:

@@ -14,6 +14,8 @@ SECONDS_LIMIT = 15
 
 # No status says that it failed: the answer was a success.
 FAILURES = Counter("auth_work_after_answer_failures", "Sign-ups and mails whose work failed when the answer had left")
+# Counted by itself: whoever signs in without end causes it, so it says nothing about this release.
+OVERLOADS = Counter("auth_work_after_answer_overloads", "Sign-ups given up under load when the answer had left")
 
 Work = Callable[[], Awaitable[None]]
 
@@ -40,6 +42,9 @@ class Later:
                 async with asyncio.timeout(SECONDS_LIMIT):
                     await work()
             # The answer has left: all that can be done is to say so in the log.
+            except Overloaded:
+                OVERLOADS.inc()
+                logger.warning("work after an answer was given up under load")
             except Exception:
                 FAILURES.inc()
                 logger.exception("work after an answer failed")

@@ -58,5 +58,6 @@ class Mails:
         try:
             await self._queue.send(task, **arguments)  # type: ignore[arg-type]  # expires is an int
         except QueueUnavailable:
-            # Logged where it happened. Only this mail waits, not the next try.
+            # Only this mail waits, not the next try.
             await self._limits.give_back(taken)
+            raise

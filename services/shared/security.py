@@ -18,6 +18,8 @@ Line = deque[tuple[Future[Any], Callable[[], Any]]]
 
 # 16 x 25 ms: whoever waits longer than that is better told to come back.
 QUEUE_LIMIT = 16
+# What comes after every sign-in is given up then: before the 15 s of work after an answer, which would be a failure.
+TURN_SECONDS = 10
 
 
 class Passwords:
@@ -40,8 +42,12 @@ class Passwords:
         return await self._run(lambda: self._hasher.hash(_normal(password)))
 
     async def hash_later(self, password: str) -> str:
-        """Hash when nobody waits for a sign-in. Whoever calls this bounds how often."""
-        return await self._take_turn(self._later, lambda: self._hasher.hash(_normal(password)))
+        """Hash when nobody waits for a sign-in, or raise Overloaded. Whoever calls this bounds how often."""
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                return await self._take_turn(self._later, lambda: self._hasher.hash(_normal(password)))
+        except TimeoutError as error:
+            raise Overloaded("Too many people are signing in at this moment. Please try again.") from error
 
     async def verify(self, password: str, hashed: str | None) -> bool:
         """Tell whether the password is right; takes equally long when there is no hash."""

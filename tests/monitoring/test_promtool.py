@@ -133,7 +133,7 @@ CASES = [
         "a service is gone, and with it its entry among the targets",
         "ServiceDown",
         {AUTH: IS_GONE, USER: STAYS, LIVE: STAYS},
-        "ServiceDown ErrorRateHigh WorkersLost LatencyHigh SignInsRefused OverloadRefused",
+        "ServiceDown ErrorRateHigh WorkersLost LatencyHigh SignInsRefused OverloadRefused SignUpsFailing",
     ),
     Gone(
         "what names the live release is gone, so that nobody knows that there should be services",
@@ -175,7 +175,7 @@ CASES = [
         "DiskFull DiskNearlyFull DiskFillsUp DiskFilesNearlyUsed DiskReadOnly ClockWrong HostRestarted UnitFailed "
         "UnitDown SecurityUpdatesWait RebootWaits MaintenanceOn MaintenanceForgotten ReleaseRefused ReleaseStuck "
         "DatabaseDown ContainerUnhealthy ContainerRestarts ContainerMemoryHigh ContainerOutOfMemory ComponentMissing "
-        "BackupStale",
+        "BackupStale LogLinesRefused",
     ),
     Gone(
         "berth-metrics writes nothing any more, or its file is gone",
@@ -183,7 +183,7 @@ CASES = [
         {HOST: f"0+60x{GONE_AFTER} _x{GONE}"},
         "HostFiguresStale HostFiguresIncomplete DiskFull DiskNearlyFull DiskFillsUp DiskFilesNearlyUsed DiskReadOnly "
         "ClockWrong HostRestarted UnitFailed UnitDown SecurityUpdatesWait RebootWaits MaintenanceOn "
-        "MaintenanceForgotten ReleaseRefused ReleaseStuck",
+        "MaintenanceForgotten ReleaseRefused ReleaseStuck LogLinesRefused",
     ),
     Gone(
         "no backup was ever made, or what it wrote is gone",
@@ -194,6 +194,12 @@ CASES = [
     Gone("the same for changes", "BackupChangesStale", never("oplog"), "BackupChangesStale"),
     Gone("the same for a check", "BackupCheckStale", never("check"), "BackupCheckStale BackupCheckFailed"),
     Gone("the same for a drill", "RestoreDrillStale", never("drill"), "RestoreDrillStale RestoreDrillFailed"),
+    Gone(
+        "a shipper is stopped, and berth-metrics goes on with the number that it left",
+        "UnitDown",
+        {'berth_unit_active{unit="berth-log-shipping@search.service"}': STOPS},
+        "LogLinesRefused",
+    ),
     Gone(
         "its timers are gone",
         "ComponentMissing",

@@ -23,6 +23,7 @@ from tests.support import PLAIN, ROOT, Visitor, poll
 # What the commands look for is there to be found: else a search that can find nothing would pass, too.
 LINES = [
     ("berth-blue-auth_service-1", '{"level": "ERROR", "message": "written by a test of the documents"}'),
+    ("berth-blue-auth_service-1", '{"level": "ERROR", "message": "work after an answer failed"}'),
     ("berth-blue-celery_worker-1", "Task mail.test raised unexpected: written by a test of the documents"),
     ("berth-blue-celery_worker-1", "Retry in 3s: written by a test of the documents"),
     ("berth-monitoring-alertmanager-1", "level=warn: written by a test of the documents"),

@@ -2,12 +2,13 @@
 
 import asyncio
 import inspect
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from auth_service.later import FAILURES
+from auth_service.later import FAILURES, OVERLOADS
 from auth_service.limits import digest
 from auth_service.store import User, Verification
 from auth_service.tests.conftest import ADA, PASSWORD, Person, coming_from
@@ -246,6 +247,56 @@ def test_work_that_fails_after_the_answer_is_counted_and_logged(
     assert "work after an answer failed" in caplog.text
     # Its place is free again.
     assert person.auth._sign_ups._running == 0
+
+
+def test_a_mail_that_the_broker_did_not_take_is_counted_as_work_that_failed(person: Person) -> None:
+    before = FAILURES._value.get()
+    person.queue.is_down = True
+    for path in ("register", "verification", "password/forgotten"):
+        mail_pause_passes(person)
+        body = {"email": ADA, **({"password": PASSWORD} if path == "register" else {})}
+        assert person.post(path, body).status_code == 202
+    assert FAILURES._value.get() == before + 3
+
+
+def test_sign_ins_without_end_make_no_sign_up_a_failure_of_the_release(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.security.TURN_SECONDS", 0)
+    failures, overloads = FAILURES._value.get(), OVERLOADS._value.get()
+    others = threading.Event()
+    person.passwords._executor.submit(others.wait)
+    try:
+        assert person.register().status_code == 202
+    finally:
+        others.set()
+    assert (FAILURES._value.get(), OVERLOADS._value.get()) == (failures, overloads + 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "written"),
+    [
+        ("email", rb"ada\ud800@example.com"),
+        ("password", rb"correct horse battery \ud800"),
+        ("password", rb"correct horse battery \u0000"),
+        ("password", "correct horse battery \N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}".encode() * 4),
+        ("password", b"correct horse battery \xff\xfe"),
+        ("name", rb"Ada \udfff"),
+        ("name", "$where.\u2028\N{GRINNING FACE}".encode()),
+    ],
+)
+def test_no_text_that_a_client_sends_makes_the_work_after_an_answer_fail(
+    person: Person, field: str, written: bytes
+) -> None:
+    """A failure there is held against the release, and mailed: decision 23."""
+    fields = {"email": ADA.encode(), "password": PASSWORD.encode(), "name": b"Ada", field: written}
+    sent = b", ".join(b'"%s": "%s"' % (name.encode(), text) for name, text in fields.items())
+    before = FAILURES._value.get()
+    answer = person.client.post(
+        "/api/auth/register", content=b"{%s}" % sent, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code in (202, 400, 422)
+    assert FAILURES._value.get() == before
 
 
 def test_unverified_accounts_are_forgotten_after_a_week_and_verified_ones_never(person: Person) -> None:

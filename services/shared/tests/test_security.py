@@ -1,9 +1,10 @@
 import asyncio
+import threading
 from collections.abc import Awaitable, Iterator
 
 import pytest
 
-from shared.errors import Unavailable
+from shared.errors import Overloaded, Unavailable
 from shared.security import Passwords
 
 
@@ -62,6 +63,20 @@ async def test_what_can_wait_comes_after_every_sign_in_and_takes_no_slot(passwor
     # One sign-up may have begun before the sign-ins came.
     assert "sign-in" not in done[3:]
     assert done.count("sign-up") == 5
+
+
+async def test_what_sign_ins_never_let_come_to_its_turn_is_given_up_as_refused_by_load(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.security.TURN_SECONDS", 0)
+    others = threading.Event()
+    passwords._executor.submit(others.wait)
+    try:
+        with pytest.raises(Overloaded):
+            await passwords.hash_later("x")
+    finally:
+        others.set()
+    assert await passwords.hash("x")
 
 
 async def test_whoever_waits_when_the_service_stops_is_let_go(passwords: Passwords) -> None:
