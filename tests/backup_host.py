@@ -247,7 +247,7 @@ class Host(CutOff):
             return self._inspect(words[1])
         if verb == "ps" and "--format" in words:
             rows = [
-                f"berth-blue|{service}||{name}|{'running' if name in self.running else 'exited'}"
+                f"{name}|{'running' if name in self.running else 'exited'}|||berth-blue|{service}|"
                 for name, service in self.release.items()
             ]
             return 0, "\n".join(rows).encode(), b""

@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 from berth.host import clock, commands, files, lock
+from berth.host.live import MARK, Live
 from berth.host.refused import Refused
 from berth.release import counters, probe, unit
 from berth.release.command import arguments_of, do
-from berth.release.edge import MARK, OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge, Live
+from berth.release.edge import OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge
 from berth.release.probe import Visit
 from berth.release.settings import Settings
 from tests.cut_off import Killed
@@ -210,8 +211,8 @@ class World:
                     del self.containers[name]
             case ["docker", "compose", *_, "config", "--format=json"]:
                 return 0, "{}", ""
-            case ["docker", "ps", "--all", found, *_]:
-                return 0, "\n".join(self._listed(found.rpartition("-")[2])), ""
+            case ["docker", "ps", "--all", *_]:
+                return 0, "\n".join(self._listed()), ""
             case ["docker", "ps", *_]:
                 return 0, "berth-traefik_a-1", ""
             case ["docker", "update", policy, *names]:
@@ -235,11 +236,11 @@ class World:
         labels = {"berth.schema": "python3 -m auth_service.schema"} if "auth" in name else None
         return {"Id": f"sha256:{name}", "RepoTags": [name], "Config": {"Labels": labels}}
 
-    def _listed(self, colour: str) -> Iterator[str]:
-        for name, one in self.of(colour).items():
+    def _listed(self) -> Iterator[str]:
+        for name, one in self.containers.items():
             state = self.state(one)
             status = {"healthy": "Up (healthy)", "starting": "Up (health: starting)"}.get(state, state)
-            yield f"{name}|{one.service}|{one.state or 'running'}|{status}|False"
+            yield f"{name}|{one.state or 'running'}|{status}||berth-{one.colour}|{one.service}|"
 
     def _described(self, name: str) -> dict[str, Any]:
         one = self.containers.get(name)

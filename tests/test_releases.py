@@ -28,12 +28,13 @@ from fastapi.testclient import TestClient
 from jinja2 import Environment, FileSystemLoader
 
 from berth.host import clock, commands, files
+from berth.host.live import Live
 from berth.host.lock import Lock, Run, is_alive
 from berth.host.refused import Refused
 from berth.release import counters, probe, unit, watch
 from berth.release.account import ProbeAccount
 from berth.release.command import answer_of, arguments_of
-from berth.release.edge import Edge, Live
+from berth.release.edge import Edge
 from berth.release.engine import Side
 from berth.release.history import History
 from berth.release.host import Host
@@ -488,7 +489,7 @@ class Colour:
     silence: watch.Silence = field(default_factory=watch.Silence)
 
     def runs(self, *services: str, state: str = "Up 2 minutes (healthy)", began: str = "09:00") -> None:
-        lines = [f"berth-green-{service}-1|{service}|running|{state}|False" for service in services]
+        lines = [f"berth-green-{service}-1|running|{state}||berth-green|{service}|" for service in services]
         network = {"berth_edge": {"IPAddress": "127.0.0.1"}}
         described = [
             {

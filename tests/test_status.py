@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from berth.host import commands
+from berth.host.live import Live
 from berth.host.lock import Lock
 from berth.release import expected, screen
 from berth.release import status as program
-from berth.release.edge import Edge, Live
+from berth.release.edge import Edge
 from berth.release.host import Host as Known
 from berth.release.settings import Settings
 
@@ -110,7 +111,7 @@ class Host:
             case ("nft", _):
                 said = "".join(f"table {name}\n" for name in self.tables)
             case ("systemctl", "show"):
-                said = "\n\n".join(self._shown(unit) for unit in command[4:])
+                said = "\n\n".join(self._shown(unit) for unit in command[2:] if unit[0] != "-")
             case ("berth", "backup"):
                 said = json.dumps(self.backups)
             case ("systemctl", "list-units"):
@@ -226,6 +227,14 @@ def test_a_container_that_is_not_well_is_red_with_what_starts_it(host: Host, sta
     [(what, fix)] = host.missing().items()
     assert what == f"container redis is {'unhealthy' if 'un' in state else state}"
     assert fix == "sudo docker restart berth-redis-1"
+
+
+def test_what_ran_for_one_command_is_no_service(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = "berth-green-auth_service-schema|exited|Exited (1) now|berth_data|berth-green|auth_service|True"
+    listed = f"{host._listed()}\n{step}"
+    monkeypatch.setattr(host, "_listed", lambda: listed)
+    assert "berth-green-auth_service-schema" not in host.status()["services"]
+    assert host.missing() == {}
 
 
 def test_the_edge_that_serves_is_the_one_that_is_needed(host: Host) -> None:

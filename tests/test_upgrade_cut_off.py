@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from berth.host import commands
+from berth.host.live import Live
 from berth.host.lock import Lock
 from berth.host.refused import Refused
+from berth.host.system import Container
 from berth.release import engine, switch, unit
-from berth.release.edge import Live
-from berth.release.engine import Container
 from berth.release.host import Host
 from berth.release.maintenance import Maintenance
 from berth.release.recovery import Recovery
@@ -155,11 +155,9 @@ class Docker(CutOff):
         return [f"berth-blue-{name}-1" for name in SERVICES]
 
     def containers(self, colours: Any = ()) -> list[Container]:
-        return [
-            Container(f"berth-blue-{one}-1", one, "blue", "healthy" if f"berth-blue-{one}-1" in self.up else "exited")
-            for one in SERVICES
-            if "blue" in colours
-        ]
+        named = {one: f"berth-blue-{one}-1" for one in SERVICES if "blue" in colours}
+        status = {name: "Up (healthy)" if name in self.up else "" for name in named.values()}
+        return [Container(name, "berth-blue", one, "exited", status[name], ()) for one, name in named.items()]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -131,32 +132,49 @@ def verify(store: Store, one: Kept, seen: Seen | None = None) -> dict[str, Any]:
 
 def check(settings: Settings, records: Records, targets: list[Target]) -> dict[str, Any]:
     """Check each repository and read its newest run; refuse if one of them is damaged."""
-    reasons = {}
-    for target in targets:
-        store = Store(settings, target)
+
+    def do(store: Store) -> None:
         began = time.monotonic()
         try:
             _check_one(settings, store)
+        finally:
+            say(f"{store.name}: checked in {time.monotonic() - began:.1f} s")
+
+    reasons = _on_each(settings, records, targets, "check", do)
+    return _end(records, reasons, verb="check", targets={one.name: one.name not in reasons for one in targets})
+
+
+def _on_each(
+    settings: Settings, records: Records, targets: list[Target], verb: str, do: Callable[[Store], None]
+) -> dict[str, str]:
+    """Run a step on each target and record the outcome; return the reasons of those that failed."""
+    reasons = {}
+    for target in targets:
+        store = Store(settings, target)
+        try:
+            if not store.exists():
+                raise store.refusal(10, "", verb)
+            store.unlock()
+            do(store)
         except Refused as why:
             say(why.reason)
             reasons[target.name] = why.reason
         with records.changing() as state:
-            state["targets"][target.name]["check_reason"] = reasons.get(target.name, "")
+            state["targets"][target.name][f"{verb}_reason"] = reasons.get(target.name, "")
             if target.name not in reasons:
-                state["targets"][target.name]["check_at"] = time.time()
-        say(f"{target.name}: checked in {time.monotonic() - began:.1f} s")
-    told = " ".join(reasons.values())
-    outcome = {"verb": "check", "targets": {one.name: one.name not in reasons for one in targets}, "reason": told}
+                state["targets"][target.name][f"{verb}_at"] = time.time()
+    return reasons
+
+
+def _end(records: Records, reasons: dict[str, str], **outcome: Any) -> dict[str, Any]:
+    outcome["reason"] = " ".join(reasons.values())
     records.remember(**outcome)
     if reasons:
-        raise Refused(told)
+        raise Refused(outcome["reason"])
     return outcome
 
 
 def _check_one(settings: Settings, store: Store) -> None:
-    if not store.exists():
-        raise store.refusal(10, "", "check")
-    store.unlock()
     done = store.run("check", f"--read-data-subset={settings.read_data}", "--quiet", seconds=LONG_SECONDS)
     if done.returncode:
         why = store.refusal(done.returncode, done.stderr or done.stdout, "check")
@@ -190,29 +208,13 @@ def _telling(lines: list[str]) -> str:
 
 def forget(settings: Settings, records: Records, targets: list[Target]) -> dict[str, Any]:
     """Remove old runs from every target that is not append-only; refuse if one failed."""
-    reasons, gone = {}, {}
-    for target in targets:
-        if target.append_only:
-            continue
-        store = Store(settings, target)
-        try:
-            if not store.exists():
-                raise store.refusal(10, "", "forget")
-            store.unlock()
-            gone[target.name] = _forget_one(settings, store)
-        except Refused as why:
-            say(why.reason)
-            reasons[target.name] = why.reason
-        with records.changing() as state:
-            state["targets"][target.name]["forget_reason"] = reasons.get(target.name, "")
-            if target.name not in reasons:
-                state["targets"][target.name]["forget_at"] = time.time()
-    told = " ".join(reasons.values())
-    outcome = {"verb": "forget", "snapshots": gone, "reason": told}
-    records.remember(**outcome)
-    if reasons:
-        raise Refused(told)
-    return outcome
+    gone: dict[str, int] = {}
+
+    def do(store: Store) -> None:
+        gone[store.name] = _forget_one(settings, store)
+
+    reasons = _on_each(settings, records, [one for one in targets if not one.append_only], "forget", do)
+    return _end(records, reasons, verb="forget", snapshots=gone)
 
 
 def policy(settings: Settings) -> list[str]:

@@ -40,13 +40,12 @@ def tell(run_id: str, ended: dict[str, Any] | Refused) -> None:
 def told(run_id: str, failure: str = "") -> dict[str, Any]:
     """Return the answer of a run that has ended, once. Raises its refusal; without an answer, the failure."""
     place = FOLDER / f"{run_id}.json"
-    try:
-        answer: dict[str, Any] = json.loads(place.read_text())
-    except FileNotFoundError:
+    answer = files.read_json(place)
+    if answer is None:
         raise Failed(
             f"It ended without reporting a result{f' ({failure})' if failure else ''}. "
             "See: journalctl --unit='berth-*' --since=-1h"
-        ) from None
+        )
     place.unlink()
     if "refused" in answer:
         raise (Failed if answer["failed"] else Refused)(answer["refused"], lines=answer["lines"])

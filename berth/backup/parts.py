@@ -18,6 +18,7 @@ from berth.backup.bson import Malformed, Timestamp
 from berth.backup.restic import PIECE, Lines, Upload
 from berth.backup.settings import Settings
 from berth.host import commands
+from berth.host.live import ROUTES, read_live
 from berth.host.refused import Refused
 
 # Killing `docker exec` does not end what it started: so that ends when its standard input does.
@@ -140,12 +141,10 @@ def paths(settings: Settings) -> list[str]:
 
 def release(settings: Settings) -> dict[str, str]:
     """Return what the edge leads to."""
-    try:
-        first = (settings.root / "traefik/dynamic/release.yml").read_text().splitlines()[0]
-        found = json.loads(first.removeprefix("# berth-release: "))
-        return {name: str(found[name]) for name in ("release", "colour")}
-    except (OSError, IndexError, ValueError, KeyError):
-        return {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if found := read_live(settings.root / ROUTES):
+            return {"release": found.release, "colour": found.colour}
+    return {}
 
 
 def environment(settings: Settings) -> dict[str, str]:

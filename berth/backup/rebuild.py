@@ -42,7 +42,7 @@ def rebuild(settings: Settings, records: Records, args: Namespace) -> dict[str, 
     """The verb `rebuild`: restore files, later data, to a bare host. The run is chosen once."""
     with records.locked("restore"):
         mark = settings.state / "rebuilt.json"
-        done = json.loads(mark.read_text()) if mark.exists() else {}
+        done = files.read_json(mark) or {}
         if done.get(args.what) and args.run in (LATEST, done["run"]):
             return {"changed": False, **done}
         if DATA in done:

@@ -93,9 +93,4 @@ class Records:
         files.append(self._folder / "history.jsonl", json.dumps({"at": now(), **line}))
 
     def history(self, last: int) -> list[dict[str, Any]]:
-        try:
-            lines = (self._folder / "history.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        # A full disk may have cut a line short.
-        return [json.loads(line) for line in lines[-last:] if line.startswith("{") and line.endswith("}")]
+        return files.json_lines(self._folder / "history.jsonl")[-last:]

@@ -183,12 +183,8 @@ class Store:
         assert process.stdout  # noqa: S101
         process.stdin.close()
         errors = Lines(process.stderr)
-        try:
+        with commands.killed_on_error(process):
             yield process.stdout
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
         process.stdout.close()
         code = process.wait()
         if code:

@@ -14,8 +14,9 @@ from berth.backup.bson import Malformed
 from berth.backup.replay import STAGED, is_staged
 from berth.backup.restic import PIECE, Lines
 from berth.backup.restore_stream import compose
-from berth.host import commands
+from berth.host import commands, system
 from berth.host.refused import Refused
+from berth.host.system import Container
 
 # Stored functions are the owner's data. Other system collections are the server's, or come with their views.
 FUNCTIONS = "system.js"
@@ -204,13 +205,9 @@ def _dumped(container: str, *options: str) -> Iterator[bytes]:
     process = _tool(container, "mongodump", "--archive", "--numParallelCollections=1", *options)
     assert process.stdout  # noqa: S101
     errors = Lines(process.stderr)
-    try:
+    with commands.killed_on_error(process):
         while piece := process.stdout.read(PIECE):
             yield piece
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
     if process.wait():
         raise Refused(f"mongodump in {container} failed: {_end(errors)}", lines=errors.last())
 
@@ -218,20 +215,8 @@ def _dumped(container: str, *options: str) -> Iterator[bytes]:
 def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
     """Pipe an archive to mongorestore; return how many documents it restored, or refuse where one failed."""
     process = _tool(container, "mongorestore", "--archive", *options)
-    assert process.stdin  # noqa: S101
-    log = Lines(process.stderr)
-    try:
-        with suppress(BrokenPipeError):
-            for piece in archive:
-                process.stdin.write(piece)
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    code = process.wait()
-    text = log.text()
+    text = _fed(process, archive).text()
+    code = process.returncode
     counted = re.search(r"(\d+) document\(s\) restored successfully\. (\d+) document\(s\) failed", text)
     if code or counted is None or int(counted[2]):
         telling = [line for line in text.splitlines() if "Failed:" in line] or text.splitlines()[-1:]
@@ -240,27 +225,34 @@ def restore(container: str, archive: Iterable[bytes], *options: str) -> int:
     return int(counted[1])
 
 
+def _fed(process: Popen[bytes], pieces: Iterable[bytes]) -> Lines:
+    """Write all pieces to its input, wait for its end, and return its output."""
+    assert process.stdin  # noqa: S101
+    output = Lines(process.stderr)
+    with commands.killed_on_error(process):
+        with suppress(BrokenPipeError):
+            for piece in pieces:
+                process.stdin.write(piece)
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+    process.wait()
+    return output
+
+
 def _tool(container: str, name: str, *options: str) -> Popen[bytes]:
     shell = ("docker", "exec", "--interactive", container, "sh", "-c", _TOOL)
     return commands.start(*shell, name, name, *_ACCESS, *options)
 
 
-def members() -> dict[str, list[str]]:
-    """Return the containers of each colour's services, running or not: compose project -> "service|name|state"."""
-    form = "|".join(f'{{{{.Label "com.docker.compose.{one}"}}}}' for one in ("project", "service", "oneoff"))
-    listed = must(docker("ps", "--all", "--format", f"{form}|{{{{.Names}}}}|{{{{.State}}}}"), "Docker does not answer")
-    found: dict[str, list[str]] = {}
-    for line in listed.splitlines():
-        project, service, oneoff, name, state = line.split("|")
-        if project.startswith("berth-") and oneoff != "True" and service != "flower":
-            found.setdefault(project, []).append(f"{service}|{name}|{state}")
-    return found
+def members() -> list[Container]:
+    """Return the containers of each colour's services, running or not."""
+    listed = must(commands.run_bytes(*system.LIST_CONTAINERS), "Docker does not answer")
+    return [one for one in system.containers(listed) if one.project.startswith("berth-") and one.service != "flower"]
 
 
 def writers() -> list[str]:
     """Return the running containers of a release that write to the databases."""
-    rows = [row.split("|") for found in members().values() for row in found]
-    return [name for service, name, state in rows if service in WRITERS and state == "running"]
+    return [one.name for one in members() if one.service in WRITERS and one.state == "running"]
 
 
 def stop(names: list[str]) -> None:
@@ -333,19 +325,8 @@ def _in_volume(image: str, volume: str, script: str, stdin: Iterable[bytes] = ()
     mount = (f"--volume={volume}:/data", "--entrypoint=sh")
     command = ("docker", "run", "--rm", "--interactive", *limits, *mount, image, "-c", script)
     process = commands.start(*command)
-    assert process.stdin  # noqa: S101
-    errors = Lines(process.stderr)
-    try:
-        with suppress(BrokenPipeError):
-            for piece in stdin:
-                process.stdin.write(piece)
-            process.stdin.close()
-    except BaseException:
-        # A partial stream must not count as a complete snapshot.
-        process.kill()
-        process.wait()
-        raise
-    if process.wait():
+    errors = _fed(process, stdin)
+    if process.returncode:
         raise Refused(f"Volume {volume} could not be filled: {_end(errors)}", lines=errors.last())
 
 

@@ -134,12 +134,10 @@ class Site:
 
     def start(self, names: list[str]) -> None:
         """Start them, and other stopped containers of their colour; wait until all are healthy."""
-        projects = [[row.split("|") for row in rows] for rows in engine.members().values()]
+        members = engine.members()
+        projects = {one.project for one in members if one.name in names}
         wanted = [
-            name
-            for rows in projects
-            for _, name, state in rows
-            if name in names or (state != "running" and any(other in names for _, other, _ in rows))
+            one.name for one in members if one.name in names or (one.state != "running" and one.project in projects)
         ]
         if gone := [name for name in names if name not in wanted]:
             raise Refused(f"{', '.join(gone)} no longer exists: release the live version again (ansible/release.yml).")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from berth.host import files
 from berth.host.refused import Refused
 
 PLACE = Path("/opt/berth/backup")
@@ -55,15 +55,7 @@ class Settings:
 
     @classmethod
     def read(cls, place: Path = PLACE) -> Settings:
-        try:
-            values = json.loads((place / "settings.json").read_text())
-            secret = json.loads((place / "secrets.json").read_text())
-        except FileNotFoundError as missing:
-            raise Refused(
-                f"{missing.filename} is missing: run ansible-playbook site.yml, or role backup alone."
-            ) from None
-        except PermissionError:
-            raise Refused(f"Only root may read {place}/secrets.json: sudo berth backup ...") from None
+        values, secret = _written(place / "settings.json"), _written(place / "secrets.json")
         paths = {name: Path(values[name]) for name in ("root", "state", "cache", "metrics")}
         targets = [
             Target(**target, environment=secret["environment"].get(target["name"], {})) for target in values["targets"]
@@ -81,3 +73,9 @@ class Settings:
     def chosen(self, name: str = "") -> list[Target]:
         """Return one target, or all of them."""
         return [self.target(name)] if name else self.targets
+
+
+def _written(place: Path) -> dict[str, Any]:
+    if (found := files.read_json(place)) is None:
+        raise Refused(f"{place} is missing: run ansible-playbook site.yml, or role backup alone.")
+    return found

@@ -1,1 +1,1 @@
-"""What all commands share: errors, subprocesses, files, time, and the lock."""
+"""What all commands share: errors, subprocesses and their output, files, time, and the lock."""

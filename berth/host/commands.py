@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 # Exit status of a command that timed out, as for timeout(1).
 LATE = 124
@@ -52,6 +53,17 @@ def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Pop
     """Start a command, to write to it or read from it as it runs. Raises OSError if there is no such program."""
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+
+
+@contextmanager
+def killed_on_error(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill a started command where the block fails: half of what it is given must not count as all."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
 
 
 class Background:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def write(place: Path, text: str, mode: int = 0o644, group: int = 0) -> None:
@@ -29,3 +32,25 @@ def append(place: Path, line: str) -> None:
         file.write(start + line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_json(place: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None where there is no such file."""
+    try:
+        return dict(json.loads(place.read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def json_lines(place: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file that `append` wrote; none where there is no such file."""
+    try:
+        lines = place.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    # A line that a full disk cut short is no reason to refuse a release.
+    whole = []
+    for line in lines:
+        with suppress(ValueError):
+            whole.append(json.loads(line))
+    return whole

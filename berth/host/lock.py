@@ -149,9 +149,8 @@ class Lock:
         return ""
 
     def current(self) -> Run | None:
-        try:
-            found = json.loads(self._run.read_text())
-        except FileNotFoundError:
+        found = files.read_json(self._run)
+        if found is None:
             return None
         # A newer version may have written more fields.
         return Run(**{name: value for name, value in found.items() if name in Run.__dataclass_fields__})

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from berth.host import system
+from berth.host.live import ROUTES, read_live
 from berth.metrics.engine import labels_of
 from berth.metrics.exposition import Metrics
-from berth.metrics.host import run, unit_states
-from berth.metrics.site import ever_live, live
+from berth.metrics.host import run
+from berth.metrics.site import ever_live
 
 # A unit of these states is started by nobody.
 OFF = {"", "disabled", "masked", "masked-runtime"}
@@ -42,14 +43,14 @@ def containers(
     running = {labels_of(detail)["name"] for detail, _ in found if detail["State"]["Running"]}
     for name in expected.containers:
         _say(metrics, "container", name, name in running, service=name.removeprefix("berth-").rpartition("-")[0])
-    routes, history = live(root / "traefik/dynamic/release.yml"), ever_live(root / "releases.jsonl")
+    routes, history = read_live(root / ROUTES), ever_live(root / "releases.jsonl")
     if routes or history:
         # Each tells that the other should be there.
-        _say(metrics, "file", str(root / "traefik/dynamic/release.yml"), bool(routes))
+        _say(metrics, "file", str(root / ROUTES), bool(routes))
         _say(metrics, "file", str(root / "releases.jsonl"), history)
     if routes:
         for service in expected.services:
-            name = f"berth-{routes['colour']}-{service}-1"
+            name = f"berth-{routes.colour}-{service}-1"
             _say(metrics, "container", name, name in running, service=service)
 
 
@@ -60,7 +61,7 @@ def networks(metrics: Metrics, found: list[dict[str, Any]], expected: Expected) 
 
 
 def units(metrics: Metrics, expected: Expected) -> None:
-    found = {state["Id"]: state for state in unit_states(expected.units)} if expected.units else {}
+    found = system.units(run(*system.SHOW_UNITS, *expected.units)) if expected.units else {}
     for name in expected.units:
         state = found.get(name, {})
         _say(metrics, "unit", name, state.get("LoadState") == "loaded" and state["UnitFileState"] not in OFF)
@@ -69,13 +70,11 @@ def units(metrics: Metrics, expected: Expected) -> None:
 def tables(metrics: Metrics, expected: Expected) -> None:
     if expected.tables:
         # With the program its tables are gone at the next boot.
-        listed = run("nft", "list", "tables") if shutil.which("nft") else ""
-        found = re.findall(r"^table (\S+ \S+)$", listed, re.MULTILINE)
+        found = system.tables(run(*system.LIST_TABLES)) if shutil.which("nft") else set()
         for name in expected.tables:
             _say(metrics, "table", name, name in found)
 
 
 def folders(metrics: Metrics, expected: Expected) -> None:
     for name in expected.folders:
-        place = Path(name)
-        _say(metrics, "folder", name, place.is_dir() and any(place.iterdir()))
+        _say(metrics, "folder", name, system.is_filled(Path(name)))

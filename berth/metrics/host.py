@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from berth.host import commands, system
 from berth.metrics.exposition import Metrics
 
 DISKS = {"ext4", "xfs", "btrfs", "f2fs", "zfs", "vfat", "ext3", "ext2"}
 # What is in memory can be full like a disk: /run, /tmp, secrets. Not that of one container, session or unit.
 MEMORY = "tmpfs"
 PRIVATE = ("/dev/", "/run/credentials/", "/run/user/", "/run/docker/", "/var/lib/docker/")
-SECONDS = 60
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = commands.run(*command)
     # Nothing said for want of an answer would read as nothing wrong.
     if done.returncode:
         raise OSError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
@@ -96,26 +95,17 @@ def interfaces(metrics: Metrics, table: str) -> None:
         metrics.add("node_network_transmit_errs_total", "Not sent for errors.", numbers[10], labels)
 
 
-def unit_states(names: list[str]) -> list[dict[str, str]]:
-    # A pattern finds those that do not run only where all are asked for.
-    properties = "--property=Id,ActiveState,LoadState,ConditionResult,UnitFileState"
-    blocks = run("systemctl", "show", "--all", properties, *names).strip().split("\n\n")
-    return [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks if block]
-
-
 def units(metrics: Metrics, watched: list[str]) -> None:
-    failed = run("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager").splitlines()
+    failed = system.first_words(run(*system.LIST_FAILED))
     metrics.add("berth_units_failed", "Units of systemd that failed.", len(failed))
-    for line in failed:
-        metrics.add("berth_unit_failed", "A unit of systemd that failed.", 1, {"unit": line.split()[0]})
+    for name in failed:
+        metrics.add("berth_unit_failed", "A unit of systemd that failed.", 1, {"unit": name})
     if watched:
-        for state in unit_states(watched):
+        for name, state in system.units(run(*system.SHOW_UNITS, *watched)).items():
             # Not one that nobody turned on, or that has no place on this kind of machine.
-            meant = state.get("LoadState") == "loaded" and state["UnitFileState"] in {"enabled", "static"}
+            meant = state["LoadState"] == "loaded" and state["UnitFileState"] in {"enabled", "static"}
             if meant and not (state["ActiveState"] == "inactive" and state["ConditionResult"] == "no"):
-                # One that reloads or is at its start does its work, or a moment later another state is seen.
-                active = int(state["ActiveState"] in {"active", "reloading", "activating"})
-                metrics.add("berth_unit_active", "Whether the unit runs.", active, {"unit": state["Id"]})
+                metrics.add("berth_unit_active", "Whether the unit runs.", int(system.is_active(state)), {"unit": name})
 
 
 def clock(metrics: Metrics) -> None:
@@ -134,5 +124,4 @@ def reboot(metrics: Metrics, flag: Path = Path("/run/reboot-required")) -> None:
 
 
 def security_updates() -> int:
-    said = run("apt-get", "--simulate", "--quiet", "-o", "Dir::Cache::pkgcache=", "upgrade")
-    return sum(line.startswith("Inst") and "security" in line.lower() for line in said.splitlines())
+    return system.security_updates(run("apt-get", "--simulate", "--quiet", "-o", "Dir::Cache::pkgcache=", "upgrade"))

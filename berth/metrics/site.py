@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from berth.host import files
+from berth.host.live import ROUTES, read_live
+from berth.host.lock import Lock
 from berth.metrics.exposition import Metrics
 
-MARK = "# berth-release: "
 # What the release program does behind gates.
 JUDGED = {"release", "rollback", "upgrade"}
 
 
 def releases(metrics: Metrics, root: Path) -> None:
-    led = live(root / "traefik/dynamic/release.yml")
-    if led:
-        labels = {"release": led["release"], "colour": led["colour"]}
+    if led := read_live(root / ROUTES):
+        labels = {"release": led.release, "colour": led.colour}
         metrics.add("berth_release_info", "The release that the edge leads to.", 1, labels)
     history = _history(root / "releases.jsonl")
     meaning = "Attempts to release or roll back, by how they ended."
@@ -30,11 +30,9 @@ def releases(metrics: Metrics, root: Path) -> None:
         metrics.add("berth_release_last_attempt_success", "Whether the last went live.", int(last["result"] == "live"))
         metrics.add("berth_release_last_attempt_timestamp_seconds", "When it ended.", _seconds(last["at"]))
         metrics.add("berth_release_last_attempt_seconds", "How long it took.", float(last["seconds"]))
-    try:
-        began = float(json.loads((root / "releases/run.json").read_text())["began"])
-    except (OSError, ValueError, KeyError):
-        began = 0
-    metrics.add("berth_release_running_since_seconds", "When the attempt under way began; 0 for none.", began)
+    run = Lock(root / "releases").current()
+    meaning = "When the attempt under way began; 0 for none."
+    metrics.add("berth_release_running_since_seconds", meaning, run.began if run else 0)
     closed = root / "traefik/dynamic/maintenance.yml"
     since = closed.stat().st_mtime if closed.exists() else 0
     metrics.add("berth_maintenance_since_seconds", "When the site was closed on purpose; 0 while it is open.", since)
@@ -50,9 +48,9 @@ def _was_judged(line: dict[str, Any]) -> bool:
 
 def backups(metrics: Metrics, settings: Path) -> None:
     """Say since when backups should be made. Role backup writes their results, and nothing where there is none."""
-    if not settings.exists():
+    known = files.read_json(settings)
+    if known is None:
         return
-    known = json.loads(settings.read_text())
     verbs = ["run", "check", *(["oplog", "drill"] if known["mongo"] else [])]
     for target in known["targets"]:
         for verb in verbs:
@@ -64,21 +62,8 @@ def ever_live(file: Path) -> bool:
     return any(line["result"] == "live" and line["verb"] in ("release", "rollback") for line in _history(file))
 
 
-def live(routes: Path) -> dict[str, str]:
-    try:
-        first = routes.read_text().partition("\n")[0]
-    except OSError:
-        return {}
-    return dict(json.loads(first.removeprefix(MARK))) if first.startswith(MARK) else {}
-
-
 def _history(file: Path) -> list[dict[str, Any]]:
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return []
-    whole = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-    return [line for line in whole if {"verb", "result", "at", "seconds"} <= set(line)]
+    return [line for line in files.json_lines(file) if {"verb", "result", "at", "seconds"} <= set(line)]
 
 
 def _seconds(when: str) -> float:

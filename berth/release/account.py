@@ -9,7 +9,8 @@ from typing import Any
 
 from berth.host import clock, files
 from berth.host.commands import last_lines
-from berth.release.edge import Edge, Live
+from berth.host.live import Live
+from berth.release.edge import Edge
 from berth.release.engine import Side
 from berth.release.probe import TRIES, Busy, ProbeFailed, Visit
 from berth.release.settings import Settings

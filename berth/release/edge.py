@@ -6,34 +6,20 @@ import json
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from berth.host import files
 from berth.host.clock import now
+from berth.host.live import Live, read_live
 from berth.release.settings import Settings
 
 # The edge runs as this group; what only it and root may read holds a secret.
 EDGE_GROUP = 10000
-MARK = "# berth-release: "
 TRIAL_HEADER = "X-Berth-Trial"
 OPERATOR_HEADER = "X-Berth-Operator"
 # With this host's key in it, answers say which release they are of.
 RELEASE_HEADER = "X-Berth-Release-Key"
-
-
-@dataclass(frozen=True)
-class Live:
-    """What the edge leads to, as the first line of its routes says: one file, so one truth."""
-
-    release: str
-    colour: str
-    fingerprint: str
-
-    @property
-    def signature(self) -> str:
-        return f"{self.release} {self.colour}"
 
 
 class Edge:
@@ -46,11 +32,7 @@ class Edge:
         self._maintenance = settings.releases / "maintenance.yml"
 
     def live(self) -> Live | None:
-        try:
-            first = (self._watched / "release.yml").read_text().partition("\n")[0]
-        except FileNotFoundError:
-            return None
-        return Live(**json.loads(first.removeprefix(MARK))) if first.startswith(MARK) else None
+        return read_live(self._watched / "release.yml")
 
     def routes(self, live: Live, name: str = "", condition: str = "", priority: int = 0) -> str:
         """Return the routes to a colour: for everybody, or for those who fulfil a condition."""
@@ -65,7 +47,7 @@ class Edge:
             text = text.replace(place, value)
         # 0: by the length of the rules, among themselves and with files of others beside them.
         text = re.sub(r"@PRIORITY\+(\d+)@", lambda found: str(priority and priority + int(found[1])), text)
-        return f"{MARK}{json.dumps(vars(live))}\n{text}"
+        return f"{live.mark}{text}"
 
     def ports(self) -> dict[str, int]:
         """Return the compose services that the edge leads to, each with its port."""
@@ -100,7 +82,7 @@ class Edge:
     def switch_back(self, live: Live) -> None:
         """Switch traffic to where it went before the last switch."""
         back = self._next / "release.back"
-        if back.exists() and back.read_text().startswith(f"{MARK}{json.dumps(vars(live))}\n"):
+        if back.exists() and back.read_text().startswith(live.mark):
             back.rename(self._watched / "release.yml")
             # Operators on a closed site follow if the disk lets them; everybody else has already gone back.
             if key := self.maintenance_key():

@@ -11,24 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from berth.host import clock, commands, files
+from berth.host import clock, commands, files, system
 from berth.host.commands import LAST_LINES, last_lines
 from berth.host.refused import Refused
+from berth.host.system import Container
 from berth.release.settings import COLOURS, IMAGES, Settings
 
 # So long Docker may fail to list containers until that is a failure: it says nothing of those it does not list.
 LISTED_SECONDS = 10
 # What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
 ENDED = ("exited", "dead", "unhealthy")
-
-
-@dataclass(frozen=True)
-class Container:
-    name: str
-    service: str
-    colour: str
-    # "healthy", "starting", "unhealthy", or what Docker calls a container that does not run.
-    state: str
 
 
 @dataclass(frozen=True)
@@ -126,18 +118,18 @@ class Side:
         """Start every container and wait until all are healthy, or name the first that cannot become it any more."""
         began = alone_since = clock.monotonic()
         # Compose will start these again; another that ends has failed.
-        ended = {container.name for container in containers([self.colour]) if container.state in ENDED}
+        ended = {container.name for container in containers([self.colour]) if container.health in ENDED}
         command, environment = self._composed("up", "--detach", "--pull=never", "--remove-orphans")
         with commands.Background(command, environment) as up:
             while True:
                 code = up.returncode()
                 done = code is not None
                 found = containers([self.colour])
-                if code == 0 and found and all(one.state == "healthy" for one in found):
+                if code == 0 and found and all(one.health == "healthy" for one in found):
                     return
-                failed = [one for one in found if one.state in ENDED and (done or one.name not in ended)]
+                failed = [one for one in found if one.health in ENDED and (done or one.name not in ended)]
                 # What the machine can do, the others have shown by then.
-                if sum(one.state not in ("healthy", "created") for one in found) != 1:
+                if sum(one.health not in ("healthy", "created") for one in found) != 1:
                     alone_since = clock.monotonic()
                 late = clock.monotonic() - began > seconds or clock.monotonic() - alone_since > seconds / 2
                 if failed or late or code:
@@ -145,11 +137,11 @@ class Side:
                 clock.sleep(0.5)
             lines = up.lines()
         # One that was only created waits for another that is not healthy.
-        ill = failed or [one for one in found if one.state not in ("healthy", "created")]
+        ill = failed or [one for one in found if one.health not in ("healthy", "created")]
         if not ill:
             raise Refused(f"Release {self.release} did not become healthy: compose failed.", "compose", lines)
         culprit = ill[0].name
-        state = f"{culprit} is {ill[0].state} after {round(clock.monotonic() - began)} s"
+        state = f"{culprit} is {ill[0].health} after {round(clock.monotonic() - began)} s"
         raise Refused(
             f"Release {self.release} did not become healthy: {state}.",
             culprit,
@@ -175,36 +167,31 @@ class Side:
 
 def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
     """Return the containers of these colours that belong to a service and are not there for one command only."""
-    service, oneoff = (f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("service", "oneoff"))
-    form = f"{{{{.Names}}}}|{service}|{{{{.State}}}}|{{{{.Status}}}}|{oneoff}"
-    found = []
-    for colour in colours:
-        for line in _listed("--all", f"--filter=label=com.docker.compose.project=berth-{colour}", "--format", form):
-            name, service, state, status, oneoff = line.split("|")
-            if oneoff == "True" or service == "flower":
-                continue
-            for word in ("(healthy)", "(unhealthy)", "(health: starting)"):
-                if word in status:
-                    state = word.strip("()").replace("health: ", "")
-            found.append(Container(name, service, colour, state))
-    return found
+    projects = [f"berth-{colour}" for colour in colours]
+    found = system.containers(_listed(*system.LIST_CONTAINERS))
+    return [one for one in found if one.project in projects and one.service != "flower"]
 
 
-def _listed(*options: str) -> list[str]:
+def names() -> set[str]:
+    """Return the names of all containers, running or not."""
+    return set(_listed("docker", "ps", "--all", "--format={{.Names}}").split())
+
+
+def _listed(*command: str) -> str:
     """Ask Docker again where it fails; raise Refused where it goes on doing so."""
     deadline = clock.monotonic() + LISTED_SECONDS
-    while (done := commands.run("docker", "ps", *options)).returncode:
+    while (done := commands.run(*command)).returncode:
         if clock.monotonic() > deadline:
             raise Refused(f"Docker does not answer: {done.stderr.strip()}")
         clock.sleep(1)
-    return done.stdout.splitlines()
+    return done.stdout
 
 
 def not_healthy(colour: str) -> list[str]:
     """Describe which services a colour lacks: empty where it is whole."""
     found = {one.service: one for one in containers([colour])}
     wanted = [*IMAGES, "beat", *(name for name in found if name not in IMAGES)]
-    states = {name: found[name].state if name in found else "missing" for name in wanted}
+    states = {name: found[name].health if name in found else "missing" for name in wanted}
     return [f"{name} is {state}" for name, state in states.items() if state != "healthy"]
 
 
@@ -255,7 +242,7 @@ def places(colour: str) -> list[Place]:
 def edges() -> list[Place]:
     """Return the edges that run: one, or two while one is replaced."""
     known = ("--filter=label=com.docker.compose.project=berth", "--filter=name=traefik")
-    return _places(dict.fromkeys(_listed(*known, "--format={{.Names}}"), "traefik"))
+    return _places(dict.fromkeys(_listed("docker", "ps", *known, "--format={{.Names}}").split(), "traefik"))
 
 
 def _places(names: dict[str, str]) -> list[Place]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from berth.host import commands
+from berth.host import commands, system
 from berth.host.commands import last_lines
+from berth.host.live import Live
 from berth.host.refused import Refused
-from berth.release.edge import Live
+from berth.host.system import Container
 from berth.release.settings import Settings
 
 UNITS = Path("/etc/systemd/system")
@@ -34,39 +34,12 @@ def playbook(name: str, *words: str) -> str:
     return " ".join(["ansible-playbook", place, "-i", INVENTORY, *words])
 
 
-@dataclass(frozen=True)
-class Found:
-    """A container as the engine has it."""
-
-    name: str
-    project: str
-    service: str
-    # "healthy", "starting", "unhealthy", "running", or what Docker says of one that does not run.
-    state: str
-    networks: tuple[str, ...] = ()
+def state_of(container: Container) -> str:
+    """Return its health, or what Docker says of one that does not run."""
+    return container.health if container.health in (*WELL, "unhealthy") else container.status
 
 
-def found() -> list[Found]:
-    """Return every container of a compose project; those that are there for one command only are left out."""
-    fields = ["{{.Names}}", "{{.State}}", "{{.Status}}", "{{.Networks}}"]
-    fields += [f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("project", "service", "oneoff")]
-    listed = commands.run(
-        "docker", "ps", "--all", "--filter=label=com.docker.compose.project", "--format", "|".join(fields)
-    )
-    if listed.returncode:
-        raise Refused(f"Docker does not answer: {listed.stderr.strip()}")
-    containers = []
-    for line in listed.stdout.splitlines():
-        name, state, status, networks, project, service, oneoff = line.split("|")
-        if oneoff == "True":
-            continue
-        health = re.search(r"\((healthy|unhealthy|health: starting)\)", status)
-        state = health[1].removeprefix("health: ") if health else state if state == "running" else status
-        containers.append(Found(name, project, service, state, tuple(networks.split(","))))
-    return containers
-
-
-def missing(settings: Settings, live: Live | None, containers: list[Found] | None) -> list[dict[str, str]]:
+def missing(settings: Settings, live: Live | None, containers: list[Container] | None) -> list[dict[str, str]]:
     """Say of all that should be there and is not what it is and what brings it back. No containers: Docker is down."""
     units = _units()
     if containers is None:
@@ -87,7 +60,7 @@ def _lack(what: str, fix: str) -> dict[str, str]:
 # --- containers, their networks and their secrets ---
 
 
-def _of_the_engine(settings: Settings, live: Live | None, containers: list[Found]) -> list[dict[str, str]]:
+def _of_the_engine(settings: Settings, live: Live | None, containers: list[Container]) -> list[dict[str, str]]:
     again = ("-e", f"release={live.release}") if live else ()
     there = {(one.project, one.service): one for one in containers}
     platform = _compose(settings, settings.root / "docker-compose.prod.yml", "berth", "platform")
@@ -118,7 +91,7 @@ def _of_the_engine(settings: Settings, live: Live | None, containers: list[Found
 
 
 def _connections(
-    used: dict[tuple[str, str], Any], networks: dict[str, str], there: dict[tuple[str, str], Found]
+    used: dict[tuple[str, str], Any], networks: dict[str, str], there: dict[tuple[str, str], Container]
 ) -> list[dict[str, str]]:
     """A network that was removed and made again has none of those that were in it."""
     lacks = []
@@ -126,7 +99,7 @@ def _connections(
         container = there.get(key)
         for network, options in (service.get("networks") or {}).items():
             name = networks.get(network)
-            if container is None or container.state not in WELL or name is None or name in container.networks:
+            if container is None or container.health not in WELL or name is None or name in container.networks:
                 continue
             words = [f"--alias {alias}" for alias in [key[1], *((options or {}).get("aliases") or [])]]
             words += [
@@ -162,7 +135,7 @@ def _aliases(platform: dict[str, Any], service: str) -> list[str]:
     return [alias for one in networks.values() for alias in (one or {}).get("aliases") or []]
 
 
-def _chosen(settings: Settings, platform: dict[str, Any], there: dict[tuple[str, str], Found]) -> list[str]:
+def _chosen(settings: Settings, platform: dict[str, Any], there: dict[tuple[str, str], Container]) -> list[str]:
     """Return the platform's services that should run here.
 
     Of those that answer to the same name only one is needed: the edge that new connections are led to.
@@ -181,15 +154,15 @@ def _chosen(settings: Settings, platform: dict[str, Any], there: dict[tuple[str,
     return chosen
 
 
-def _lack_of(container: Found | None, called: str, back: str) -> list[dict[str, str]]:
+def _lack_of(container: Container | None, called: str, back: str) -> list[dict[str, str]]:
     if container is None:
         return [_lack(f"container {called} is MISSING", back)]
-    if container.state not in WELL:
-        return [_lack(f"container {called} is {container.state}", f"sudo docker restart {container.name}")]
+    if container.health not in WELL:
+        return [_lack(f"container {called} is {state_of(container)}", f"sudo docker restart {container.name}")]
     return []
 
 
-def _mounts(used: dict[tuple[str, str], Any], there: dict[tuple[str, str], Found]) -> list[dict[str, str]]:
+def _mounts(used: dict[tuple[str, str], Any], there: dict[tuple[str, str], Container]) -> list[dict[str, str]]:
     """What services read from the host: whole directories, which are empty or gone after an accident."""
     empty, names, others = [], [], []
     for key, service in used.items():
@@ -208,10 +181,10 @@ def _mounts(used: dict[tuple[str, str], Any], there: dict[tuple[str, str], Found
 
 
 def _has_something(place: Path) -> bool:
-    if not place.is_dir():
-        return place.exists()
+    if place.is_dir() and place.is_relative_to(RUNTIME):
+        return system.is_filled(place)
     # What the edge keeps certificates in is empty at first.
-    return not place.is_relative_to(RUNTIME) or any(place.iterdir())
+    return place.exists()
 
 
 # --- units ---
@@ -236,9 +209,7 @@ def _units() -> list[dict[str, str]]:
     for name, unit in shown.items():
         if unit["LoadState"] != "loaded":
             lacks.append(_lack(f"unit {name} is MISSING", playbook("provision")))
-        elif unit["ActiveState"] == "failed" or (
-            unit["ActiveState"] not in ("active", "activating", "reloading") and _is_to_stay(name, unit)
-        ):
+        elif unit["ActiveState"] == "failed" or (not system.is_active(unit) and _is_to_stay(name, unit)):
             lacks.append(_lack(f"unit {name} is {unit['ActiveState']}", f"sudo systemctl restart {name}"))
     return lacks
 
@@ -253,13 +224,8 @@ def _is_to_stay(name: str, unit: dict[str, str]) -> bool:
 def show(units: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return unit -> its properties, as systemd knows them."""
     names = list(units)
-    if not names:
-        return {}
-    properties = "Id,LoadState,ActiveState,RemainAfterExit,Restart,Wants,Result,ExecMainExitTimestamp"
-    output = commands.run("systemctl", "show", "--timestamp=unix", f"--property={properties}", *names).stdout
-    empty = dict.fromkeys(properties.split(","), "")
-    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.split("\n\n")]
-    return {block["Id"]: {**empty, **block} for block in blocks if block.get("Id")}
+    # Without a name systemd would tell of itself.
+    return system.units(commands.run(*system.SHOW_UNITS, *names).stdout) if names else {}
 
 
 # --- the firewall ---
@@ -274,6 +240,5 @@ def _tables(settings: Settings) -> list[dict[str, str]]:
         if place.exists()
         for table in re.findall(r"^table (\w+ \w+) \{", place.read_text(), re.MULTILINE)
     }
-    listed = commands.run("nft", "list", "tables").stdout
-    there = {line.removeprefix("table ").strip() for line in listed.splitlines()}
+    there = system.tables(commands.run(*system.LIST_TABLES).stdout)
     return [_lack(f"nftables table {name} is MISSING", fix) for name, fix in wanted.items() if name not in there]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from berth.host import clock, commands
 from berth.host.commands import LAST_LINES, last_lines
+from berth.host.live import Live
 from berth.host.lock import Run
 from berth.host.refused import Refused
 from berth.release import counters, engine
-from berth.release.edge import Live
 from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.probe import Busy, ProbeFailed, Visit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import Any
 
 from berth.host import clock, files
@@ -20,16 +19,7 @@ class History:
         return [line for line in self._lines() if "to" in line]
 
     def _lines(self) -> list[dict[str, Any]]:
-        try:
-            lines = self._place.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        # A line that a full disk cut short is no reason to refuse a release.
-        whole = []
-        for line in lines:
-            with suppress(ValueError):
-                whole.append(json.loads(line))
-        return whole
+        return files.json_lines(self._place)
 
     def of(self, run_id: str) -> dict[str, Any] | None:
         """Return what was written about a run; nothing as long as it has not ended."""

@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from berth.host.live import Live
 from berth.host.lock import describe
 from berth.host.refused import Refused
 from berth.release import engine, switch
-from berth.release.edge import Live
 from berth.release.host import Host
 from berth.release.probe import ProbeFailed, Visit
 

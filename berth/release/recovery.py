@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from berth.host import clock, commands
+from berth.host.live import Live
 from berth.host.lock import Run, boot, describe, is_alive
 from berth.host.refused import Refused
 from berth.release import engine, unit
-from berth.release.edge import Live
 from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.probe import ProbeFailed

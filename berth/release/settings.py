@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from berth.host import files
 from berth.host.refused import Refused
 
 PLACE = Path("/opt/berth/releases/settings.json")
@@ -42,12 +42,9 @@ class Settings:
 
     @classmethod
     def read(cls, place: Path = PLACE) -> Settings:
-        try:
-            values = json.loads(place.read_text())
-        except FileNotFoundError:
-            raise Refused(
-                f"{place} is missing: nothing was released here yet. Run: ansible-playbook site.yml"
-            ) from None
+        values = files.read_json(place)
+        if values is None:
+            raise Refused(f"{place} is missing: nothing was released here yet. Run: ansible-playbook site.yml")
         return cls(**{**values, "root": Path(values["root"]), "edge": Path(values["edge"])})
 
     @property

@@ -9,10 +9,9 @@ import ssl
 from contextlib import suppress
 from typing import Any
 
-from berth.host import clock, commands
+from berth.host import clock, commands, system
 from berth.host.lock import Lock, describe, is_alive
-from berth.host.refused import Refused
-from berth.release.expected import Found, found, missing, playbook, show
+from berth.release.expected import missing, playbook, show, state_of
 from berth.release.host import Host
 from berth.release.recovery import RESTORE
 from berth.release.settings import COLOURS, Settings
@@ -26,11 +25,8 @@ def status(host: Host) -> dict[str, Any]:
     settings, edge, history = host.settings, host.edge, host.history.releases()
     live = edge.live()
     disk = shutil.disk_usage(settings.root)
-    containers: list[Found] | None
-    try:
-        containers = found()
-    except Refused:
-        containers = None
+    listed = commands.run(*system.LIST_CONTAINERS)
+    containers = None if listed.returncode else system.containers(listed.stdout)
     ours = ("berth", *(f"berth-{colour}" for colour in COLOURS))
     known = {
         "site": settings.domain,
@@ -40,7 +36,7 @@ def status(host: Host) -> dict[str, Any]:
         "maintenance_since": edge.maintenance_since(),
         "lock": _lock(host.lock),
         "run": _run(host.lock),
-        "services": {one.name: one.state for one in containers or [] if one.project in ours},
+        "services": {one.name: state_of(one) for one in containers or [] if one.project in ours},
         "certificate": _certificate(settings),
         "disk_free_percent": round(100 * disk.free / disk.total),
         "disk_free_gib": round(disk.free / 1024**3, 1),
@@ -93,8 +89,7 @@ def _red(known: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _failed_units() -> list[str]:
-    listed = commands.run("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend", "berth-*")
-    return [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
+    return system.first_words(commands.run(*system.LIST_FAILED, "berth-*").stdout)
 
 
 def _certificate(settings: Settings) -> dict[str, Any]:
@@ -155,8 +150,7 @@ def _backups(settings: Settings) -> dict[str, Any]:
 
 
 def _security_updates() -> int:
-    done = commands.run("apt-get", "--simulate", "--quiet", "upgrade")
-    return sum(line.startswith("Inst") and "security" in line.lower() for line in done.stdout.splitlines())
+    return system.security_updates(commands.run("apt-get", "--simulate", "--quiet", "upgrade").stdout)
 
 
 def _run(lock: Lock) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from berth.host import clock
+from berth.host.live import Live
 from berth.host.lock import Run
 from berth.host.refused import Refused
 from berth.release import engine
-from berth.release.edge import Live
 from berth.release.engine import Side
 from berth.release.gates import Candidate
 from berth.release.host import Host

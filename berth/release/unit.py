@@ -95,7 +95,4 @@ def _tell(run_id: str, what: str, document: dict[str, Any]) -> None:
 
 
 def _told(run_id: str, what: str) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads((FOLDER / f"{run_id}.{what}").read_text()))
-    except FileNotFoundError:
-        return None
+    return files.read_json(FOLDER / f"{run_id}.{what}")

@@ -11,10 +11,10 @@ from typing import Any
 
 from berth.host import clock, commands
 from berth.host.commands import LAST_LINES, last_lines
+from berth.host.live import Live
 from berth.host.lock import Run, describe
 from berth.host.refused import Refused
 from berth.release import engine, switch, unit
-from berth.release.edge import Live
 from berth.release.host import Host
 from berth.release.maintenance import Maintenance
 from berth.release.mongo import raise_compatibility, refuse_leap
@@ -135,7 +135,7 @@ class Upgrade:
         container = json.loads(commands.run("docker", "inspect", f"berth-{service}-1").stdout or "[]")
         # Missing after a run that was interrupted while the container was replaced.
         name = image
-        if not container and f"berth-{service}-1" in _containers():
+        if not container and f"berth-{service}-1" in engine.names():
             raise Refused(f"docker inspect berth-{service}-1 failed, so nothing was changed.")
         if container:
             old, name = container[0]["Image"], container[0]["Config"]["Image"]
@@ -320,20 +320,12 @@ class Upgrade:
     def _timed(self, what: str, verb: str, names: list[str]) -> None:
         """Stop or start those containers that are there."""
         began = clock.monotonic()
-        there = _containers()
+        there = engine.names()
         if found := [name for name in names if name in there]:
             done = commands.run("docker", verb, *found, seconds=STOP_SECONDS)
             if done.returncode:
                 raise Refused(f"docker {verb} failed for {', '.join(found)}.", "docker", last_lines(done))
         self.took[what] = round(self.took.get(what, 0) + clock.monotonic() - began, 1)
-
-
-def _containers() -> set[str]:
-    """Return the names of all containers: a missing one would not be stopped."""
-    done = commands.run("docker", "ps", "--all", "--format={{.Names}}")
-    if done.returncode:
-        raise Refused(f"Docker does not answer: {done.stderr.strip()}")
-    return set(done.stdout.split())
 
 
 def _draft(folder: Path) -> Path:

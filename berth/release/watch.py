@@ -67,8 +67,8 @@ def compare(host: Host, run: Run, silence: Silence) -> None:
     found = {one.name: one for one in engine.containers([run.colour])}
     seen = counts(host, run.colour)
     worse, culprit = "", ""
-    if ill := next((one for one in found.values() if one.state != "healthy"), None):
-        worse, culprit = f"{ill.name} is {ill.state}.", ill.name
+    if ill := next((one for one in found.values() if one.health != "healthy"), None):
+        worse, culprit = f"{ill.name} is {ill.health}.", ill.name
     elif gone := next((name for name in start.began if name not in found), ""):
         worse = f"{gone} is gone."
     elif again := next((name for name, began in seen.began.items() if start.began.get(name, began) != began), ""):

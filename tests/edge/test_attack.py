@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from berth.release.edge import Edge, Live
+from berth.host.live import Live
+from berth.release.edge import Edge
 from tests.edge.bed import SITE, Bed, docker, settings_of_releases, static_configuration, write_rules
 from tests.support import ROOT, poll
 

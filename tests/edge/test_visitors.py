@@ -20,7 +20,8 @@ from starlette.requests import Request
 
 from auth_service.routes import _client_address
 from auth_service.settings import AuthSettings
-from berth.release.edge import Edge, Live
+from berth.host.live import Live
+from berth.release.edge import Edge
 from berth_edge_ban.__main__ import Watch
 from berth_edge_ban.__main__ import main as berth_edge_ban
 from shared import keys

@@ -14,6 +14,7 @@ import jinja2
 import pytest
 import yaml
 
+from berth.host.lock import Lock
 from berth.metrics import expected
 from berth.metrics.engine import Scrape, labels_of, targets
 from berth.metrics.expected import Expected
@@ -386,3 +387,22 @@ def test_only_what_gates_refused_counts_as_refused(tmp_path: Path, last: dict[st
     metrics = Metrics()
     releases(metrics, tmp_path)
     assert f"\nberth_release_last_attempt_success {went_live}\n" in metrics.text()
+
+
+def test_what_is_under_way_is_measured_from_the_locks_own_record(tmp_path: Path) -> None:
+    (tmp_path / "releases").mkdir()
+    run = Lock(tmp_path / "releases").begin("release", "1.5.0", "ada")
+    metrics = Metrics()
+    releases(metrics, tmp_path)
+    assert f"\nberth_release_running_since_seconds {run.began!r}\n" in metrics.text()
+
+
+def test_an_attempt_whose_line_a_full_disk_cut_short_is_not_counted(tmp_path: Path) -> None:
+    live_site(tmp_path)
+    with (tmp_path / "releases.jsonl").open("a") as history:
+        history.write('{"verb": "release", "result": "failed", "steps": {}')
+    metrics = Metrics()
+    releases(metrics, tmp_path)
+    assert re.findall("^berth_release_attempts_total.*", metrics.text(), re.MULTILINE) == [
+        'berth_release_attempts_total{verb="release",result="live"} 1'
+    ]

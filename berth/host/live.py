@@ -1,0 +1,38 @@
+"""Which release the edge leads to, as the first line of its routes says: one file, so one truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+# Below the folder of the site.
+ROUTES = "traefik/dynamic/release.yml"
+MARK = "# berth-release: "
+
+
+@dataclass(frozen=True)
+class Live:
+    """A release and the colour it is on; the fingerprint names its content and settings."""
+
+    release: str
+    colour: str
+    fingerprint: str = ""
+
+    @property
+    def signature(self) -> str:
+        return f"{self.release} {self.colour}"
+
+    @property
+    def mark(self) -> str:
+        """The first line of routes that lead to it."""
+        return f"{MARK}{json.dumps(vars(self))}\n"
+
+
+def read_live(routes: Path) -> Live | None:
+    """Return what these routes lead to; None where there are none."""
+    try:
+        first = routes.read_text().partition("\n")[0]
+    except FileNotFoundError:
+        return None
+    return Live(**json.loads(first.removeprefix(MARK))) if first.startswith(MARK) else None

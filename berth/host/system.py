@@ -1,0 +1,79 @@
+"""What Docker, systemd, nftables and apt answer.
+
+Each command of Berth asks by itself: to the metrics a failure is no answer, a release asks again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROPERTIES = (
+    *("Id", "LoadState", "ActiveState", "UnitFileState", "ConditionResult", "RemainAfterExit", "Restart", "Wants"),
+    *("Result", "ExecMainExitTimestamp"),
+)
+_LABELS = (f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("project", "service", "oneoff"))
+_CONTAINER = "|".join(["{{.Names}}", "{{.State}}", "{{.Status}}", "{{.Networks}}", *_LABELS])
+# Those of compose projects.
+LIST_CONTAINERS = ("docker", "ps", "--all", "--filter=label=com.docker.compose.project", "--format", _CONTAINER)
+# A pattern finds units that do not run only where all are asked for.
+SHOW_UNITS = ("systemctl", "show", "--all", "--timestamp=unix", f"--property={','.join(_PROPERTIES)}")
+LIST_FAILED = ("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend")
+LIST_TABLES = ("nft", "list", "tables")
+
+
+@dataclass(frozen=True)
+class Container:
+    name: str
+    project: str
+    service: str
+    # In one word: running, exited.
+    state: str
+    # In words for people: Exited (137) 2 minutes ago.
+    status: str
+    networks: tuple[str, ...]
+
+    @property
+    def health(self) -> str:
+        """What its health check says: healthy, starting, unhealthy; its state where there is none."""
+        found = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)", self.status)
+        return found[1] if found else self.state
+
+
+def containers(listed: str) -> list[Container]:
+    """Return what LIST_CONTAINERS lists, without those that are there for one command only."""
+    found = []
+    for line in listed.splitlines():
+        name, state, status, networks, project, service, oneoff = line.split("|")
+        if oneoff != "True":
+            found.append(Container(name, project, service, state, status, tuple(networks.split(","))))
+    return found
+
+
+def units(shown: str) -> dict[str, dict[str, str]]:
+    """Return unit -> its properties, as systemd knows them; what it does not say is empty."""
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n")]
+    return {block["Id"]: dict.fromkeys(_PROPERTIES, "") | block for block in blocks if block.get("Id")}
+
+
+def is_active(unit: dict[str, str]) -> bool:
+    """Tell whether it runs. One that reloads or starts does its work, or a moment later another state is seen."""
+    return unit["ActiveState"] in ("active", "activating", "reloading")
+
+
+def first_words(listed: str) -> list[str]:
+    return [line.split()[0] for line in listed.splitlines() if line.strip()]
+
+
+def tables(listed: str) -> set[str]:
+    """Return the tables of nftables, as it writes them: inet berth."""
+    return set(re.findall(r"^table (\S+ \S+)", listed, re.MULTILINE))
+
+
+def security_updates(simulated: str) -> int:
+    return sum(line.startswith("Inst") and "security" in line.lower() for line in simulated.splitlines())
+
+
+def is_filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
