@@ -267,7 +267,7 @@ def test_monitoring_opens_redis_figures_with_a_password_that_is_in_no_other_plac
 def test_a_line_of_another_form_is_refused_by_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / ".env").write_text("A='b'\nB=c\n")
     assert berth_secrets.main(["check", str(tmp_path / ".env")]) == 1
-    assert "line 2 does not read" in capsys.readouterr().err
+    assert "line 2 is not of the form" in capsys.readouterr().err
 
 
 def test_the_user_ids_are_those_of_the_containers() -> None:
