@@ -155,12 +155,12 @@ def told(host: str, output: str) -> str:
 
 
 SENTENCES = {
-    "no-docker": "There is no docker on it. Install or start Docker there; or set stack_image_transport to source",
+    "no-docker": "Docker is not installed there. Install or start Docker there; or set stack_image_transport to source",
     "stopped": f"Its Docker engine does not answer: {STOPPED}",
     "unbuilt": "images of release unbuilt are not built. The controller lacks localhost/berth/auth_service:unbuilt,",
     "other": "built for riscv64. other is",
     "wrong-login": "refuses the login of ada: 401 UNAUTHORIZED: nobody has ada:***. Correct stack_registry_username",
-    "half-login": "vault_registry_password) is empty. Set both, or none",
+    "half-login": "vault_registry_password) is empty. Set both, or neither",
 }
 
 

@@ -46,6 +46,6 @@ def test_a_connection_that_is_no_login_is_refused_before_anything_is_asked_of_th
     for name, values in hosts.items():
         assert (tmp_path / name).exists(), done.stdout + done.stderr
         refusal = json.loads((tmp_path / name).read_text())
-        assert refusal["task"].endswith("only over SSH")
-        assert f"by ansible_connection: {values['ansible_connection']}, not over SSH" in refusal["msg"]
+        assert refusal["task"].endswith("Require an SSH connection")
+        assert f"with ansible_connection: {values['ansible_connection']}, not over SSH" in refusal["msg"]
         assert WHAT[values["role"]] in refusal["msg"]

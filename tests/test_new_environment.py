@@ -182,11 +182,11 @@ def test_secrets_that_do_not_open_are_a_sentence_and_stay_as_they_are(made: Path
     (made / ".vault-password").write_text("another one\n")
     code, screen = run(made, key, env="production")
     assert code != 0
-    assert "/.vault-password does not open " in screen
+    assert "/.vault-password does not decrypt " in screen
     (made / ".vault-password").unlink()
     code, screen = run(made, key, env="production")
     assert code != 0
-    assert "is missing: write the password that opens it there" in screen
+    assert "is missing: write its password there" in screen
     assert vault.read_bytes() == before
 
 

@@ -236,16 +236,16 @@ RELEASES = {
     "first": (
         *("release", {"from": "nothing", "to": "1.4.0 blue"}, DONE),
         "Released 1.4.0 (blue) in 46 s: https://www.x-shop.net; "
-        "look at all of it: ansible-playbook ansible/doctor.yml -i X",
+        "to check everything: ansible-playbook ansible/doctor.yml -i X",
     ),
     "next": (
         *("release", {"from": "1.3.9 blue", "to": "1.4.0 green"}, DONE),
         "Released 1.4.0 (green) in 46 s: https://www.x-shop.net; "
-        "1.3.9 is kept: ansible-playbook ansible/rollback.yml -i X",
+        "to roll back to 1.3.9: ansible-playbook ansible/rollback.yml -i X",
     ),
     "nobody looked": (
         *("release", {"from": "1.4.0 blue", "to": "1.4.0 green"}, DONE | {"note": "Nobody looked from outside."}),
-        "Released 1.4.0 (green) in 46 s: https://www.x-shop.net; nothing but its settings changed. "
+        "Released 1.4.0 (green) in 46 s: https://www.x-shop.net; only its settings changed. "
         "Nobody looked from outside.",
     ),
     "already": (
@@ -254,7 +254,7 @@ RELEASES = {
     ),
     "rollback": (
         *("rollback", {"from": "1.4.0 green", "to": "1.3.9 blue"}, DONE),
-        "Rolled back to 1.3.9 (blue) in 46 s. 1.4.0 is marked; to have it live again: "
+        "Rolled back to 1.3.9 (blue) in 46 s. 1.4.0 is marked as rolled back; to release it again: "
         "ansible-playbook ansible/release.yml -i X -e release=1.4.0 -e release_force=true",
     ),
 }

@@ -264,7 +264,8 @@ def test_images_that_do_not_fit_are_refused_with_the_disk_s_name(
     with little_room(vps, place, 4):
         code, said = play("release", release=big)
     assert code != 0
-    assert re.search(rf"The images did not get to vps: .*Room there, in MiB: .*\b\d+ in {place}\b", said), said[-3000:]
+    refusal = rf"The images could not be sent to vps: .*Free space there, in MiB: .*\b\d+ in {place}\b"
+    assert re.search(refusal, said), said[-3000:]
     settled(vps, http, *before)
     attempt = last_attempt(vps)
     assert (attempt["to"], attempt["result"]) == (big, "failed")
@@ -358,11 +359,12 @@ def test_a_release_that_is_not_well_from_outside_is_led_back(
         # The outside host does not know the rehearsal's authority, so to it the certificate is anybody's.
         code, said = play("release", release=target, release_force=True, stack_outside_verify=True)
     assert code != 0
-    assert re.search(rf"Release {target} is not well from outside: .*CERTIFICATE_VERIFY_FAILED", said), said[-2000:]
+    refusal = rf"Release {target} failed its check from outside: .*CERTIFICATE_VERIFY_FAILED"
+    assert re.search(refusal, said), said[-2000:]
     assert counted["failed"] == 0, counted["errors"]
     assert set(counted["releases"]) == {" ".join(before), f"{target} {other(before[1])}"}
     settled(vps, http, *before)
-    assert "is not well from outside" in last_attempt(vps)["reason"]
+    assert "failed its check from outside" in last_attempt(vps)["reason"]
 
 
 # --- Tasks and beat while both colours run ---

@@ -2,9 +2,9 @@
 
 A task of a role or playbook says the outcome; the last one of each host stands below the recap:
 
-    - name: Say what came of it
+    - name: Report the outcome
       ansible.builtin.debug:
-        msg: "Released 1.4.0 (green) in 46 s; 1.3.9 is kept: ..."
+        msg: "Released 1.4.0 (green) in 46 s; to roll back to 1.3.9: ..."
       vars: {outcome: true}
 
 With `outcome: alone` it counts only where its own playbook was asked for, not one that imports it.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the host is and has, as YAML: everything the subjects decide by, asked in one go.
+# The host's properties that the subjects depend on, as YAML, gathered in one command.
 set -u
 says() { if "$@" > /dev/null 2>&1; then echo true; else echo false; fi; }
 
@@ -11,13 +11,13 @@ echo "audit: $(says test "$container" = none -a -e /proc/self/loginuid)"
 echo "grub: $(says test "$container" = none -a -e /etc/default/grub)"
 echo "apparmor_complaining: [$(find /etc/apparmor.d -maxdepth 1 -type f -exec \
   grep --files-with-matches --extended-regexp '^[^#]*flags=\([^)]*complain' {} + 2> /dev/null | paste -sd,)]"
-# Partitions that the owner describes; /tmp as a mount of its own or not.
+# Mount points in fstab; whether /tmp is a separate mount.
 echo "fstab: [$(awk '$1 !~ /^#/ && $2 ~ "^/" { print $2 }' /etc/fstab 2> /dev/null | paste -sd,)]"
 echo "tmp_mounted: $(says mountpoint --quiet /tmp)"
-# Where a router tells this host its IPv6 address and route.
+# The interface with router advertisements for IPv6.
 echo "ipv6_router_interface: $(ip -6 route show default proto ra 2> /dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)"
 echo "privileged_programs: [$(find /usr/bin /usr/sbin /usr/lib /usr/libexec -xdev -perm /6000 -type f | sort | paste -sd,)]"
-# Compilers, assemblers and linkers that everybody may run, under the name of the file itself.
+# World-executable compilers, assemblers and linkers, with symlinks resolved.
 echo "compilers: [$(for name in as cc c++ clang clang++ cpp g++ gcc go ld rustc tcc; do readlink -e "/usr/bin/$name"; done \
   | sort -u | while read -r program; do find "$program" -perm /0001; done | paste -sd,)]"
 echo "groups: [$(cut -d: -f1 /etc/group | paste -sd,)]"
@@ -29,7 +29,7 @@ echo "running: [$(for unit in acct sysstat fail2ban berth-aide-check.timer berth
 done)]"
 echo "ssh_port: $(sshd -T 2> /dev/null | sed -n 's/^port //p' | head -n 1)"
 
-# Algorithms that this sshd knows, and host keys that are strong enough to show.
+# Algorithms that this sshd supports, and host keys that are strong enough.
 for kind in kex cipher mac key-sig; do
   echo "ssh_$(echo $kind | tr - _): [$(ssh -Q $kind 2> /dev/null | paste -sd,)]"
 done

@@ -1,4 +1,4 @@
-# Whether the bases are there, and a package of each language comes through.
+# Tests that the base images and a package of each language can be fetched.
 ARG PYTHON_IMAGE
 ARG NODE_IMAGE
 ARG NGINX_IMAGE

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Print as YAML what the role has to know: which edge serves, and what else is there. Argument: the folder of the edges.
+# Print the edge's state as YAML: which edge serves, containers, networks and certificates. Argument: the directory of the edges.
 list() { paste -s -d, | sed 's/^/[/; s/$/]/'; }
 
 cd "$1" 2> /dev/null || cd /
