@@ -17,26 +17,37 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-MODULE = Path(__file__).parents[1] / "roles/hardening/library/hardening_files.py"
+MODULE = Path(__file__).parents[1] / "ansible/library/berth_files.py"
 Run = Callable[..., dict[str, Any]]
 
 
+# An account, and a group of that name, that the host has.
+WATCHER = pwd.struct_passwd(("watcher", "x", 10005, 10006, "", "/nonexistent", "/usr/sbin/nologin"))
+
+
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Call the module; whoever runs the tests is its root."""
-    spec = util.spec_from_file_location("hardening_files", MODULE)
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
+    """Whom the module gives each file to; whoever runs the tests is its root."""
+    owners: dict[str, tuple[int, int]] = {}
+    accounts = {"root": pwd.getpwuid(os.getuid()), "watcher": WATCHER}
+    monkeypatch.setattr(pwd, "getpwnam", accounts.__getitem__)
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: owners.update({str(path): (uid, gid)}))
+    return owners
+
+
+@pytest.fixture
+def run(given: dict[str, tuple[int, int]]) -> Run:
+    assert given == {}
+    spec = util.spec_from_file_location("berth_files", MODULE)
     assert spec
     assert spec.loader
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(pwd, "getpwnam", lambda _: pwd.getpwuid(os.getuid()))
-    monkeypatch.setattr(os, "chown", lambda *_: None)
 
     def call(*entries: dict[str, Any], check: bool = False) -> dict[str, Any]:
-        files = [{"group": grp.getgrgid(os.getgid()).gr_name, **entry} for entry in entries]
         answer = io.StringIO()
         with (
-            patch_module_args({"files": files, "_ansible_check_mode": check}),
+            patch_module_args({"files": list(entries), "_ansible_check_mode": check}),
             redirect_stdout(answer),
             pytest.raises(SystemExit),
         ):
@@ -50,12 +61,63 @@ def mode(path: Path) -> str:
     return f"{stat.S_IMODE(path.stat().st_mode):04o}"
 
 
-def test_a_file_is_written_with_its_folder_and_found_in_order_afterwards(run: Run, tmp_path: Path) -> None:
-    file = tmp_path / "folder/a.conf"
-    entry = {"path": str(file), "content": "a = 1\n", "mode": "0640"}
-    assert run(entry)["written"] == [str(file)]
-    assert (file.read_text(), mode(file)) == ("a = 1\n", "0640")
-    assert not run(entry)["changed"]
+def test_files_and_folders_are_written_with_what_leads_to_them_and_found_in_order_afterwards(
+    run: Run, tmp_path: Path
+) -> None:
+    file, plain, folder = tmp_path / "folder/a.conf", tmp_path / "folder/b.conf", tmp_path / "data/own"
+    entries: list[dict[str, Any]] = [
+        {"path": str(file), "content": "a = 1\n", "mode": "0640"},
+        {"path": str(plain), "content": ""},
+        {"path": str(folder), "state": "directory", "mode": "0700"},
+        {"path": str(tmp_path / "open"), "state": "directory"},
+    ]
+    assert run(*entries)["written"] == [entry["path"] for entry in entries]
+    assert (file.read_text(), mode(file), mode(plain)) == ("a = 1\n", "0640", "0644")
+    assert (mode(folder), mode(folder.parent), mode(tmp_path / "open")) == ("0700", "0755", "0755")
+    again = run(*entries)
+    assert (again["changed"], again["written"]) == (False, [])
+
+
+def test_only_what_differs_is_written_and_said(run: Run, tmp_path: Path) -> None:
+    same, other = tmp_path / "same", tmp_path / "other"
+    entries = [{"path": str(same), "content": "1"}, {"path": str(other), "content": "1"}]
+    run(*entries)
+    other.write_text("2")
+    answer = run(*entries)
+    assert (answer["changed"], answer["written"]) == (True, [str(other)])
+    assert (answer["diff"][0]["before"], answer["diff"][0]["after"], other.read_text()) == ("2", "1", "1")
+
+
+def test_a_file_and_a_folder_belong_to_their_account_and_its_group(
+    run: Run, given: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    file, folder, shared = tmp_path / "file", tmp_path / "folder", tmp_path / "shared"
+    group = grp.getgrgid(os.getgid()).gr_name
+    entries: list[dict[str, Any]] = [
+        {"path": str(file), "content": "1", "owner": "watcher"},
+        {"path": str(folder), "state": "directory", "owner": "watcher"},
+        {"path": str(shared), "content": "1", "owner": "watcher", "group": group},
+    ]
+    run(*entries)
+    assert (given[str(file)], given[str(folder)], given[str(shared)]) == (
+        (10005, 10006), (10005, 10006), (10005, os.getgid()),
+    )  # fmt: skip
+    # Given on paper only, so somebody else has them.
+    assert run(*entries, check=True)["written"] == [str(file), str(folder), str(shared)]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("owner", "nobody-has-this-name"), ("group", "none-has-this-name")])
+def test_an_account_may_be_missing_in_check_mode_and_otherwise_nothing_is_written(
+    run: Run, tmp_path: Path, kind: str, name: str
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "new/second"
+    # One that an earlier task would have made.
+    entries = [{"path": str(first), "content": "1"}, {"path": str(second), "content": "1", kind: name}]
+    assert run(*entries, check=True)["written"] == [str(first), str(second)]
+    answer = run(*entries)
+    assert answer["failed"]
+    assert name in answer["msg"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_others_may_read_is_put_right_though_its_content_is(run: Run, tmp_path: Path) -> None:
@@ -126,14 +188,15 @@ def test_a_limit_does_not_follow_a_link_out_of_a_home(run: Run, tmp_path: Path) 
 
 
 def test_check_mode_says_what_would_change_and_changes_nothing(run: Run, tmp_path: Path) -> None:
-    gone, limited, new = tmp_path / "gone", tmp_path / "limited", tmp_path / "new"
+    gone, limited, new, folder = (tmp_path / name for name in ("gone", "limited", "new/file", "folder"))
     gone.touch()
     limited.touch(mode=0o644)
     answer = run(
         {"path": str(gone), "state": "absent"},
         {"path": str(limited), "state": "limited", "mode": "0600"},
         {"path": str(new), "content": "a\n"},
+        {"path": str(folder), "state": "directory"},
         check=True,
     )
-    assert answer["written"] == [str(gone), str(new), str(limited)]
-    assert (gone.exists(), mode(limited), new.exists()) == (True, "0644", False)
+    assert answer["written"] == [str(gone), str(new), str(folder), str(limited)]
+    assert (gone.exists(), mode(limited), new.parent.exists(), folder.exists()) == (True, "0644", False, False)
