@@ -143,9 +143,10 @@ def test_a_file_that_others_may_read_is_put_right_though_its_content_is(run: Run
 def test_a_setting_is_changed_and_the_rest_of_the_file_stays(run: Run, tmp_path: Path, before: str, after: str) -> None:
     file = tmp_path / "login.defs"
     file.write_text(before)
+    file.chmod(0o600)
     entry = {"path": str(file), "settings": {"UMASK": "027"}, "separator": " "}
     assert run(entry)["changed"]
-    assert file.read_text() == after
+    assert (file.read_text(), mode(file)) == (after, "0600")
     assert not run(entry)["changed"]
 
 
