@@ -2,6 +2,7 @@
 
 usage: berth secrets write ENV_FILE DIRECTORY     writes DIRECTORY/<service>/<name>
        berth secrets check ENV_FILE               only checks ENV_FILE and prints what is wrong
+       berth secrets monitoring-login ...         generates the password of monitoring
 
 Containers have DIRECTORY/<service> mounted, so directories stay and files are replaced by renaming.
 """
@@ -15,6 +16,8 @@ import re
 import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from berth import monitoring_login
 
 # The user ids in docker-compose.prod.yml.
 UIDS = {
@@ -168,6 +171,8 @@ def main(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     target: Path | None = None
     match arguments:
+        case ["monitoring-login", *rest]:
+            return monitoring_login.main(rest)
         case ["write", env_file, directory]:
             source, target = Path(env_file), Path(directory)
         case ["check", env_file]:

@@ -19,7 +19,7 @@ def write(place: Path, text: str, mode: int = 0o644, group: int = 0) -> None:
         os.fsync(file.fileno())
     os.chmod(draft, mode)
     if group:
-        os.chown(draft, 0, group)
+        os.chown(draft, -1, group)
     draft.rename(place)
 
 

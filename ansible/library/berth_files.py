@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Write many files in one round trip: what keeps a second run of this role short."""
+"""Write many files in one round trip: what keeps a second run of a role short."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
-module: hardening_files
+module: berth_files
 short_description: Write many files at once
 description:
-  - Each entry of O(files) is a file as a whole (its content comes from the role's templates), single settings in a
-    file that another package owns, a file that has to be absent, or one whose content is not ours and whose
-    permissions go no further than said.
-  - Each file is checked by its program before any of them is replaced, and replaced atomically.
+  - Each entry of O(files) is a file as a whole, single settings in a file that another package owns, a folder, a file
+    that has to be absent, or one whose content is not ours and whose permissions go no further than said.
+  - Each file is checked by its program before any of them is replaced, and replaced atomically. Folders on the way
+    are made.
 options:
   files:
     type: list
@@ -32,10 +32,13 @@ options:
     required: true
     suboptions:
       path:
-        description: Where the file is, relative to C(/); below C(templates/) it has the same path. For
-          V(state=limited) a pattern, which also finds folders.
+        description: Where the file is, relative to C(/). For V(state=limited) a pattern, which also finds folders.
         type: str
         required: true
+      content:
+        description: Without it (and without O(files[].settings)) a file is rendered from the role's templates, where
+          it has the same path below C(templates/).
+        type: str
       settings:
         description: Keys with the values they must have. The last line that sets a key is replaced, one that is
           commented out is taken next, a key that is missing is appended. The rest of the file stays.
@@ -45,12 +48,16 @@ options:
         type: str
       state:
         type: str
-        choices: [present, absent, limited]
-      mode:
-        description: Four octal digits. Without it 0644; a file whose O(files[].settings) are edited keeps its own.
-          For V(state=limited) what lies beyond it is taken away, nothing is given.
+        choices: [present, directory, absent, limited]
+      owner:
+        description: An account. Without it root.
         type: str
       group:
+        description: Without it the owner's own. For V(state=limited), without it, whichever it is.
+        type: str
+      mode:
+        description: Four octal digits. Without it 0644, for a folder 0755; a file whose O(files[].settings) are edited
+          keeps its own. For V(state=limited) what lies beyond it is taken away, nothing is given.
         type: str
       validate:
         description: Command that must succeed on the candidate, whose path replaces C(%s).
@@ -59,7 +66,7 @@ options:
 
 RETURN = r"""
 written:
-  description: Absolute paths of the files that differed.
+  description: Absolute paths of what differed.
   type: list
   elements: str
   returned: always
@@ -119,36 +126,55 @@ class Limit:
 
 
 class Target:
-    """One file: what is there, and what there should be."""
+    """One file or folder: what is there, and what there should be."""
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.path = os.path.realpath("/" + entry["path"].lstrip("/"))
-        self.validate = entry.get("validate")
-        self.wanted = entry.get("state") or "present"
+        self.validate = entry["validate"]
+        self.wanted = entry["state"] or "present"
         self.before: str | None = None
-        with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8") as file:
-            self.before = file.read()
-            found = os.fstat(file.fileno())
-        settings = entry.get("settings")
-        if settings is None:
-            self.after = entry.get("content") or ""
-            mode: str | None = entry.get("mode") or "0644"
-        else:
-            self.after = with_settings(self.before or "", settings, entry.get("separator") or " ")
-            mode = entry.get("mode")
-        if mode is None:
-            mode = "0644" if self.before is None else f"{stat.S_IMODE(found.st_mode):04o}"
+        self.after = ""
+        found: os.stat_result | None = None
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(self.path)
+            if self.wanted != "directory":
+                with open(self.path, encoding="utf-8") as file:
+                    self.before = file.read()
+        mode = entry["mode"] or ("0755" if self.wanted == "directory" else "0644")
         self.mode = int(mode, 8)
-        self.group = entry.get("group") or "root"
-        owner = None if self.before is None else (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
-        self.gid: int | None = None
-        with contextlib.suppress(KeyError):  # in check mode a package may still have to bring its group
-            self.gid = grp.getgrnam(self.group).gr_gid
-        self.differs = (
-            self.before is not None
-            if self.wanted == "absent"
-            else self.before != self.after or owner != (self.mode, pwd.getpwnam("root").pw_uid, self.gid)
-        )
+        if self.wanted == "present" and entry["settings"] is None:
+            self.after = entry["content"] or ""
+        elif self.wanted == "present":
+            self.after = with_settings(self.before or "", entry["settings"], entry["separator"] or " ")
+            if found and not entry["mode"]:
+                self.mode = stat.S_IMODE(found.st_mode)
+        # In check mode an account or a group may still have to be made.
+        self.missing = ""
+        self.ids = self._ids(entry["owner"] or "root", entry["group"])
+        self.differs = self._differs(found)
+
+    def _ids(self, owner: str, group: str | None) -> tuple[int, int]:
+        try:
+            account = pwd.getpwnam(owner)
+        except KeyError:
+            self.missing = f"account {owner}"
+            return -1, -1
+        if group is None:
+            return account.pw_uid, account.pw_gid
+        try:
+            return account.pw_uid, grp.getgrnam(group).gr_gid
+        except KeyError:
+            self.missing = f"group {group}"
+            return -1, -1
+
+    def _differs(self, found: os.stat_result | None) -> bool:
+        if self.wanted == "absent":
+            return found is not None
+        if found is None:
+            return True
+        rights = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
+        content = self.wanted == "present" and self.before != self.after
+        return content or rights != (self.mode, self.ids)
 
     def candidate(self, folder: str) -> str:
         """Write the wanted content where its program can check it, under its own name, since some ask for it."""
@@ -160,14 +186,17 @@ class Target:
         return path
 
     def write(self, module: Any, candidate: str | None) -> None:
-        """Put the candidate in the file's place, or remove the file where there is none."""
-        if candidate is None or self.gid is None:
+        """Put the candidate in the file's place, make the folder, or remove the file."""
+        if self.wanted == "absent":
             os.unlink(self.path)
             return
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        os.chown(candidate, 0, self.gid)
-        module.atomic_move(candidate, self.path)
-        os.chown(self.path, 0, self.gid)
+        if candidate is None:
+            os.makedirs(self.path, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            os.chown(candidate, *self.ids)
+            module.atomic_move(candidate, self.path)
+        os.chown(self.path, *self.ids)
         os.chmod(self.path, self.mode)
 
 
@@ -177,9 +206,10 @@ def main() -> None:
         "content": {"type": "str"},
         "settings": {"type": "dict"},
         "separator": {"type": "str"},
-        "state": {"type": "str", "choices": ["present", "absent", "limited"]},
-        "mode": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "directory", "absent", "limited"]},
+        "owner": {"type": "str"},
         "group": {"type": "str"},
+        "mode": {"type": "str"},
         "validate": {"type": "str"},
     }
     module = AnsibleModule(
@@ -198,7 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
         candidates = {}
         for target in targets:
-            if target.wanted == "absent":
+            if target.wanted != "present":
                 continue
             candidates[target.path] = target.candidate(folder)
             if target.validate:
@@ -211,8 +241,8 @@ def main() -> None:
                     module.fail_json(msg=f"{target.path} was not replaced, {command[0]} refuses it: {err or out}")
         if not module.check_mode:
             for target in targets:
-                if target.gid is None and target.wanted == "present":
-                    module.fail_json(msg=f"{target.path} was not replaced: there is no group {target.group}")
+                if target.missing and target.wanted != "absent":
+                    module.fail_json(msg=f"{target.path} was not written: there is no {target.missing}")
             os.umask(0o022)  # folders on the way are everybody's to pass, whatever the session's umask
             for target in targets:
                 target.write(module, candidates.get(target.path))
