@@ -322,7 +322,7 @@ def test_metrics_say_per_target_what_is_safe_and_what_failed(settings: Settings)
         state["targets"]["store"] |= {"success_at": 1.5, "attempt_at": 2, "reason": "", "parts": {"mongo": 7}}
         state["targets"]["bucket"] |= {"attempt_at": 2, "reason": "The store is away."}
     metrics.publish(settings, records)
-    place = settings.metrics / "berth.backup.prom"
+    place = settings.metrics / "berth_backup.prom"
     lines = place.read_text().splitlines()
     assert place.stat().st_mode & 0o777 == 0o644
     assert 'berth_backup_last_success_timestamp_seconds{target="store"} 1.500' in lines

@@ -13,7 +13,7 @@ from berth.backup.settings import Settings
 from berth.host import files
 
 PING_SECONDS = 15
-FILE = "berth.backup.prom"
+FILE = "berth_backup.prom"
 
 # metric, what it is, field of a target's state
 _MOMENTS = (
