@@ -84,7 +84,7 @@ lint: venv-dev frontend/node_modules/.package-lock.json ## Every linter
 	cd frontend && npm run lint && npm run typecheck
 
 unit: venv-dev frontend/node_modules/.package-lock.json ## Unit tests of services, front end and tools
-	pytest -q -n 2 --dist loadfile -m 'not integration and not site and not hosts and not vm' services images tests
+	pytest -q -n 2 --dist loadfile -m 'not integration and not site and not hosts and not vm' berth services images tests
 	cd frontend && npm test -- --run
 
 integration: venv-dev images ## Services against real Redis, database and mail server

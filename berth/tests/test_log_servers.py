@@ -18,7 +18,7 @@ from berth.logs import servers
 from berth.logs.batches import NotNowError
 from berth.logs.events import Event, Line, Rules, line_of
 from berth.logs.servers import SERVERS, Elasticsearch, Loki, Relp, Settings, SyslogTls, syslog_message
-from tests.certificates import write_certificate
+from berth.tests.certificates import write_certificate
 from tests.support import poll
 
 RULES = Rules(re.compile("x"))

@@ -17,8 +17,8 @@ from berth.backup.records import Records
 from berth.backup.run import run
 from berth.backup.settings import Settings, Target
 from berth.host.refused import Refused
-from tests.cut_off import CutOff, Killed
-from tests.test_restore_cut_off import settings  # noqa: F401  # a fixture
+from berth.tests.cut_off import CutOff, Killed
+from berth.tests.test_restore_cut_off import settings  # noqa: F401  # a fixture
 
 PARTS = ("mongo", "redis")
 

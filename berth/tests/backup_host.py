@@ -20,7 +20,7 @@ from bson import Timestamp as Moment
 from mongo_standin.archive import Reader, Writer
 
 from berth.backup.replay import STAGED
-from tests.cut_off import CutOff, Killed
+from berth.tests.cut_off import CutOff, Killed
 
 RDB = b"REDIS0012\xfa\x09redis-ver\x058.0.2" + b"data" * 50 + b"\xff" + b"checksum"
 LIVE = {

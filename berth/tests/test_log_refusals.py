@@ -25,8 +25,8 @@ from berth.logs.batches import Batches, NeverError, NotNowError, Refusal
 from berth.logs.events import Event, Line, Rules, line_of
 from berth.logs.journal import Place
 from berth.logs.servers import Elasticsearch, Loki
-from tests.certificates import write_certificate
-from tests.cut_off import CutOff, Killed
+from berth.tests.certificates import write_certificate
+from berth.tests.cut_off import CutOff, Killed
 from tests.support import ROOT
 
 RULES = Rules(re.compile("x"))

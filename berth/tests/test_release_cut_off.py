@@ -20,8 +20,8 @@ from berth.host.refused import Refused
 from berth.release import unit
 from berth.release.command import main
 from berth.release.probe import ProbeFailed, Visit
-from tests.cut_off import Killed
-from tests.release_world import (
+from berth.tests.cut_off import Killed
+from berth.tests.release_world import (
     CHANGES,
     COMMAND,
     FAILS,

@@ -27,7 +27,7 @@ from berth.release.command import arguments_of, do
 from berth.release.edge import OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge
 from berth.release.probe import Visit
 from berth.release.settings import Settings
-from tests.cut_off import Killed
+from berth.tests.cut_off import Killed
 
 OLD, NEW = "1.0", "1.1"
 SERVICES = ("auth_service", "user_service", "celery_worker", "frontend", "beat")

@@ -14,7 +14,7 @@ from berth.backup.check import Kept
 from berth.backup.replay import Replay, Unreplayable
 from berth.backup.restore_choice import Run, verify
 from berth.host.refused import Refused
-from tests.test_restore_stream import STORE, archive, read
+from berth.tests.test_restore_stream import STORE, archive, read
 
 USERS = "auth_db.users"
 SESSION = {"id": bson.Binary(b"s" * 16, 4), "uid": b"u" * 32}

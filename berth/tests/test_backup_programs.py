@@ -22,8 +22,8 @@ from berth.backup.run import run
 from berth.backup.settings import Settings, Target
 from berth.host import commands
 from berth.host.refused import Refused
-from tests.backup_host import LIVE, RDB, CommandError, Host
-from tests.cut_off import Killed
+from berth.tests.backup_host import LIVE, RDB, CommandError, Host
+from berth.tests.cut_off import Killed
 
 FAULTS = pytest.mark.parametrize(
     "fault", [Killed, lambda: CommandError("the disk is full")], ids=["killed", "a command fails"]
@@ -126,7 +126,7 @@ def test_a_run_is_the_same_on_every_target_and_can_be_verified(settings: Setting
 def test_whatever_fails_a_manifest_commits_whole_runs_alone_and_the_next_run_is_good(
     settings: Settings, put_in: Callable[[Host], Host], fault: Callable[[], BaseException]
 ) -> None:
-    # One target; tests/test_backup_cut_off.py has two.
+    # One target; berth/tests/test_backup_cut_off.py has two.
     settings = replace(settings, targets=settings.targets[:1])
     whole = put_in(Host())
     backed_up(settings)

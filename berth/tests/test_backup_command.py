@@ -31,9 +31,9 @@ from berth.backup.run import run
 from berth.backup.settings import Settings
 from berth.host import commands
 from berth.host.refused import Refused
-from tests.backup_host import LIVE, RDB, CommandError, Host
-from tests.cut_off import Killed
-from tests.test_backup_programs import put_in, settings  # noqa: F401  # fixtures
+from berth.tests.backup_host import LIVE, RDB, CommandError, Host
+from berth.tests.cut_off import Killed
+from berth.tests.test_backup_programs import put_in, settings  # noqa: F401  # fixtures
 
 RELEASE = {"berth-blue-auth_service-1": "auth_service", "berth-blue-celery_worker-1": "celery_worker"}
 NEWER = b"REDIS0012 newer \xff" + b"checksum"
@@ -361,7 +361,7 @@ def test_whatever_command_of_a_restore_is_the_last_one_it_is_settled_to_done_or_
     restored()
     assert state(host, uploads) == "done"
     seen = []
-    # tests/test_restore_cut_off.py has every step; here a third of the commands is enough.
+    # berth/tests/test_restore_cut_off.py has every step; here a third of the commands is enough.
     for number in range(int(fault is Killed), host.steps, 3):
         newer(host, uploads)
         for place, one in host.repositories.items():

@@ -18,7 +18,7 @@ from berth.logs.events import Assembler, Event, Line, Rules, line_of, lines_of, 
 from berth.logs.journal import missing_between
 from berth.logs.servers import Elasticsearch, Loki, syslog_message
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = yaml.safe_load((ROOT / "roles/log_shipping/defaults/main.yml").read_text())
 RULES = Rules(re.compile(DEFAULTS["log_shipping_container_pattern"]), (re.compile("4111[0-9]{12}"),))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from berth import secrets as berth_secrets
-from tests.cut_off import CutOff, Killed
+from berth.tests.cut_off import CutOff, Killed
 
 OLD = {"auth_service": {"mongo_uri": "old"}, "redis": {"users.acl": "old", "gone": "old"}}
 NEW = {"auth_service": {"mongo_uri": "new", "redis_uri": "new"}, "redis": {"users.acl": "new"}}

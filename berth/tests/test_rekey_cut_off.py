@@ -14,8 +14,8 @@ from berth.backup import own_unit, rekey
 from berth.backup.records import Records
 from berth.backup.settings import Settings, Target
 from berth.host.refused import Refused
-from tests.cut_off import CutOff, Killed
-from tests.test_restore_cut_off import settings  # noqa: F401  # a fixture
+from berth.tests.cut_off import CutOff, Killed
+from berth.tests.test_restore_cut_off import settings  # noqa: F401  # a fixture
 
 OLD, NEW = "the old one", "the new one"
 

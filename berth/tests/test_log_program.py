@@ -26,8 +26,8 @@ from berth.logs import journal
 from berth.logs.events import Event
 from berth.logs.journal import Journal, JournalEndedError, Place, beginning
 from berth.logs.servers import SERVERS, Loki
-from tests.certificates import write_certificate
-from tests.test_log_refusals import LogServer
+from berth.tests.certificates import write_certificate
+from berth.tests.test_log_refusals import LogServer
 
 # Shows what follows --after-cursor, or all of it; follows until `until` is in the file `place`.
 JOURNALCTL = """\

@@ -23,7 +23,7 @@ from berth.backup.restore_site import Unsaved
 from berth.backup.run import run as back_up
 from berth.backup.settings import Settings, Target
 from berth.host.refused import Failed, Refused
-from tests.cut_off import CutOff, Killed
+from berth.tests.cut_off import CutOff, Killed
 
 WRITERS = ["berth-blue-auth_service-1", "berth-blue-celery_worker-1"]
 NOW = {"auth_db.users": ["after"], "auth_db.new": ["after"], "celery_db.results": ["after"], "auth_db_old.users": ["x"]}

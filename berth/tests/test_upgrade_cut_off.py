@@ -25,7 +25,7 @@ from berth.release.recovery import Recovery
 from berth.release.release import Release
 from berth.release.settings import Settings
 from berth.release.upgrade import Upgrade
-from tests.cut_off import CutOff, Killed
+from berth.tests.cut_off import CutOff, Killed
 
 BLUE = Live("1.0", "blue", "f1")
 SERVICES = ("auth_service", "user_service", "celery_worker", "frontend", "beat")
