@@ -71,7 +71,7 @@ def test_a_host_that_cannot_build_says_so_before_anything_begins(
     with rules(vps, closed):
         code, said = play("release", **built_there("unbuilt", testbed))
     assert code != 0
-    assert "cannot build release unbuilt, so nothing was begun" in said, said[-2000:]
+    assert "cannot build release unbuilt; nothing was changed" in said, said[-2000:]
     assert "changed=0" in said
     assert live(http) == before
     assert vps.check_output("cat /opt/berth/releases.jsonl") == history
