@@ -27,7 +27,7 @@ WATCHER = pwd.struct_passwd(("watcher", "x", 10005, 10006, "", "/nonexistent", "
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
-    """Whom the module gives each file to; whoever runs the tests is its root."""
+    """The owner that the module gives each file; the account that runs the tests stands for root."""
     owners: dict[str, tuple[int, int]] = {}
     accounts = {"root": pwd.getpwuid(os.getuid()), "watcher": WATCHER}
     monkeypatch.setattr(pwd, "getpwnam", accounts.__getitem__)

@@ -128,7 +128,9 @@ class Release:
         for release in self.host.history.were_live():
             if (live is None or release != live.release) and release not in marked:
                 return release
-        raise Refused("There is no earlier release to roll back to. Name one: -e to=<version>")
+        raise Refused(
+            "There is no earlier release to roll back to. Name one: -e to=<version>; on the server: sudo berth rollback <version>"
+        )
 
     def _tell_switched(self, run: Run, candidate: Candidate) -> None:
         """Report the switch, so that the controller can check from outside."""

@@ -14,7 +14,7 @@ SECONDS_LIMIT = 15
 
 # No status says that it failed: the answer was a success.
 FAILURES = Counter("auth_work_after_answer_failures", "Sign-ups and mails whose work failed when the answer had left")
-# Counted by itself: whoever signs in without end causes it, so it says nothing about this release.
+# A counter of its own: a flood of sign-ins causes it, so it says nothing about this release.
 OVERLOADS = Counter("auth_work_after_answer_overloads", "Sign-ups given up under load when the answer had left")
 
 Work = Callable[[], Awaitable[None]]

@@ -42,7 +42,7 @@ class Passwords:
         return await self._run(lambda: self._hasher.hash(_normal(password)))
 
     async def hash_later(self, password: str) -> str:
-        """Hash when nobody waits for a sign-in, or raise Overloaded. Whoever calls this bounds how often."""
+        """Hash when no sign-in is waiting, or raise Overloaded. The caller limits how many run at once."""
         try:
             async with asyncio.timeout(TURN_SECONDS):
                 return await self._take_turn(self._later, lambda: self._hasher.hash(_normal(password)))
