@@ -129,8 +129,8 @@ class Release:
             if (live is None or release != live.release) and release not in marked:
                 return release
         raise Refused(
-            "There is no earlier release to roll back to. Name one: -e to=<version>; on the server: sudo berth rollback "
-            "<version>"
+            "There is no earlier release to roll back to. Name one: -e to=<version>; on the server: sudo berth "
+            "rollback <version>"
         )
 
     def _tell_switched(self, run: Run, candidate: Candidate) -> None:
