@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+import yaml
 from testinfra.host import Host
 
 from tests.site.test_releases import build, live, play
@@ -70,6 +71,18 @@ def addresses(outside: Host) -> Iterator[list[str]]:
 
 
 @pytest.fixture
+def four_addresses(outside: Host, testbed: dict[str, str]) -> Iterator[list[str]]:
+    """Four further addresses of the outside host: four clients."""
+    network = testbed["outside_address"].rpartition(".")[0]
+    made = [f"{network}.{number}" for number in range(101, 105)]
+    for address in made:
+        outside.check_output("ip addr add %s/24 dev eth0", address)
+    yield made
+    for address in made:
+        outside.check_output("ip addr del %s/24 dev eth0", address)
+
+
+@pytest.fixture
 def clients(testbed: dict[str, str]) -> Callable[..., list[str]]:
     """Return the command of one of the programs in clients.py: on this machine, or on the outside host."""
     where = [f"--address={testbed['vps_address']}", f"--seconds={SECONDS}"]
@@ -108,6 +121,14 @@ class RunningEdge:
         ).split()
         return cls(began, process, int(limit))
 
+    def connections(self, vps: Host) -> int:
+        """Return how many TCP connections of clients it holds."""
+        return int(
+            vps.check_output(
+                "nsenter --target=%s --net ss -Htn state established '( sport = :443 )' | wc -l", self.process
+            )
+        )
+
     def memory(self, vps: Host) -> int:
         """Return what it holds now, without the files that the kernel could drop."""
         found = re.search(r"^RssAnon:\s+(\d+) kB$", vps.check_output("cat /proc/%s/status", self.process), re.M)
@@ -135,6 +156,27 @@ def test_a_visitor_is_served_while_one_address_attacks(
     lost = sum(count for status, count in visited["answers"].items() if status != "200")
     assert lost <= 0.01 * visited["sent"], visited
     assert visited["sent"] > SECONDS
+
+
+def test_the_edge_survives_when_all_limits_of_connections_and_requests_are_reached(
+    vps: Host, http: httpx.Client, testbed: dict[str, str], four_addresses: list[str], clients: Callable[..., list[str]]
+) -> None:
+    edge = RunningEdge.of(vps)
+    limit = int(yaml.safe_load((ROOT / "roles/firewall/defaults/main.yml").read_text())["firewall_web_connections"])
+    program = (ROOT / "tests/attack/clients.py").read_bytes()
+    outside = ["docker", "exec", "--interactive", testbed["outside_container"], "python3", "-"]
+    options = ["--connections=700", "--rate=150"]
+    attacks = [clients("unfinished", *options, f"--source={each}", path="/api/auth/login") for each in four_addresses]
+    connections = memory = 0
+    with ThreadPoolExecutor() as at_once:
+        attacked = [at_once.submit(run, [*outside, *attack], program) for attack in attacks]
+        while wait(attacked, timeout=1).not_done:
+            connections, memory = max(connections, edge.connections(vps)), max(memory, edge.memory(vps))
+    print(f"\n{connections} connections, edge: {memory >> 20} of {edge.limit >> 20} MiB")
+    assert connections > 0.9 * limit
+    assert memory < edge.limit
+    assert RunningEdge.of(vps) == edge
+    poll(lambda: http.get("/").status_code == 200 or None, 60, "the site answers again")
 
 
 def test_no_client_undoes_a_release_or_pages_the_operator(
