@@ -6,6 +6,7 @@ Each command of Berth asks by itself: to the metrics a failure is no answer, a r
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +72,18 @@ def tables(listed: str) -> set[str]:
     return set(re.findall(r"^table (\S+ \S+)", listed, re.MULTILINE))
 
 
+def upgrades(simulated: str) -> Counter[tuple[str, str]]:
+    """Count pending upgrades by origin and architecture, written as the apt script for node_exporter writes them."""
+    found: Counter[tuple[str, str]] = Counter()
+    for line in simulated.splitlines():
+        # Inst openssl [3.5.1-1] (3.5.4-1 Debian:13.2/stable, Debian-Security:13/stable-security [amd64]) []
+        if candidate := re.match(r"Inst [^(]*\(\S+ ?(.*?) \[([\w-]+)\]\)", line):
+            found[candidate[1].replace(" ", ""), candidate[2]] += 1
+    return found
+
+
 def security_updates(simulated: str) -> int:
-    return sum(line.startswith("Inst") and "security" in line.lower() for line in simulated.splitlines())
+    return sum(count for (origin, _), count in upgrades(simulated).items() if "security" in origin.lower())
 
 
 def is_filled(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,16 +113,18 @@ def clock(metrics: Metrics) -> None:
     # A container's clock is kept right by the machine outside.
     if Path("/run/systemd/container").exists():
         return
-    said = run("timedatectl", "show", "--property=NTPSynchronized", "--value").strip()
-    metrics.add("berth_clock_synchronised", "Whether a time server keeps the clock right.", int(said == "yes"))
+    output = run("timedatectl", "show", "--property=NTPSynchronized", "--value").strip()
+    metrics.add("node_timex_sync_status", "Whether the clock is synchronised to a time server.", int(output == "yes"))
 
 
 def reboot(metrics: Metrics, flag: Path = Path("/run/reboot-required")) -> None:
-    wanted = flag.exists()
-    metrics.add("berth_reboot_required", "Whether an update waits for a restart of the host.", int(wanted))
-    if wanted:
-        metrics.add("berth_reboot_required_since_seconds", "Since when.", flag.stat().st_mtime)
+    required = flag.exists()
+    metrics.add("node_reboot_required", "Whether an update needs a reboot of the host.", int(required))
+    if required:
+        metrics.add("berth_reboot_required_since_seconds", "Since when a reboot is required.", flag.stat().st_mtime)
 
 
-def security_updates() -> int:
-    return system.security_updates(run("apt-get", "--simulate", "--quiet", "-o", "Dir::Cache::pkgcache=", "upgrade"))
+def upgrades() -> Counter[tuple[str, str]]:
+    """Count pending upgrades by origin and architecture; with none pending, one count of 0, so that the metric exists."""
+    simulated = run("apt-get", "--simulate", "--quiet", "-o", "Dir::Cache::pkgcache=", "upgrade")
+    return system.upgrades(simulated) or Counter({("", ""): 0})
