@@ -1,4 +1,4 @@
-"""berth metrics: measure the host every few seconds and write it where node_exporter and Prometheus read it.
+"""berth metrics: measure the host every few seconds, and write metrics where node_exporter and Prometheus read them.
 
 usage: berth metrics SETTINGS [--once]
 """
@@ -53,14 +53,14 @@ class Collector:
             "folders": lambda to: expected.folders(to, self._expected),
         }
         for name, part in parts.items():
-            # One that fails leaves the others their figures, and shows as failed itself.
+            # A part that fails is reported as failed, and the others are still measured.
             try:
                 part(metrics)
                 good = 1
             except Exception:
                 traceback.print_exc()
                 good = 0
-            metrics.add("berth_metrics_part_success", "Whether this part could be measured.", good, {"part": name})
+            metrics.add("berth_metrics_part_success", "Whether this part was measured.", good, {"part": name})
         files.write(self._metrics / "berth_host.prom", metrics.text())
 
     def _engine(self, metrics: Metrics) -> None:
@@ -73,7 +73,7 @@ class Collector:
             files.write(place, targets)
 
     def _file_systems(self, metrics: Metrics) -> None:
-        # As the host has them; this program sees them from a room of its own, where some could be missing.
+        # The host's mounts, of process 1: the unit's sandbox may hide some of them.
         own = host.places(Path("/proc/self/mounts").read_text())
         host.file_systems(metrics, Path("/proc/1/mounts").read_text(), own)
 
