@@ -94,7 +94,7 @@ def test_a_name_without_a_record_and_a_silent_server_are_told_apart() -> None:
         ("", [], ["is missing"]),
         ("X.net", [], ["has capital letters: write x.net"]),
         ("x.net", ["x.net"], ["is the site's own name"]),
-        ("x.net", ["www.x.net", "www.x.net"], ["number 2 of them is there twice"]),
+        ("x.net", ["www.x.net", "www.x.net"], ["number 2 is there twice"]),
         ("x.net", ["*.x.net", "www.x.net."], ["has a wildcard", "ends with a dot"]),
         ("www.example.com", [], ["is still an example"]),
     ],
