@@ -118,7 +118,7 @@ def healthy() -> Facts:
                 "said": "",
                 "inspected": json.dumps([{"Architecture": "amd64"}]),
                 "absent": [],
-                "rehearsal": [],
+                "stand_ins": [],
             },
         },
     }  # fmt: skip
@@ -229,7 +229,7 @@ MISTAKES: dict[str, tuple[Callable[[Facts], None], str, str, str, str]] = {
     "a key for all to read": (put("controller/key/mode", 0o644), "key", "wrong", "0644", "chmod 0600"),
     "no key at all": (both(nobody("Permission denied"), put("controller/key", KEYLESS)), "key", "wrong", "no key in ~/.ssh", "ssh-keygen"),
     "images not built": (put("controller/images/absent", ["localhost/berth/frontend:1"]), "images", "wrong", "localhost/berth/frontend:1", "make images"),
-    "images of a rehearsal": (put("controller/images/rehearsal", ["a:1"]), "images", "wrong", "a:1", "IMAGES=registry"),
+    "stand-in images": (put("controller/images/stand_ins", ["a:1"]), "images", "wrong", "a:1", "IMAGES=registry"),
     "images of another architecture": (put("host/system/architecture", "aarch64"), "images", "wrong", "amd64, the host is arm64", "linux/arm64"),
     "no Docker on the controller": (put("controller/images", {"ok": False, "said": "no socket"}), "images", "wrong", "no socket", "registry"),
     "a key that the server does not know": (nobody("Permission denied (publickey)"), "ssh", "wrong", "publickey", "berth_first_login"),

@@ -62,5 +62,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {
             **found,
             "absent": filtered("wanted | images_absent(inspected)"),
-            "rehearsal": filtered("inspected | images_for_rehearsal"),
+            "stand_ins": filtered("inspected | stand_in_images"),
         }

@@ -172,11 +172,11 @@ def images(facts: Facts) -> Iterator[Line]:
         yield wrong("images", "Images", f"the controller lacks {', '.join(found['absent'])}", remedy)
     else:
         yield ok("images", "Images", f"the controller has all {len(inspected)}")
-    if found["rehearsal"] and not values.get("rehearsal_images"):
+    if found["stand_ins"] and not values.get("stand_in_images"):
         yield wrong(
             "images",
             "Images",
-            f"for demo and tests only: {', '.join(found['rehearsal'])}",
+            f"for demo and tests only: {', '.join(found['stand_ins'])}",
             "make images IMAGES=registry",
         )
     if host := facts.get("host"):
