@@ -21,8 +21,8 @@ DOCUMENTATION = r"""
 module: berth_files
 short_description: Write many files at once
 description:
-  - Each entry of O(files) is a whole file, single settings in a file that another package owns, a folder, a file that
-    must be absent, or a file of another owner whose permissions are limited.
+  - Each entry of O(files) is a whole file, single settings in a file that another package owns, a folder, a file
+    that must be absent, or a file of another owner whose permissions are limited.
   - Each file is validated before any of them is replaced, and replaced atomically. Parent folders are created.
 options:
   files:
@@ -31,7 +31,7 @@ options:
     required: true
     suboptions:
       path:
-        description: Path of the file, relative to C(/). For V(state=limited) a glob pattern, which also matches folders.
+        description: Path of the file, relative to C(/). For V(state=limited) a pattern, which also matches folders.
         type: str
         required: true
       content:

@@ -99,7 +99,10 @@ def _remedy(name: str) -> str:
     if name == "MONGO_KEYFILE":
         return "Generate one: openssl rand -base64 384 | tr -d '\\n'"
     if name in SECRETS:
-        return "Generate one: openssl rand -hex 32, or all of them: ansible-playbook ansible/new_environment.yml -e env=<env>"
+        return (
+            "Generate one: openssl rand -hex 32, or all of them:"
+            " ansible-playbook ansible/new_environment.yml -e env=<env>"
+        )
     return {
         "BERTH_DOMAIN": "Set it to the public name of the site, such as www.your-company.net.",
         "SMTP_HOST": "Set it to the mail server that sends for you.",
