@@ -140,7 +140,7 @@ def test_the_folder_of_all_environments_is_none() -> None:
 def test_a_file_in_the_folder_is_no_environment(environment: Environment) -> None:
     code, said = preflight(environment({}) / "hosts.yml")
     assert code != 0
-    assert "not a file in it: 00-common.yml" in said
+    assert "and not a file in it: 00-common.yml" in said
 
 
 def test_an_environment_from_before_the_common_file_moved_is_told_how_to_move_it(environment: Environment) -> None:

@@ -35,8 +35,8 @@ options:
         type: str
         required: true
       content:
-        description: Content of the file. Without it (and without O(files[].settings)) the file is rendered from the
-          role's template with the same path below C(templates/).
+        description: Without it (and without O(files[].settings)) a file is rendered from the role's templates, where
+          it has the same path below C(templates/).
         type: str
       settings:
         description: Keys and their values. The last line that sets a key is replaced; without one, the last line in
@@ -49,7 +49,7 @@ options:
         type: str
         choices: [present, directory, absent, limited]
       owner:
-        description: Owner; root by default.
+        description: An account. Without it root.
         type: str
       group:
         description: Group; the owner's by default. For V(state=limited) it is not changed by default.

@@ -1,6 +1,6 @@
-"""Continue if a variables file cannot be read, such as a vault with another password.
+"""Go on where a file of variables cannot be read, such as a vault with another password.
 
-Only ansible/doctor.yml uses it; doctor_unread tells its plays which files could not be read, and why.
+Only ansible/doctor.yml uses it: what could not be read, and why, is told to its plays as doctor_unread.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Base: type = strategy_loader.get("one_interpreter", class_only=True)
 
 
 class StrategyModule(Base):
-    """The strategy of the other playbooks, with variables files read one by one."""
+    """The strategy of every other playbook, with variable files read one by one."""
 
     def run(self, iterator: Any, play_context: Any) -> Any:
         if not isinstance(self._loader.load_from_file, Tolerant):
@@ -30,7 +30,7 @@ class StrategyModule(Base):
 
 
 class Tolerant:
-    """Loads a file as Ansible does; if that fails, returns an empty one and records the reason."""
+    """Loads a file as Ansible does; gives an empty one in place of one that it cannot read, and remembers why."""
 
     def __init__(self, load: Callable[..., Any]) -> None:
         self._load = load

@@ -1,7 +1,7 @@
-"""Run tasks in one Python interpreter that keeps running on the host (Mitogen).
+"""Run tasks through one Python interpreter that stays on the host (Mitogen).
 
-Ansible alone starts a new one for each task; this halves the time of a run (docs/decisions/0006). Without Mitogen,
-this is Ansible's linear strategy.
+Ansible on its own starts and compiles one for each task; so a run takes half the time (docs/decisions/0006). Where
+Mitogen is not installed, this is Ansible's own linear strategy.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ else:
     as_words = ansible_mitogen.transport_config.parse_python_path
 
     def as_one_path(interpreter: str, **surroundings: Any) -> list[str]:
-        """Return the interpreter's command line; keep this controller's own as one word, even with a space in its path.
+        """Return the interpreter's command line; this controller's own is one word, though a folder's name has a space.
 
-        Mitogen splits every interpreter like a shell, and "/home/ada/my sites/.venv/bin/python" into two words.
+        Mitogen reads every interpreter as words of a shell, and "/home/ada/my sites/.venv/bin/python" as two.
         """
         words = list(as_words(interpreter, **surroundings))
         return [interpreter] if interpreter == sys.executable else words
@@ -33,4 +33,4 @@ else:
 
 
 class StrategyModule(*Bases):  # type: ignore[misc]
-    """Ansible's linear strategy, on Mitogen if it is installed."""
+    """Ansible's linear strategy, on Mitogen where it can be had."""

@@ -92,7 +92,7 @@ def problems(answers: dict[str, str]) -> list[str]:
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", answers.get("env", "")):
         found.append(f"env is {answers.get('env')!r}: a name in lower case, such as production or staging.")
     elif answers["env"] in ("common", "demo"):
-        found.append(f"env is {answers['env']}, which this project uses itself: choose another name.")
+        found.append(f"env is {answers['env']}, which this project uses itself: take another name.")
     several = "holds more than one address: write one" if "," in mail else ""
     for name, value, problem in (
         ("host", host, RULES.host_problem(host)),

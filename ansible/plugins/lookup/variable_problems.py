@@ -313,7 +313,7 @@ class Given:
 
 
 def is_glue(value: object) -> bool:
-    """Return whether a value comes from the common inventory, which owners do not edit."""
+    """Return whether a value is one of the common file, which owners do not write."""
     origin = Origin.get_tag(value) if Origin else None
     return bool(origin and origin.path and _real(origin.path) == COMMON)
 
@@ -413,13 +413,13 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
         if (folder / "00-common.yml").exists():
             return (
-                f"Name the folder, -i {shown}, not a file in it: 00-common.yml beside it passes values between roles."
+                f"Name the folder, -i {shown}, and not a file in it: 00-common.yml beside it joins the roles."
             )
         link = f"ln -s ../common/all.yml {shown}/00-common.yml"
         old = folder / "group_vars/all/common.yml"
         if old.is_symlink() or "all" in known:
             return (
-                "The common values have moved, so that yours override them:"
+                "What joins the roles has moved, so that values of yours win over it:"
                 f" rm {shown}/group_vars/all/common.yml && {link}"
             )
-        return f"{shown} lacks the common values: {link}"
+        return f"{shown} lacks what joins the roles: {link}"
