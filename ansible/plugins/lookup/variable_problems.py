@@ -412,9 +412,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         folder = Path(str(known.get("inventory_dir") or "."))
         shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
         if (folder / "00-common.yml").exists():
-            return (
-                f"Name the folder, -i {shown}, and not a file in it: 00-common.yml beside it joins the roles."
-            )
+            return f"Name the folder, -i {shown}, and not a file in it: 00-common.yml beside it joins the roles."
         link = f"ln -s ../common/all.yml {shown}/00-common.yml"
         old = folder / "group_vars/all/common.yml"
         if old.is_symlink() or "all" in known:
