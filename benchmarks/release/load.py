@@ -60,7 +60,7 @@ class Connection:
     ending: bool = False
 
     async def open(self) -> None:
-        # The rehearsal's authority is not known here; who answers is seen in X-Berth-Release.
+        # The demo's CA is not trusted here; the release is read from X-Berth-Release.
         trusting = ssl._create_unverified_context()  # noqa: S323
         self.reader, self.writer = await asyncio.open_connection(
             self.address or self.domain, 443, ssl=trusting, server_hostname=self.domain
