@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from threading import Thread
@@ -59,7 +60,9 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             self.send_header("Retry-After", "0")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(text.encode())
+            # Who has waited long enough is gone.
+            with suppress(BrokenPipeError):
+                self.wfile.write(text.encode())
 
         do_POST = do_GET  # noqa: N815  # http.server's name
 
@@ -77,7 +80,11 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def run(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **more: Any
 ) -> tuple[int, str]:
-    plan = {"url": "http://www.site.test", "address": f"127.0.0.1:{site.port}", "headers": {"X-Berth-Trial": "key"}}
+    plan: dict[str, Any] = {
+        "url": "http://www.site.test",
+        "address": f"127.0.0.1:{site.port}",
+        "headers": {"X-Berth-Trial": "key"},
+    }
     plan |= {"release": "1.1 green", "seconds": 2, "secret": "a secret", **more}
     monkeypatch.setattr("sys.stdin", StringIO(json.dumps(plan)))
     code = probe.main()
