@@ -1,5 +1,5 @@
-# Each word only calls what a person could type. `make help` lists them. Words for operators and developers (help, venv, demo,
-# images, dev) keep to what GNU make 3.81 and BSD's programs can: macOS has no others. Tests want GNU make 4.
+# Each target runs commands that a person could type. `make help` lists them. Targets for operators and developers (help, venv,
+# demo, images, dev) work with GNU make 3.81 and BSD tools, as on macOS. Tests need GNU make 4.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -7,11 +7,11 @@ MAKEFLAGS += --no-print-directory
 
 # auto probes once whether an image registry can be reached; registry pulls official images; packages builds stand-ins.
 IMAGES ?= auto
-# What the images are for, such as linux/amd64 where a laptop of another architecture builds for a server. Empty: this machine's own.
+# Platform of the images, such as linux/amd64 if a laptop of another architecture builds for a server. Empty: this machine's.
 PLATFORM ?=
 ROLES := $(notdir $(patsubst %/molecule/,%,$(wildcard roles/*/molecule/)))
 LONGEST_FIRST := hardening backup firewall stack $(filter-out hardening backup firewall stack,$(ROLES))
-# How many scenarios share this machine.
+# How many scenarios run in parallel.
 JOBS ?= 2
 
 export IMAGES PLATFORM DOCKER_BENCH
@@ -21,56 +21,56 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 .PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-vm test-hosts test-readme test-fast lint unit \
   integration dev-compose molecule site site-alone test-site-long scan images lock venv venv-dev make4
 
-help: ## List these words
+help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: venv ## A disposable VPS on this machine, provisioned by site.yml, ending in a working HTTPS site
 	@.venv/bin/python molecule/demo.py up
 
-demo-down: venv ## Remove the demo and everything it kept
+demo-down: venv ## Remove the demo with its data
 	@.venv/bin/python molecule/demo.py down
 
 demo-ssh: ## A shell on the demo's VPS, as its operator
 	@python3 molecule/demo.py ssh
 
-dev: ## The application on this machine, reloading as you type; makes .env where there is none
+dev: ## The application on this machine, reloading on changes; creates .env if there is none
 	@python=$$(requirements/python.sh) && "$$python" images/dev.py up
 
-dev-down: ## Stop it; its data stays
+dev-down: ## Stop it; its data is kept
 	@python=$$(requirements/python.sh) && "$$python" images/dev.py down
 
 test: test-fast together ## Everything: lint, unit, integration, roles, the whole site
 
-# Beside `make test`, since a kernel of its own is emulated in software: half an hour on two cores. SCAN=1: scanners look, too.
-test-vm: venv-dev ## The host's roles on a machine with a kernel of its own (root on Debian)
+# Not part of `make test`: it emulates a machine in software, half an hour on two cores. SCAN=1 also runs the scanners.
+test-vm: venv-dev ## The host's roles on a virtual machine with its own kernel (root on Debian)
 	@requirements/system.sh qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mke2fs=e2fsprogs slirp4netns=slirp4netns \
 	  dnsmasq=dnsmasq-base nft=nftables nmap=nmap ip=iproute2
 	@$(if $(SCAN),$(MAKE) images)
 	@PYTHONPATH=images python3 -m tests.vm.run $(if $(SCAN),--scan)
 
-# Beside `make test` as well: a quarter of an hour.
-test-hosts: venv-dev images ## Two hosts in one inventory, provisioned, released and rolled back together; a fresh server met for the first time
+# Not part of `make test`: a quarter of an hour.
+test-hosts: venv-dev images ## Two hosts in one inventory, provisioned, released and rolled back together; the first login to a fresh server
 	pytest -q tests/hosts
 
-# Beside `make test` as well: a virtual environment and a demo from nothing, ten minutes.
+# Not part of `make test`: a new virtual environment and a new demo, ten minutes.
 test-readme: venv-dev ## The README's commands on a terminal, in a fresh clone of the last commit
 	pytest -q tests/readme
 
-# Those tests of the site that make test leaves out (pytest's marker long).
-test-site-long: venv-dev images ## The site's slow tests: releases cut off in every phase, further damage to backups
+# The tests of the site that `make test` leaves out (pytest marker `long`).
+test-site-long: venv-dev images ## The site's slow tests: releases interrupted in every phase, more damage to backups
 	@BERTH_LONG=1 python3 molecule/scenario.py
 
-# One hostile address against the whole site: floods, guesses, stolen accounts; the visitor beside it is counted.
-test-attack: venv-dev images ## The attacks that docs/security.md makes a claim about, against a provisioned site
+# One hostile address against the whole site: floods, password guessing, stolen accounts; counts failed requests of another visitor.
+test-attack: venv-dev images ## The attacks that docs/security.md makes claims about, against a provisioned site
 	@BERTH_SITE_TESTS=attack python3 molecule/scenario.py
 
-# Those parts of a scenario that make test leaves out run with all the others of it.
+# Whole scenarios, with the parts that `make test` leaves out.
 test-roles-long: make4 venv-dev images ## The slow parts of roles' scenarios: malware, damaged repositories, rarer boots
 	@BERTH_LONG=1 $(MAKE) --jobs=2 --output-sync=target molecule-hardening molecule-backup molecule-firewall
 
-test-long: test-readme test-site-long test-attack test-roles-long test-hosts test-vm ## What is slow and rarely breaks
+test-long: test-readme test-site-long test-attack test-roles-long test-hosts test-vm ## Every slow test that rarely fails
 
-test-fast: make4 venv-dev ## Lint and unit tests, without a Docker engine
+test-fast: make4 venv-dev ## Lint and unit tests; they need no Docker engine
 	@$(MAKE) --jobs=2 --output-sync=target lint unit
 
 lint: venv-dev frontend/node_modules/.package-lock.json ## Every linter
@@ -93,11 +93,11 @@ integration: venv-dev images ## Services against real Redis, database and mail s
 dev-compose: venv-dev images ## Every command of docker-compose.dev.yml
 	pytest -q tests/dev
 
-# The longest first, one for each of two cores: with more, what waits for an answer waits too long. What one says is shown when it is done.
+# The longest first, one for each of two cores: with more, tests would run into timeouts. Output is shown when a scenario ends.
 together: make4 venv-dev images
 	@$(MAKE) --jobs=$(JOBS) --output-sync=target site-alone $(addprefix molecule-,$(LONGEST_FIRST)) dev-compose integration
 
-# A role's scenario is what `molecule test` in its folder runs.
+# A role's scenario: `molecule test` in its folder.
 molecule: make4 venv-dev images ## Scenarios of all roles, or of one: make molecule ROLE=docker
 	@$(MAKE) --jobs=2 --output-sync=target $(addprefix molecule-,$(or $(ROLE),$(ROLES)))
 
@@ -106,25 +106,25 @@ molecule-%:
 
 site: venv-dev images site-alone ## The whole site as one scenario: create, converge, idempotence, verify, destroy
 
-# A test that fails on the whole host is run once more, and the summary names it: such a test, or what it tests, has a race.
+# A failed test of the whole site runs once more, and the summary names it: the test or the code has a race.
 site-alone:
 	@echo "== molecule test: the whole site"; PYTEST_ADDOPTS="--reruns=1 -rfER" python3 molecule/scenario.py
 
-# TARGETS: bare, site, or the folder of a test bed that runs. KEEP=1 leaves the machines running. DOCKER_BENCH: docs/evidence/scanners.md.
-scan: venv-dev images ## Other people's scanners on a bare VPS and on one after site.yml, side by side
+# TARGETS: bare, site, or the folder of a running test bed. KEEP=1 keeps the machines running. DOCKER_BENCH: docs/evidence/scanners.md.
+scan: venv-dev images ## Third-party scanners on a bare VPS and on one after site.yml, side by side
 	@python3 -m tests.scans.scan $(if $(KEEP),--keep) $(TARGETS)
 
-images: venv ## Build (or pull) every image, starting a Docker engine where none runs
+images: venv ## Build or pull every image; starts a Docker engine if none is running
 	@.venv/bin/python images/engine.py
 	@.venv/bin/python images/build.py --images $(IMAGES) --env-out .cache/images.env all
 
-lock: ## Compile the locks again from their .in files
+lock: ## Compile the lock files from their .in files
 	@requirements/lock.sh
 
-venv: ## What runs the playbooks, in the virtual environment .venv
+venv: ## The virtual environment .venv with Ansible
 	@requirements/venv.sh controller
 
-venv-dev: ## The tests' and linters' tools as well
+venv-dev: ## .venv with the tools of tests and linters, too
 	@requirements/venv.sh dev
 
 make4:

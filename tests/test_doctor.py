@@ -92,9 +92,9 @@ def healthy() -> Facts:
             "certificate": {"ok": True, "issuer": "C = US, O = Let's Encrypt, CN = E7", "days": 60.0, "names": [SITE, "shop.net"]},
             "smtp": {"ok": True, "step": "recipient", "said": ""},
             "backups": {"store": {"ok": True, "opened": True, "said": ""}},
-            "registry": {"ok": True, "status": 200, "said": "it answers 200", "anonymous": False},
-            "log_servers": {"loki": {"ok": True, "said": "it answers 204"}},
-            "traces": {"ok": True, "status": 200, "said": "it answers 200"},
+            "registry": {"ok": True, "status": 200, "said": "HTTP 200", "anonymous": False},
+            "log_servers": {"loki": {"ok": True, "said": "HTTP 204"}},
+            "traces": {"ok": True, "status": 200, "said": "HTTP 200"},
             "web": {"vault_monitoring_webhook_url": {"ok": True, "said": "it answers"}},
         },
         "outside": {
@@ -118,7 +118,7 @@ def healthy() -> Facts:
                 "said": "",
                 "inspected": json.dumps([{"Architecture": "amd64"}]),
                 "absent": [],
-                "rehearsal": [],
+                "stand_ins": [],
             },
         },
     }  # fmt: skip
@@ -142,7 +142,7 @@ def fresh(facts: Facts) -> None:
         "clock": {"synchronized": True},
         "limits": {"ok": None, "said": ""},
         "certificate": {"ok": False, "said": "Connection refused"},
-        "backups": {"store": {"ok": True, "opened": False, "said": "the store answers 404"}},
+        "backups": {"store": {"ok": True, "opened": False, "said": "the storage answers: HTTP 404"}},
     }
     for states in facts["outside"]["ports"].values():
         states.update({port: "refused" for port in states if port != "22"})
@@ -229,7 +229,7 @@ MISTAKES: dict[str, tuple[Callable[[Facts], None], str, str, str, str]] = {
     "a key for all to read": (put("controller/key/mode", 0o644), "key", "wrong", "0644", "chmod 0600"),
     "no key at all": (both(nobody("Permission denied"), put("controller/key", KEYLESS)), "key", "wrong", "no key in ~/.ssh", "ssh-keygen"),
     "images not built": (put("controller/images/absent", ["localhost/berth/frontend:1"]), "images", "wrong", "localhost/berth/frontend:1", "make images"),
-    "images of a rehearsal": (put("controller/images/rehearsal", ["a:1"]), "images", "wrong", "a:1", "IMAGES=registry"),
+    "stand-in images": (put("controller/images/stand_ins", ["a:1"]), "images", "wrong", "a:1", "IMAGES=registry"),
     "images of another architecture": (put("host/system/architecture", "aarch64"), "images", "wrong", "amd64, the host is arm64", "linux/arm64"),
     "no Docker on the controller": (put("controller/images", {"ok": False, "said": "no socket"}), "images", "wrong", "no socket", "registry"),
     "a key that the server does not know": (nobody("Permission denied (publickey)"), "ssh", "wrong", "publickey", "berth_first_login"),
@@ -243,7 +243,7 @@ MISTAKES: dict[str, tuple[Callable[[Facts], None], str, str, str, str]] = {
     "A leads elsewhere": (put(f"outside/dns/{SITE}/A", [ELSEWHERE]), "dns", "wrong", ELSEWHERE, "A record"),
     "AAAA leads elsewhere": (put(f"outside/dns/{SITE}/AAAA", ["2001:db8::9"]), "dns", "wrong", "2001:db8::9", "remove it"),
     "one of two addresses leads elsewhere": (put(f"outside/dns/{SITE}/A", [ADDRESS, ELSEWHERE]), "dns", "warning", ELSEWHERE, "A record"),
-    "a name that leads nowhere": (put("outside/dns/shop.net", {"A": [], "AAAA": []}), "dns", "wrong", "nowhere", "Make an A record"),
+    "a name that leads nowhere": (put("outside/dns/shop.net", {"A": [], "AAAA": []}), "dns", "wrong", "no A record", "Create an A record"),
     "name servers that fail": (put("outside/dns/shop.net", {"error": "SERVFAIL"}), "dns", "wrong", "SERVFAIL", "name servers"),
     "CAA for another authority": (put(f"outside/caa/{SITE}", CAA_OTHER), "caa", "wrong", "only pki.goog", '0 issue "letsencrypt.org"'),
     "CAA for nobody": (put(f"outside/caa/{SITE}", CAA_NOBODY), "caa", "wrong", "only nobody", '0 issue "letsencrypt.org"'),
@@ -265,28 +265,28 @@ MISTAKES: dict[str, tuple[Callable[[Facts], None], str, str, str, str]] = {
     "a CPU without AVX": (put("host/system/flags", ["sse2"]), "cpu", "wrong", "without avx", "CPU model"),
     "another architecture": (put("host/system/architecture", "riscv64"), "cpu", "wrong", "riscv64", "x86_64"),
     "little memory": (put("host/memory_mb", 900), "memory", "wrong", "900 MB", "base_minimum_memory_mb"),
-    "little disk": (lambda facts: facts["host"]["disks"]["/"].update(free_mb=100), "disk", "wrong", "base_minimum_disk_mb", "Make room"),
-    "little disk for Docker": (lambda facts: facts["host"]["disks"]["/var/lib/docker"].update(free_mb=4050), "disk", "wrong", "stack_disk_free_gib", "Make room"),
+    "little disk": (lambda facts: facts["host"]["disks"]["/"].update(free_mb=100), "disk", "wrong", "base_minimum_disk_mb", "Free some space"),
+    "little disk for Docker": (lambda facts: facts["host"]["disks"]["/var/lib/docker"].update(free_mb=4050), "disk", "wrong", "stack_disk_free_gib", "Free some space"),
     "few inodes": (lambda facts: facts["host"]["disks"]["/"].update(inodes_free_percent=1), "disk", "wrong", "inodes", "du --inodes"),
     "a clock that is wrong": (both(put("offset", 400.0), put("host/acme/offset", 400.0)), "clock", "wrong", "400 s ahead", "chrony"),
     "a clock that is wrong, without an authority": (both(put("offset", -90.0), put("host/acme", {"ok": False, "said": "no"})), "clock", "wrong", "90 s behind", "chrony"),
     "a controller's clock that is wrong": (put("offset", -90.0), "clock", "warning", "controller's is 90 s ahead", "controller's clock"),
     "nobody sets the clock": (put("host/clock/synchronized", False), "clock", "warning", "no time server", "chrony"),
     "a time zone that is none": (both(put("host/zone", False), put("values/timezone", "Mars/Base")), "clock", "wrong", "Mars/Base", "base_timezone"),
-    "a restart that is due": (put("host/updates/reboot", True), "updates", "warning", "restart", "base_upgrades_reboot"),
+    "a restart that is due": (put("host/updates/reboot", True), "updates", "warning", "reboot", "base_upgrades_reboot"),
     "a container that is gone": (
         put("host/missing", [{"what": "container mongo is missing", "fix": "ansible-playbook ansible/upgrade_data.yml -i inventories/<env>"}]),
         "missing", "wrong", "container mongo is missing", "upgrade_data.yml -i inventories/production"),
     "a unit that is gone": (put("host/missing", [{"what": "berth-edge.service is not enabled", "fix": ""}]), "missing", "wrong", "berth-edge.service", "status.yml"),
-    "no way to the packages": (put("host/archives/deb.example.org", {"ok": False, "said": "no answer in time"}), "archives", "wrong", "in time", "DNS"),
-    "no way to the authority": (put("host/acme", {"ok": False, "said": "no answer in time"}), "acme", "wrong", "in time", "traefik_acme_directory"),
+    "no way to the packages": (put("host/archives/deb.example.org", {"ok": False, "said": "timed out"}), "archives", "wrong", "timed out", "DNS"),
+    "no way to the authority": (put("host/acme", {"ok": False, "said": "timed out"}), "acme", "wrong", "timed out", "traefik_acme_directory"),
     "staging": (put("values/staging", True), "staging", "warning", "no browser trusts", "traefik_acme_staging"),
     "too many certificates": (refused_by_the_authority, "limits", "wrong", "too many", "Wait until 2026-12-01 10:00:00 UTC"),
     "Traefik's own certificate": (put("host/certificate/issuer", "CN=TRAEFIK DEFAULT CERT"), "certificate", "wrong", "Traefik's own", "acme"),
     "a certificate that is not renewed": (put("host/certificate/days", 15.0), "certificate", "warning", "15 days", "CertificateExpiresSoon"),
     "a certificate at its end": (put("host/certificate/days", 3.0), "certificate", "wrong", "3 days", "CertificateExpiresSoon"),
     "a certificate without an alias": (put("host/certificate/names", [SITE]), "certificate", "wrong", "not for shop.net", "site.yml"),
-    "no way to the mail server": (put("host/smtp", {"ok": False, "step": "connecting", "said": "no answer in time"}), "smtp", "wrong", "in time", "block outgoing mail"),
+    "no way to the mail server": (put("host/smtp", {"ok": False, "step": "connecting", "said": "timed out"}), "smtp", "wrong", "timed out", "block outgoing mail"),
     "another name in the mail server's certificate": (put("host/smtp", {"ok": False, "step": "STARTTLS", "said": "mismatch"}), "smtp", "wrong", "STARTTLS", "environment_smtp_security"),
     "another mail password": (put("host/smtp", {"ok": False, "step": "login", "said": "535 no", "code": 535}), "smtp", "wrong", "535", "vault_smtp_password"),
     "a sender that is refused": (put("host/smtp", {"ok": False, "step": "sender", "said": "553 no", "code": 553}), "smtp", "wrong", "553", "berth_mail_from"),
@@ -294,13 +294,13 @@ MISTAKES: dict[str, tuple[Callable[[Facts], None], str, str, str, str]] = {
     "no backups": (both(put("values/backup_settings", []), put("host/backups", {})), "backups", "warning", "no backups", "Name a backup target"),
     "another backup password": (put("host/backups/store", {"ok": False, "password": True, "said": "does not open"}), "backups", "wrong", "does not open", "password"),
     "other credentials of the store": (put("host/backups/store", {"ok": False, "status": 401, "said": "refuses (401)"}), "backups", "wrong", "401", "credentials"),
-    "a store that is away": (put("host/backups/store", {"ok": False, "said": "no answer in time"}), "backups", "wrong", "in time", "address"),
+    "a store that is away": (put("host/backups/store", {"ok": False, "said": "timed out"}), "backups", "wrong", "timed out", "address"),
     "another registry password": (put("host/registry", {"ok": False, "status": 401, "said": "", "anonymous": False}), "registry", "wrong", "refuses the login", "vault_registry_password"),
     "no registry password": (put("host/registry", {"ok": False, "status": 401, "said": "", "anonymous": True}), "registry", "wrong", "asks for a login", "berth_registry_username"),
-    "no way to the registry": (put("host/registry", {"ok": False, "said": "no answer in time"}), "registry", "wrong", "in time", "berth_image_prefix"),
+    "no way to the registry": (put("host/registry", {"ok": False, "said": "timed out"}), "registry", "wrong", "timed out", "berth_image_prefix"),
     "a log server that is away": (put("host/log_servers/loki", {"ok": False, "said": "Connection refused"}), "logs", "wrong", "refused", "berth_log_servers"),
-    "another token of a log server": (put("host/log_servers/loki", {"ok": False, "status": 401, "said": "it answers 401"}), "logs", "wrong", "401", "token"),
-    "another path of the collector": (put("host/traces", {"ok": False, "status": 404, "said": "it answers 404"}), "traces", "wrong", "404", "berth_traces_endpoint"),
+    "another token of a log server": (put("host/log_servers/loki", {"ok": False, "status": 401, "said": "HTTP 401"}), "logs", "wrong", "401", "token"),
+    "another path of the collector": (put("host/traces", {"ok": False, "status": 404, "said": "HTTP 404"}), "traces", "wrong", "404", "berth_traces_endpoint"),
     "a webhook that is away": (put("host/web/vault_monitoring_webhook_url", {"ok": False, "said": "no"}), "web", "wrong", "no", "vault_monitoring_webhook_url"),
 }  # fmt: skip
 
@@ -534,7 +534,7 @@ def test_a_registry_takes_a_token_that_a_password_buys() -> None:
         one = {"scheme": "http", "host": f"127.0.0.1:{port}", "repository": "shop/auth_service", "username": "shop"}
         assert host.registry(one | {"password": "right"})["ok"]
         assert host.registry(one | {"password": "wrong"}) == {
-            "ok": False, "status": 401, "said": "it answers 401", "anonymous": False,
+            "ok": False, "status": 401, "said": "HTTP 401", "anonymous": False,
         }  # fmt: skip
 
 

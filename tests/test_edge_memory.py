@@ -24,9 +24,7 @@ SERVICES = 3
 ADMITTED = {
     "TCP connections, `firewall_web_connections`": FIREWALL["firewall_web_connections"],
     "requests in flight, 3 services of `traefik_service_requests`": SERVICES * EDGE["traefik_service_requests"],
-    "QUIC connections of one client, `firewall_web_client_flows` of `firewall_web_initials`": (
-        FIREWALL["firewall_web_client_flows"] * FIREWALL["firewall_web_initials"]
-    ),
+    "QUIC connections of one client, `firewall_web_initials`": FIREWALL["firewall_web_initials"],
 }
 
 
@@ -88,9 +86,11 @@ def test_the_known_gap_of_http3_is_told_as_large_as_it_is() -> None:
     itself = mib("the edge itself")
     fit = (limit - itself) // client
     assert f"({itself} + {fit + 1} x {client} = {itself + (fit + 1) * client} MiB)" in README
-    flows, initials = FIREWALL["firewall_web_flows"], FIREWALL["firewall_web_initials"]
-    said = f"flows that the firewall\nadmits {flows * initials * each:.0f} MiB ({flows} x {initials} x {each:.1f})"
-    assert said in README
-    assert f"flows of one client ({FIREWALL['firewall_web_client_flows']}) and of all ({flows})" in README
+    assert f"gets 10 more in an hour ({10 * each:.0f} MiB)" in README
+    assert (
+        f"flows of one client ({FIREWALL['firewall_web_client_flows']}) and of all ({FIREWALL['firewall_web_flows']})"
+        in README
+    )
+    assert f"begin a connection ({FIREWALL['firewall_web_initials']}, and 10 more in an hour)" in README
     # As many streams as QUIC's library admits, which the page and the 2.2 MiB count with.
     assert EDGE["traefik_streams"] == 100

@@ -152,7 +152,7 @@ def test_good_values_are_accepted() -> None:
     [
         ("BERTH_DOMAIN", "", "environment_domain (in this project: berth_domain"),
         ("BERTH_DOMAIN", "https://berth.test", "begins with a scheme: write berth.test"),
-        ("JWT_PRIVATE_KEY", "", "is missing. Make one: openssl genpkey"),
+        ("JWT_PRIVATE_KEY", "", "is missing. Generate one: openssl genpkey"),
         ("JWT_PRIVATE_KEY", "", "ansible-playbook ansible/new_environment.yml -e env=<env>"),
         ("JWT_PRIVATE_KEY", "0123456789abcdef" * 2, "is no key: it must be an EC private key on the curve P-256"),
         ("JWT_PRIVATE_KEY", PUBLIC_KEY, "holds a public key: it must be an EC private key on the curve P-256"),
@@ -163,7 +163,7 @@ def test_good_values_are_accepted() -> None:
         ("JWT_PUBLIC_KEYS", f"{PUBLIC_KEY},{OTHERS['P-384']}", "of another kind (secp384r1)"),
         ("JWT_SECRET_KEY", "", "openssl rand -hex 32"),
         ("JWT_SECRET_KEY", "0123456789abcdef"[:31], "at least 32 characters"),
-        ("REDIS_ADMIN_PASSWORD", "it's a long password", "holds a quote"),
+        ("REDIS_ADMIN_PASSWORD", "it's a long password", "contains a quote"),
         ("SMTP_PASSWORD", "first\nsecond", "a line break"),
         ("MONGO_URI", "localhost:27017", "must read mongodb://"),
         ("REDIS_URI", "http://cache", "must read redis://"),

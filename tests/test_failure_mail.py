@@ -121,7 +121,7 @@ def test_what_the_unit_wrote_is_told_even_when_it_is_no_text(tmp_path: Path) -> 
 def test_the_mail_says_why_which_run_and_what_to_type_next_and_where(tmp_path: Path) -> None:
     answer = json.dumps({"at": "x", "reason": "Target bucket does not answer.", "lines": ["dial tcp"]})
     assert told(tmp_path, failed("mongo: 12 bytes", answer, "  dial tcp")).splitlines()[:5] == [
-        f"{UNIT} failed on {socket.gethostname()}. It was to: Back up databases and files.",
+        f"{UNIT} failed on {socket.gethostname()}. Its task: Back up databases and files.",
         "",
         "Reason: Target bucket does not answer.",
         "Run:    from 2026-11-29 02:30:00 UTC to 2026-11-29 02:30:50 UTC; exit status 1, result exit-code",
@@ -131,8 +131,8 @@ def test_the_mail_says_why_which_run_and_what_to_type_next_and_where(tmp_path: P
 
 def test_where_a_program_gives_no_reason_its_last_line_does(tmp_path: Path) -> None:
     assert "\nReason: no space left\n" in told(tmp_path, failed("reading", "no space left", " "))
-    assert "\nReason: it wrote nothing\n" in told(tmp_path, failed())
-    assert "nothing of it is in the journal" in told(tmp_path, [])
+    assert "\nReason: it printed nothing\n" in told(tmp_path, failed())
+    assert "it has no entries in the journal" in told(tmp_path, [])
 
 
 def test_what_an_earlier_run_wrote_is_not_told(tmp_path: Path) -> None:

@@ -27,19 +27,23 @@ KNOWN = {
         "No ED25519 host key is known for [203.0.113.7]:2222 and you have requested strict checking.\r\n"
         "Host key verification failed.\r\n",
         SSH,
-        ["is not known here yet"],
+        ["is not in known_hosts yet"],
     ),
     "changed key": (
         "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@\n"
         "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n"
         "Host key for 203.0.113.7 has changed and you have requested strict checking.\nHost key verification failed.",
         SSH,
-        ["another host key than the one that is known", "ssh-keygen -f known -R '[203.0.113.7]:2222'"],
+        ["another host key than the one in known_hosts", "ssh-keygen -f known -R '[203.0.113.7]:2222'"],
     ),
     "wrong key": (
         "debian@203.0.113.7: Permission denied (publickey,password).",
         SSH,
-        ["lets debian in", "ansible_ssh_private_key_file", "ssh-copy-id -p 2222 debian@203.0.113.7"],
+        [
+            "none of the offered keys for debian",
+            "ansible_ssh_private_key_file",
+            "ssh-copy-id -p 2222 debian@203.0.113.7",
+        ],
     ),
     "readable key": ('Load key "/home/ada/.ssh/site": bad permissions', SSH, ["chmod 600 ~/.ssh/site"]),
     "no such key": (
@@ -85,8 +89,8 @@ KNOWN = {
         ["-K", 'ansible_become_password: "{{ vault_become_password }}"'],
     ),
     "sudo password": ("Task failed: Missing sudo password", OTHERS, ["-K"]),
-    "wrong sudo password, Mitogen": ("error occurred on host vps: sudo password is incorrect", OTHERS, ["another"]),
-    "wrong sudo password": ("Task failed: Incorrect sudo password", OTHERS, ["another password for debian"]),
+    "wrong sudo password, Mitogen": ("error occurred on host vps: sudo password is incorrect", OTHERS, ["is wrong"]),
+    "wrong sudo password": ("Task failed: Incorrect sudo password", OTHERS, ["The sudo password of debian is wrong"]),
     "requiretty": ("sudo: sorry, you must have a tty to run sudo", OTHERS, ["Defaults:debian !requiretty"]),
     "no sudoer": ("debian is not in the sudoers file.", OTHERS, ["berth_first_login: root"]),
     "no sudo": ("/bin/sh: 1: sudo: not found", OTHERS, ["has no sudo"]),
@@ -158,4 +162,4 @@ def test_any_playbook_says_what_helps(ssh_says: Path, tmp_path: Path, strategy: 
     )
     assert done.returncode == 4, done.stdout + done.stderr
     assert "Connection refused" in done.stdout
-    assert "203.0.113.7: Nothing takes connections on port 2222 of 203.0.113.7." in done.stdout
+    assert "203.0.113.7: Nothing listens on port 2222 of 203.0.113.7." in done.stdout

@@ -232,7 +232,7 @@ def test_a_registry_that_cannot_be_asked_is_no_refusal(
     plan = {"registry": "127.0.0.1:9", "username": "ada", "password": TOKEN}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(plan)))
     registry_login.main()
-    assert "could not be asked" in capsys.readouterr().out
+    assert "could not be reached" in capsys.readouterr().out
 
 
 def test_only_images_for_another_architecture_are_named() -> None:

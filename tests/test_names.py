@@ -52,19 +52,19 @@ def test_a_name_that_leads_here_is_accepted_with_or_without_ipv6() -> None:
 
 def test_an_aaaa_record_of_another_machine_is_refused_though_the_a_record_is_right() -> None:
     said = says(["203.0.113.7"], ["2001:4860:4860::9"])
-    assert "The AAAA record of www.x.net leads to 2001:4860:4860::9" in said
-    assert "Remove that record, or let it lead to 2001:4860:4860::7." in said
+    assert "The AAAA record of www.x.net points to 2001:4860:4860::9" in said
+    assert "Remove this record, or point it to 2001:4860:4860::7." in said
 
 
 def test_an_aaaa_record_of_a_host_without_ipv6_has_to_go() -> None:
     said = says(["203.0.113.7"], ["2001:4860:4860::9"], HOST[:1], [*HOST[:1], "fe80::1", "fd62:6572:7468:ff::1"])
-    assert said.endswith("Remove that record: this host has no public IPv6 address.")
+    assert said.endswith("Remove this record: this host has no public IPv6 address.")
 
 
 def test_every_alias_is_asked_for_and_named() -> None:
     right, wrong = ({"A": [each], "AAAA": [], "from": "DNS"} for each in ("203.0.113.7", "203.0.113.9"))
     assert names.names_problems({"www.x.net": right, "x.net": wrong}, HOST, HOST) == [
-        "The A record of x.net leads to 203.0.113.9, not to this host. Correct the DNS record."
+        "The A record of x.net points to 203.0.113.9, not to this host. Correct the DNS record."
     ]
 
 
@@ -75,7 +75,7 @@ def test_a_name_may_lead_to_the_proxies_in_front() -> None:
     [said] = names.names_problems({"www.x.net": {**records, "A": ["198.51.100.9"]}}, HOST, HOST, cdn)
     assert "198.51.100.9, not to this host" in said
     [said] = names.names_problems({"www.x.net": {**records, "A": [], "AAAA": []}}, HOST, HOST, cdn)
-    assert " leads nowhere: " in said
+    assert " does not resolve: " in said
 
 
 def test_public_addresses_behind_translation_do_not_disown_the_hosts_own_ipv6() -> None:
@@ -94,7 +94,7 @@ def test_a_name_without_a_record_and_a_silent_server_are_told_apart() -> None:
         ("", [], ["is missing"]),
         ("X.net", [], ["has capital letters: write x.net"]),
         ("x.net", ["x.net"], ["is the site's own name"]),
-        ("x.net", ["www.x.net", "www.x.net"], ["number 2 of them is there twice"]),
+        ("x.net", ["www.x.net", "www.x.net"], ["number 2 is there twice"]),
         ("x.net", ["*.x.net", "www.x.net."], ["has a wildcard", "ends with a dot"]),
         ("www.example.com", [], ["is still an example"]),
     ],

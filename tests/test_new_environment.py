@@ -236,7 +236,7 @@ def test_a_private_key_or_anything_else_is_no_key(key: Path, tmp_path: Path) -> 
     (tmp_path / "text").write_text("hello\n")
     for given, said in (
         (str(key.with_suffix("")), "is a private key"),
-        (str(tmp_path / "nothing"), "neither a public key nor a file"),
+        (str(tmp_path / "nothing"), "neither a public key nor a readable file"),
         (str(tmp_path / "text"), "no SSH public key"),
         ("ssh-ed25519 AAAA ada@laptop", "no SSH public key"),
     ):

@@ -101,7 +101,7 @@ def test_every_playbook_of_an_operator_asks_first(playbook: Path) -> None:
 def test_without_an_environment_nothing_is_done_and_one_sentence_says_so(arguments: list[str]) -> None:
     code, said = run("ansible-playbook", *arguments)
     assert code != 0
-    assert "Say which environment: -i inventories/production (there are: demo, production, staging)." in said
+    assert "Name an environment: -i inventories/production (there are: demo, production, staging)." in said
     assert "WARNING" not in said
 
 
@@ -112,7 +112,7 @@ def test_a_limit_does_not_turn_the_missing_environment_into_success() -> None:
 def test_an_environment_that_is_not_there_is_named() -> None:
     code, said = run("ansible-playbook", "ansible/restore.yml", "-i", "inventories/prodution")
     assert code != 0
-    assert "inventories/prodution does not exist. Say which environment" in said
+    assert "inventories/prodution does not exist. Name an environment" in said
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_run_that_reaches_no_host_is_told_why(
 
 def test_the_folder_of_all_environments_is_none() -> None:
     told = which_environment.problems([str(ROOT / "inventories")], [], ["production", "staging"], ["staging"], ["demo"])
-    assert "holds several environments. Say which environment" in told[0]
+    assert "contains several environments. Name an environment" in told[0]
 
 
 def test_a_file_in_the_folder_is_no_environment(environment: Environment) -> None:
@@ -212,7 +212,7 @@ def test_what_is_misspelt_is_refused_with_the_nearest_name_wherever_it_stands(en
     assert re.search(r"vault_smtp_pasword \(\S+/group_vars/all/typos.yml:\d+\)", said)
     assert "confirm" in said
     assert "belongs on the command line" in said
-    assert "does not begin with backup_, or is listed in berth_own_variables" in said
+    assert "it does not begin with backup_, or list it in berth_own_variables" in said
     assert "my_helper" not in said
 
 
@@ -220,7 +220,7 @@ def test_a_word_for_another_playbook_is_not_ignored(environment: Environment) ->
     folder = environment({})
     code, said = run("ansible-playbook", "ansible/rollback.yml", "-i", folder, "-e", "release=1.3.9")
     assert code != 0
-    assert "release (-e) means nothing to rollback.yml: it is for site.yml, provision.yml, release.yml." in said
+    assert "release (-e) is not read by rollback.yml: it is for site.yml, provision.yml, release.yml." in said
 
 
 def test_a_renamed_variable_names_its_successor() -> None:
@@ -297,34 +297,34 @@ def test_what_the_environments_set_is_declared() -> None:
 @pytest.mark.parametrize(
     ("spec", "value", "sentence"),
     [
-        ({"type": "list"}, "a,b", "x is the text 'a,b', where a list is meant."),
-        ({"type": "list"}, None, "x is empty (null), where a list is meant. Write [] for none."),
-        ({"type": "list"}, {"a": 1}, "x is a mapping, where a list is meant."),
-        ({"type": "str"}, 1.1, "x is the number 1.1, where text is meant. Put it in quotes"),
-        ({"type": "str"}, True, "x is true, where text is meant. Put it in quotes"),
-        ({"type": "str"}, {"a": 1}, "x is a mapping, where text is meant."),
-        ({"type": "str"}, ["a"], "x is a list, where text is meant."),
-        ({"type": "str"}, None, 'x is empty (null), where text is meant. Write "" for none.'),
-        ({"type": "int"}, "smtp", "x is the text 'smtp', where a whole number is meant."),
-        ({"type": "int"}, 1.5, "x is the number 1.5, where a whole number is meant."),
-        ({"type": "int"}, True, "x is true, where a whole number is meant."),
-        ({"type": "int"}, "", "where a whole number is meant."),
-        ({"type": "float"}, "a lot", "where a number is meant."),
-        ({"type": "float"}, "nan", "where a number is meant."),
-        ({"type": "bool"}, "maybe", "x is the text 'maybe', where true or false is meant."),
-        ({"type": "bool"}, 2, "where true or false is meant."),
-        ({"type": "bool"}, [], "where true or false is meant."),
-        ({"type": "dict"}, "a", "x is the text 'a', where a mapping is meant."),
-        ({"type": "str", "choices": ["tls", "none"]}, "tsl", "where one of these is meant: tls, none."),
+        ({"type": "list"}, "a,b", "x is the text 'a,b', but must be a list."),
+        ({"type": "list"}, None, "x is empty (null), but must be a list. Write [] for none."),
+        ({"type": "list"}, {"a": 1}, "x is a mapping, but must be a list."),
+        ({"type": "str"}, 1.1, "x is the number 1.1, but must be text. Put it in quotes"),
+        ({"type": "str"}, True, "x is true, but must be text. Put it in quotes"),
+        ({"type": "str"}, {"a": 1}, "x is a mapping, but must be text."),
+        ({"type": "str"}, ["a"], "x is a list, but must be text."),
+        ({"type": "str"}, None, 'x is empty (null), but must be text. Write "" for none.'),
+        ({"type": "int"}, "smtp", "x is the text 'smtp', but must be a whole number."),
+        ({"type": "int"}, 1.5, "x is the number 1.5, but must be a whole number."),
+        ({"type": "int"}, True, "x is true, but must be a whole number."),
+        ({"type": "int"}, "", "but must be a whole number."),
+        ({"type": "float"}, "a lot", "but must be a number."),
+        ({"type": "float"}, "nan", "but must be a number."),
+        ({"type": "bool"}, "maybe", "x is the text 'maybe', but must be true or false."),
+        ({"type": "bool"}, 2, "but must be true or false."),
+        ({"type": "bool"}, [], "but must be true or false."),
+        ({"type": "dict"}, "a", "x is the text 'a', but must be a mapping."),
+        ({"type": "str", "choices": ["tls", "none"]}, "tsl", "but must be one of: tls, none."),
         (
             {"type": "list", "elements": "int"},
             [80, "https"],
-            "x[1] is the text 'https', where a whole number is meant.",
+            "x[1] is the text 'https', but must be a whole number.",
         ),
         (
             {"type": "list", "elements": "dict", "options": {"name": {}}},
             [{"nam": "a"}],
-            "x[0] has a key nam, which means nothing",
+            "x[0] has an unknown key nam.",
         ),
         ({"type": "dict", "options": {"name": {"required": True, "description": "Who."}}}, {}, "x lacks name: Who."),
         ({"type": "dict", "options": {"port": {"type": "int"}}}, {"port": "a"}, "x.port is the text 'a'"),
@@ -381,20 +381,20 @@ def test_kinds_are_compared_in_the_inventory_and_templates_that_fail_are_named(e
     code, said = preflight(folder, "-e", '{"release_keep": "5 or so", "berth_traces_ratio": [1]}')
     assert code != 0
     for sentence in (
-        r"berth_admins \(\S+values.yml:2\) is the text 'ada', where a list is meant.",
-        r"berth_smtp_addresses is empty \(null\), where a list is meant. Write \[\] for none.",
-        r"environment_smtp_port \(\S+\) is the text 'smtp', where a whole number is meant.",
-        r"berth_mail_from \(\S+\) is a mapping, where text is meant.",
-        r"vault_smtp_password \(\S+\) is a number, where text is meant. Put it in quotes",
-        r"vault_flower_password \(\S+\) cannot be made out: AnsibleTemplateSyntaxError, and",
-        r"vault_mongo_root_password \(\S+\) cannot be made out",
-        r"berth_operator_mail \(\S+\) cannot be made out: operator_mial is not defined.",
-        r"berth_root \(\S+\) cannot be made out",
-        r"base_upgrades_reboot_time \(\S+\) is the number 870, where text is meant.",
-        r"berth_log_servers\[0\].type is the text 'lokki', where one of these is meant: loki, ",
-        r"berth_log_servers\[0\] has a key tokn, which means nothing there. Did you mean token\?",
-        r"release_keep \(-e\) is the text '5 or so', where a whole number is meant.",
-        r"berth_traces_ratio \(-e\) is a list, where a number is meant.",
+        r"berth_admins \(\S+values.yml:2\) is the text 'ada', but must be a list.",
+        r"berth_smtp_addresses is empty \(null\), but must be a list. Write \[\] for none.",
+        r"environment_smtp_port \(\S+\) is the text 'smtp', but must be a whole number.",
+        r"berth_mail_from \(\S+\) is a mapping, but must be text.",
+        r"vault_smtp_password \(\S+\) is a number, but must be text. Put it in quotes",
+        r"vault_flower_password \(\S+\) cannot be evaluated: AnsibleTemplateSyntaxError, whose",
+        r"vault_mongo_root_password \(\S+\) cannot be evaluated",
+        r"berth_operator_mail \(\S+\) cannot be evaluated: operator_mial is not defined.",
+        r"berth_root \(\S+\) cannot be evaluated",
+        r"base_upgrades_reboot_time \(\S+\) is the number 870, but must be text.",
+        r"berth_log_servers\[0\].type is the text 'lokki', but must be one of: loki, ",
+        r"berth_log_servers\[0\] has an unknown key tokn. Did you mean token\?",
+        r"release_keep \(-e\) is the text '5 or so', but must be a whole number.",
+        r"berth_traces_ratio \(-e\) is a list, but must be a number.",
     ):
         assert re.search(sentence, said), (sentence, said)
     assert not re.search("hunter[234]|12345678901", said)
@@ -495,7 +495,7 @@ def test_a_restore_without_arguments_is_a_dry_run_that_says_how_it_is_done(
 def test_what_stands_behind_a_blank_is_not_lost(restore: Callable[..., tuple[int, str, str]]) -> None:
     code, said, asked = restore("restore_time=2026-11-28 21:00", f"confirm={DOMAIN}")
     assert code != 0
-    assert "has the text '21:00' behind a blank, which belongs to no variable" in said
+    assert "has the text '21:00' after a blank, which belongs to no variable" in said
     assert asked == ""
 
 

@@ -36,11 +36,11 @@ def test_addresses_and_networks_of_proxies_are_accepted(good: list[str]) -> None
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (["0.0.0.0/0"], "0.0.0.0/0 holds visitors too"),
-        (["::/0"], "::/0 holds visitors too"),
+        (["0.0.0.0/0"], "0.0.0.0/0 contains visitors, too"),
+        (["::/0"], "::/0 contains visitors, too"),
         # The whole in two halves, and IPv4 as a part of IPv6.
-        (["128.0.0.0/1", "0.0.0.0/1"], "128.0.0.0/1 holds visitors too"),
-        (["2000::/3"], "2000::/3 holds visitors too"),
+        (["128.0.0.0/1", "0.0.0.0/1"], "128.0.0.0/1 contains visitors, too"),
+        (["2000::/3"], "2000::/3 contains visitors, too"),
         (["::ffff:0:0/96"], "write them as IPv4"),
         (["::ffff:203.0.113.9"], "write them as IPv4"),
         (["the.cdn"], "the.cdn is no address and no network"),

@@ -112,6 +112,6 @@ def test_a_machine_without_git_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match="there is no git on this machine"):
+    with pytest.raises(SystemExit, match="git is not installed on this machine"):
         main(str(tmp_path))
     assert not capsys.readouterr().out

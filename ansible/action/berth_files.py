@@ -1,4 +1,4 @@
-"""Render the role's templates on the controller and hand all of them to the module in one go."""
+"""Render the role's templates on the controller, and pass all of them to the module at once."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from berth_doctor import asked, controller, host, judge
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Takes known, unknown, tried, host, outside and unread; returns lines, in which no secret stands."""
+    """Takes known, unknown, tried, host, outside and unread; returns lines, with secrets masked."""
 
     _supports_check_mode = True
     _requires_connection = False
@@ -47,7 +47,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {"changed": False, "lines": lines}
 
     def _images(self, known: dict[str, Any]) -> dict[str, Any] | None:
-        """Ask the controller's Docker for the images, and the filters of role stack what that means."""
+        """Inspect the images on the controller; the filters of role stack tell which are missing or stand-ins."""
         if known.get("transport") != "archive" or not known.get("images"):
             return None
         found = controller.images(known["images"])
@@ -62,5 +62,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {
             **found,
             "absent": filtered("wanted | images_absent(inspected)"),
-            "rehearsal": filtered("inspected | images_for_rehearsal"),
+            "stand_ins": filtered("inspected | stand_in_images"),
         }

@@ -1,4 +1,4 @@
-"""Log in, and learn Ansible's facts. A login that fails is an answer, too: {"ok": false, "why": ...}."""
+"""Log in and gather Ansible's facts. A failed login is a result, too: {"ok": false, "why": ...}."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns ok, user, why, and facts where it got in."""
+    """Returns ok, user and why; facts after a login."""
 
     _supports_check_mode = True
     _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        user = str(self._templar.template((task_vars or {}).get("ansible_user") or "whom ssh takes"))
+        user = str(self._templar.template((task_vars or {}).get("ansible_user") or "ssh's default user"))
         try:
             found = self._execute_module(
                 "ansible.legacy.setup",

@@ -1,4 +1,4 @@
-"""Show the lines of every host as a table, write them as JSON where that is asked for, and fail where one is wrong."""
+"""Show the lines of every host as a table, write them to a JSON file if one is named, and fail if one is wrong."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WIDTH, NARROWEST, WIDEST = 100, 70, 120
 
 UNSEEN = {
     "check": "doctor",
-    "subject": "Examination",
+    "subject": "Checks",
     "status": "wrong",
-    "seen": "it ended early",
-    "remedy": "Correct what Ansible says above, and run it again.",
+    "seen": "they ended early",
+    "remedy": "Fix the error above, and run it again.",
 }
 
 
@@ -52,7 +52,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {
                 "changed": False,
                 "failed": True,
-                "msg": f"{wrong} {'is' if wrong == 1 else 'are'} wrong: the table says what to do.",
+                "msg": f"Wrong: {wrong}. The table says how to fix it.",
             }
         return {"changed": False, "msg": "Nothing is wrong."}
 

@@ -1,4 +1,4 @@
-"""Read values of the inventory one by one, so that one that cannot be read leaves the others."""
+"""Read values of the inventory one by one, so that an error in one does not hide the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible.template import trust_as_template
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Takes expressions by name; returns known, and unknown with the reason, by expression."""
+    """Takes expressions by name; returns known (name -> value) and unknown (expression -> reason)."""
 
     _supports_check_mode = True
     _requires_connection = False
@@ -28,7 +28,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 
 def plain(value: Any) -> Any:
-    """Return a value whose every template is resolved."""
+    """Return a value with all templates resolved."""
     if isinstance(value, dict):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set):

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Write many files in one round trip: what keeps a second run of a role short."""
+"""Write many files in one round trip, which keeps the second run of a role short."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ DOCUMENTATION = r"""
 module: berth_files
 short_description: Write many files at once
 description:
-  - Each entry of O(files) is a file as a whole, single settings in a file that another package owns, a folder, a file
-    that has to be absent, or one whose content is not ours and whose permissions go no further than said.
-  - Each file is checked by its program before any of them is replaced, and replaced atomically. Folders on the way
-    are made.
+  - Each entry of O(files) is a whole file, single settings in a file that another package owns, a folder, a file
+    that must be absent, or a file of another owner whose permissions are limited.
+  - Each file is validated before any of them is replaced, and replaced atomically. Parent folders are created.
 options:
   files:
     type: list
@@ -32,7 +31,7 @@ options:
     required: true
     suboptions:
       path:
-        description: Where the file is, relative to C(/). For V(state=limited) a pattern, which also finds folders.
+        description: Path of the file, relative to C(/). For V(state=limited) a pattern, which also matches folders.
         type: str
         required: true
       content:
@@ -40,11 +39,11 @@ options:
           it has the same path below C(templates/).
         type: str
       settings:
-        description: Keys with the values they must have. The last line that sets a key is replaced, one that is
-          commented out is taken next, a key that is missing is appended. The rest of the file stays.
+        description: Keys and their values. The last line that sets a key is replaced; without one, the last line in
+          which it is commented out; a missing key is appended. The rest of the file is kept.
         type: dict
       separator:
-        description: What stands between key and value.
+        description: Separator between key and value.
         type: str
       state:
         type: str
@@ -53,20 +52,20 @@ options:
         description: An account. Without it root.
         type: str
       group:
-        description: Without it the owner's own. For V(state=limited), without it, whichever it is.
+        description: Group; the owner's by default. For V(state=limited) it is not changed by default.
         type: str
       mode:
-        description: Four octal digits. Without it 0644, for a folder 0755; a file whose O(files[].settings) are edited
-          keeps its own. For V(state=limited) what lies beyond it is taken away, nothing is given.
+        description: Four octal digits; 0644 by default, 0755 for a folder; a file whose O(files[].settings) are edited
+          keeps its mode. For V(state=limited) permissions beyond it are removed, and none are added.
         type: str
       validate:
-        description: Command that must succeed on the candidate, whose path replaces C(%s).
+        description: Command that must succeed on the new content, whose path replaces C(%s).
         type: str
 """
 
 RETURN = r"""
 written:
-  description: Absolute paths of what differed.
+  description: Absolute paths of changed files.
   type: list
   elements: str
   returned: always
@@ -74,7 +73,7 @@ written:
 
 
 def with_settings(text: str, settings: dict[str, Any], separator: str) -> str:
-    """Return the text with each key set to its value, everything else untouched.
+    """Return the text with each key set to its value, and everything else unchanged.
 
     Parameters: settings maps a key to its value; separator stands between the two.
     """
@@ -82,7 +81,7 @@ def with_settings(text: str, settings: dict[str, Any], separator: str) -> str:
         line = f"{key}{separator}{value}"
         end = r"(?:\s*=|\s|$)" if separator.strip() else r"(?:\s|$)"
         in_force = re.compile(rf"^[ \t]*{re.escape(key)}{end}.*$", re.MULTILINE)
-        # With one value and no more: a sentence that begins with the key is none.
+        # With one value only: a sentence that begins with the key is no setting.
         commented = re.compile(rf"^[ \t]*#[ \t]*{re.escape(key)}{end}[ \t]*\S*[ \t]*$", re.MULTILINE)
         found = list(in_force.finditer(text)) or list(commented.finditer(text))
         if found:
@@ -93,7 +92,7 @@ def with_settings(text: str, settings: dict[str, Any], separator: str) -> str:
 
 
 class Limit:
-    """One file or folder that somebody else writes, and the permissions it may have at most."""
+    """One file or folder of another owner, and its maximum permissions."""
 
     def __init__(self, path: str, entry: dict[str, Any]) -> None:
         self.path = path
@@ -105,7 +104,7 @@ class Limit:
         self._apply(dry=False)
 
     def _apply(self, *, dry: bool) -> bool:
-        # Homes belong to their users: a link there must not lead to a file of somebody else.
+        # Homes belong to their users: a link there must not point to another user's file.
         try:
             handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
@@ -126,7 +125,7 @@ class Limit:
 
 
 class Target:
-    """One file or folder: what is there, and what there should be."""
+    """One file or folder: its current and its wanted state."""
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.path = os.path.realpath("/" + entry["path"].lstrip("/"))
@@ -148,7 +147,7 @@ class Target:
             self.after = with_settings(self.before or "", entry["settings"], entry["separator"] or " ")
             if found and not entry["mode"]:
                 self.mode = stat.S_IMODE(found.st_mode)
-        # In check mode an account or a group may still have to be made.
+        # In check mode an account or a group may not exist yet.
         self.missing = ""
         self.ids = self._ids(entry["owner"] or "root", entry["group"])
         self.differs = self._differs(found)
@@ -177,7 +176,7 @@ class Target:
         return content or rights != (self.mode, self.ids)
 
     def candidate(self, folder: str) -> str:
-        """Write the wanted content where its program can check it, under its own name, since some ask for it."""
+        """Write the wanted content to a temporary folder, under its own name, which some validators require."""
         place = tempfile.mkdtemp(dir=folder)
         path = os.path.join(place, os.path.basename(self.path))
         with open(path, "w", encoding="utf-8") as file:
@@ -186,7 +185,7 @@ class Target:
         return path
 
     def write(self, module: Any, candidate: str | None) -> None:
-        """Put the candidate in the file's place, make the folder, or remove the file."""
+        """Rename the temporary file into place, create the folder, or remove the file."""
         if self.wanted == "absent":
             os.unlink(self.path)
             return
@@ -233,7 +232,7 @@ def main() -> None:
             candidates[target.path] = target.candidate(folder)
             if target.validate:
                 command = shlex.split(target.validate.replace("%s", candidates[target.path]))
-                # In check mode on a bare host the program may still have to be installed.
+                # In check mode on a bare host the program may not be installed yet.
                 if module.check_mode and not shutil.which(command[0]):
                     continue
                 code, out, err = module.run_command(command)
@@ -243,7 +242,7 @@ def main() -> None:
             for target in targets:
                 if target.missing and target.wanted != "absent":
                     module.fail_json(msg=f"{target.path} was not written: there is no {target.missing}")
-            os.umask(0o022)  # folders on the way are everybody's to pass, whatever the session's umask
+            os.umask(0o022)  # parent folders must be accessible to all, whatever the session's umask is
             for target in targets:
                 target.write(module, candidates.get(target.path))
             for limit in limits:

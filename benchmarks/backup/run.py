@@ -79,7 +79,7 @@ class Bed:
         return round(int(said.split()[0]) / 2**20, 1)
 
     def open(self) -> http.client.HTTPSConnection:
-        trusting = ssl._create_unverified_context()  # noqa: S323  # the rehearsal's own authority
+        trusting = ssl._create_unverified_context()  # noqa: S323  # the demo's own CA
         visit = http.client.HTTPSConnection(self.known["site"], timeout=10, context=trusting)
         plain = socket.create_connection((self.known["vps_address"], 443), timeout=10)
         visit.sock = trusting.wrap_socket(plain, server_hostname=self.known["site"])

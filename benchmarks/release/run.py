@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Releases under load, with every request and every task counted.
 
-usage: run.py [--releases N] [--rate R] [--baseline | --bad | --upgrade]
+usage: run.py [--releases N] [--rate R] [--baseline | --bad | --upgrade | --attack]
 
 Needs a provisioned test bed (BERTH_TESTBED names its folder) and the images of this checkout. Makes two releases that
 have slow and streaming routes and a counted task besides, sends mixed load from the outside host and tasks from the
 VPS, and releases one and the other in turn. --baseline does the same with plain `docker compose up -d` in place;
---bad tries releases that must not get through; --upgrade brings MongoDB and Redis to other images and back.
+--bad tries releases that must not get through; --upgrade brings MongoDB and Redis to other images and back. --attack
+releases while the outside host attacks the site (tests/attack/clients.py); the load then comes from this machine.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import secrets
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -129,10 +131,36 @@ def connection() -> dict[str, str]:
     return dict(line.split(": ", 1) for line in lines if ": " in line and not line.startswith(" "))
 
 
+# Requests whose bodies never come, over HTTP/2; and requests that cannot be answered well. Each run is bounded.
+ATTACK_SECONDS = 20
+ATTACKS = (["unfinished", "--connections=16", "--rate=85"], ["faults", "--rate=30"])
+
+
+class Attack(threading.Thread):
+    """Attacks the site from the outside host again and again, until it is stopped."""
+
+    def __init__(self, bed: Bed, words: list[str]) -> None:
+        super().__init__()
+        url = [f"--url=https://{bed.site}/api/auth/login", f"--address={bed.address}", f"--seconds={ATTACK_SECONDS}"]
+        self._command = ["docker", "exec", "--interactive", bed.outside, "python3", "-", *words, *url]
+        self._ended = threading.Event()
+        self.sent = 0
+
+    def run(self) -> None:
+        program = (ROOT / "tests/attack/clients.py").read_text()
+        while not self._ended.is_set():
+            self.sent += json.loads(sh(*self._command, given=program))["sent"]
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+
 class Bed:
     def __init__(self) -> None:
         reached = connection()
         self.vps_name, self.outside, self.site = reached["vps_container"], reached["outside_container"], reached["site"]
+        self.address = reached["vps_address"]
 
     def vps(self, *command: str, given: str | None = None, check: bool = True) -> str:
         return sh("docker", "exec", "--interactive", self.vps_name, *command, given=given, check=check)
@@ -239,6 +267,7 @@ def main() -> None:
     parser.add_argument("--baseline", action="store_true")
     parser.add_argument("--bad", action="store_true")
     parser.add_argument("--upgrade", action="store_true")
+    parser.add_argument("--attack", action="store_true")
     asked = parser.parse_args()
     bed = Bed()
     images = dict(line.split("=", 1) for line in (ROOT / ".cache/images.env").read_text().split())
@@ -263,8 +292,12 @@ def main() -> None:
 
     key = bed.vps("cat", "/opt/berth/releases/release-key")
     plan = {"release_key": key, "domain": bed.site, "rate": asked.rate, "upload": 3, "slow": 5, "stream": 3, **account}
+    attacks = [Attack(bed, words) for words in ATTACKS] if asked.attack else []
+    if attacks:
+        plan["address"] = bed.address
+    elsewhere = [] if attacks else ["docker", "exec", "--interactive", bed.outside]
     load = subprocess.Popen(
-        ["docker", "exec", "--interactive", bed.outside, "python3", "-c", (HERE / "load.py").read_text()],
+        [*elsewhere, "python3", "-c", (HERE / "load.py").read_text()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -288,6 +321,8 @@ def main() -> None:
     took: list[float] = []
     spans: list[tuple[float, float]] = []
     time.sleep(PAUSE_SECONDS)
+    for attack in attacks:
+        attack.start()
     try:
         for name in (
             list(BAD) if asked.bad else ["-bench", ""] if asked.upgrade else (names * asked.releases)[: asked.releases]
@@ -303,11 +338,18 @@ def main() -> None:
             print(f"release {len(took)}: {took[-1]:.0f} s", file=sys.stderr, flush=True)
             time.sleep(PAUSE_SECONDS)
     finally:
+        for attack in attacks:
+            attack.stop()
         out, _ = load.communicate("stop\n", timeout=120)
         bed.vps("docker", "stop", "--time=20", "berth-bench-sender")
         sent = int(bed.vps("docker", "logs", "berth-bench-sender").split("sent ")[-1].split()[0])
         bed.vps("docker", "rm", "--force", "berth-bench-sender")
     print(report(json.loads(out), spans, took, tasks(bed, sent)))
+    for attack, words in zip(attacks, ATTACKS, strict=True):
+        print(f"attack, {words[0]}: {attack.sent} requests")
+    if attacks:
+        undone = [line for line in bed.history()[-len(took) :] if line["result"] != "live"]
+        print(f"{len(undone)} of {len(took)} releases undone or refused")
 
 
 def tasks(bed: Bed, sent: int) -> str:

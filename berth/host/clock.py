@@ -1,4 +1,4 @@
-"""All time is read and waited for here, so that tests need not wait."""
+"""All reading of the clock and all sleeping is done here, so that tests need not wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All programs are started here, so that tests can replace the host with a fake."""
+"""All commands are run here, so that tests can replace the host with a fake."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Pop
 
 @contextmanager
 def killed_on_error(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Kill a started command where the block fails: half of what it is given must not count as all."""
+    """Kill a started command if the block fails: a part of its input must not be taken for all of it."""
     try:
         yield
     except BaseException:
@@ -92,7 +92,7 @@ class Background:
         return self._process.poll()
 
     def lines(self) -> list[str]:
-        """Return the last lines of its output so far, read past the position at which the command goes on writing."""
+        """Return the last lines of its output so far; pread leaves the position at which the command writes alone."""
         output = os.pread(self._output.fileno(), LONGEST_OUTPUT, 0)
         return output.decode(errors="replace").strip().splitlines()[-LAST_LINES:]
 

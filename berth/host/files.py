@@ -10,7 +10,7 @@ from typing import Any
 
 
 def write(place: Path, text: str, mode: int = 0o644, group: int = 0) -> None:
-    """Write beside the file and rename, so that a reader sees the old or the new text and nothing between."""
+    """Write a temporary file and rename it, so that a reader sees the old text or the new, never a part of it."""
     draft = place.with_name(f".{place.name}.new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
@@ -24,7 +24,7 @@ def write(place: Path, text: str, mode: int = 0o644, group: int = 0) -> None:
 
 
 def append(place: Path, line: str) -> None:
-    """Add a line; after one that a full disk has cut short, on a line of its own."""
+    """Append a line; start a new line if a full disk cut the last one short."""
     with place.open("a+b") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
@@ -48,7 +48,7 @@ def json_lines(place: Path) -> list[dict[str, Any]]:
         lines = place.read_text().splitlines()
     except FileNotFoundError:
         return []
-    # A line that a full disk cut short is no reason to refuse a release.
+    # A line cut short by a full disk must not stop a release.
     whole = []
     for line in lines:
         with suppress(ValueError):

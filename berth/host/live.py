@@ -1,4 +1,4 @@
-"""Which release the edge leads to, as the first line of its routes says: one file, so one truth."""
+"""Which release is live: the first line of the edge's routes says it, so there is one source of truth."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Live:
 
     @property
     def mark(self) -> str:
-        """The first line of routes that lead to it."""
+        """The first line of the routes to this release."""
         return f"{MARK}{json.dumps(vars(self))}\n"
 
 
 def read_live(routes: Path) -> Live | None:
-    """Return what these routes lead to; None where there are none."""
+    """Return the release that these routes lead to; None if there are no routes."""
     try:
         first = routes.read_text().partition("\n")[0]
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The one lock of everything that changes the site, and the record of its holder, which outlives the program."""
+"""The lock that everything which changes the site takes, and the record of its holder, which outlives the process."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def describe(run: Run | None) -> str:
 class Lock:
     """The lock and the record, in a folder that outlives the program."""
 
-    # How many locks this process holds.
+    # The number of locks that this process holds.
     _mine = 0
 
     def __init__(self, folder: Path) -> None:

@@ -1,11 +1,11 @@
-"""How a step refuses, or fails."""
+"""The exceptions of a step that refuses or fails."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Refused(Exception):  # noqa: N818  # "raise Refused" says it
+class Refused(Exception):  # noqa: N818  # `raise Refused` reads well
     """A step refuses, or fails.
 
     Args:
@@ -22,9 +22,9 @@ class Refused(Exception):  # noqa: N818  # "raise Refused" says it
 
     @property
     def answer(self) -> dict[str, Any]:
-        """What playbooks read, from this version and the one before it."""
+        """The JSON that playbooks read; `guilty` is the name that earlier versions used."""
         return {"reason": self.reason, "guilty": self.culprit, "lines": self.lines}
 
 
 class Failed(Refused):
-    """A step fails after something was changed; the reason says what is there now."""
+    """A step failed after something was changed; the reason says what the state is now."""

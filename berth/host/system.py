@@ -1,11 +1,12 @@
-"""What Docker, systemd, nftables and apt answer.
+"""Parsers for the output of docker, systemctl, nft and apt-get.
 
-Each command of Berth asks by itself: to the metrics a failure is no answer, a release asks again.
+Callers run the commands, because they treat failures differently: metrics report them, a release tries again.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,9 @@ _PROPERTIES = (
 )
 _LABELS = (f'{{{{.Label "com.docker.compose.{label}"}}}}' for label in ("project", "service", "oneoff"))
 _CONTAINER = "|".join(["{{.Names}}", "{{.State}}", "{{.Status}}", "{{.Networks}}", *_LABELS])
-# Those of compose projects.
+# Containers of compose projects only.
 LIST_CONTAINERS = ("docker", "ps", "--all", "--filter=label=com.docker.compose.project", "--format", _CONTAINER)
-# A pattern finds units that do not run only where all are asked for.
+# Without --all a pattern matches active units only.
 SHOW_UNITS = ("systemctl", "show", "--all", "--timestamp=unix", f"--property={','.join(_PROPERTIES)}")
 LIST_FAILED = ("systemctl", "list-units", "--all", "--state=failed", "--plain", "--no-legend")
 LIST_TABLES = ("nft", "list", "tables")
@@ -28,21 +29,21 @@ class Container:
     name: str
     project: str
     service: str
-    # In one word: running, exited.
+    # One word: running, exited.
     state: str
-    # In words for people: Exited (137) 2 minutes ago.
+    # For people: Exited (137) 2 minutes ago.
     status: str
     networks: tuple[str, ...]
 
     @property
     def health(self) -> str:
-        """What its health check says: healthy, starting, unhealthy; its state where there is none."""
+        """The result of its health check: healthy, starting or unhealthy; without a health check, its state."""
         found = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)", self.status)
         return found[1] if found else self.state
 
 
 def containers(listed: str) -> list[Container]:
-    """Return what LIST_CONTAINERS lists, without those that are there for one command only."""
+    """Parse the output of LIST_CONTAINERS, leaving out one-off containers (`compose run`)."""
     found = []
     for line in listed.splitlines():
         name, state, status, networks, project, service, oneoff = line.split("|")
@@ -52,13 +53,13 @@ def containers(listed: str) -> list[Container]:
 
 
 def units(shown: str) -> dict[str, dict[str, str]]:
-    """Return unit -> its properties, as systemd knows them; what it does not say is empty."""
+    """Parse the output of SHOW_UNITS: unit -> its properties; missing ones are empty."""
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n")]
     return {block["Id"]: dict.fromkeys(_PROPERTIES, "") | block for block in blocks if block.get("Id")}
 
 
 def is_active(unit: dict[str, str]) -> bool:
-    """Tell whether it runs. One that reloads or starts does its work, or a moment later another state is seen."""
+    """Tell whether a unit is active; reloading and activating count, too: if they fail, the next look shows it."""
     return unit["ActiveState"] in ("active", "activating", "reloading")
 
 
@@ -67,12 +68,22 @@ def first_words(listed: str) -> list[str]:
 
 
 def tables(listed: str) -> set[str]:
-    """Return the tables of nftables, as it writes them: inet berth."""
+    """Parse the output of LIST_TABLES: names such as inet berth."""
     return set(re.findall(r"^table (\S+ \S+)", listed, re.MULTILINE))
 
 
+def upgrades(simulated: str) -> Counter[tuple[str, str]]:
+    """Count pending upgrades by origin and architecture, written as the apt script for node_exporter writes them."""
+    found: Counter[tuple[str, str]] = Counter()
+    for line in simulated.splitlines():
+        # Inst openssl [3.5.1-1] (3.5.4-1 Debian:13.2/stable, Debian-Security:13/stable-security [amd64]) []
+        if candidate := re.match(r"Inst [^(]*\(\S+ ?(.*?) \[([\w-]+)\]\)", line):
+            found[candidate[1].replace(" ", ""), candidate[2]] += 1
+    return found
+
+
 def security_updates(simulated: str) -> int:
-    return sum(line.startswith("Inst") and "security" in line.lower() for line in simulated.splitlines())
+    return sum(count for (origin, _), count in upgrades(simulated).items() if "security" in origin.lower())
 
 
 def is_filled(folder: Path) -> bool:

@@ -43,19 +43,19 @@ class Refusal:
 class Batches:
     """Delivers lines through `send`, which sends them all or raises NotNowError or NeverError.
 
-    `send` returns those that the server has refused one by one.
+    `send` returns the lines that the server refused individually.
     """
 
     def __init__(self, send: Callable[[list[Line]], list[Refusal]]) -> None:
         self._send = send
-        # Bytes of text that fit into a request: half of one that was too large, so at least half of the limit.
+        # The largest request in bytes of text: half of one that was too large, so at least half of the server's limit.
         self._most: int | None = None
         self._known: dict[str, Refusal | None] = {}
 
     def deliver(self, lines: list[Line]) -> list[Refusal]:
-        """Return the lines that the server has refused for good; it has all others.
+        """Return the lines that the server has refused for good; it has accepted all others.
 
-        Raises NotNowError; what is known by then is not sent again when these lines are delivered again.
+        Raises NotNowError. Lines accepted or refused before it are not sent again when the caller retries.
         """
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
@@ -70,7 +70,7 @@ class Batches:
         return [refusal for line in lines if (refusal := self._known.pop(line.id, None))]
 
     def _halves(self, lines: list[Line]) -> list[list[Line]]:
-        """Send lines; return what is to be sent in their place, the first last."""
+        """Send lines; return the halves to send instead if the server refused them, in reverse order."""
         try:
             refusals = self._send(lines)
         except NeverError as error:

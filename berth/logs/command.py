@@ -31,13 +31,13 @@ REMIND_SECONDS = 900.0
 def tell_systemd(state: str) -> None:
     """Notify systemd; `systemctl status` shows it."""
     if address := os.environ.get("NOTIFY_SOCKET"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
-            door.connect(address.replace("@", "\0", 1))
-            door.send(state.encode())
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect(address.replace("@", "\0", 1))
+            notify.send(state.encode())
 
 
 class Shipper:
-    """One destination."""
+    """Ships the journal to one destination."""
 
     def __init__(self, server: Server, rules: Rules, file: Path) -> None:
         self._server, self._rules, self._file = server, rules, file
@@ -45,8 +45,8 @@ class Shipper:
         self._place.keep(file)
         self._away_since = 0.0
         self._reminded = 0.0
-        self._refused_said: float | None = None
-        self._refused_unsaid = 0
+        self._refusal_reported_at: float | None = None
+        self._refused_unreported = 0
 
     def run(self) -> None:
         """Ship until the process is stopped."""
@@ -71,31 +71,31 @@ class Shipper:
         self._place = Place(cursor, self._place.refused + len(refusals))
         self._place.keep(self._file)
         if self._away_since:
-            say(f"The log server takes lines again, after {time.monotonic() - self._away_since:.0f} s.")
+            say(f"The log server accepts lines again, after {time.monotonic() - self._away_since:.0f} s.")
             self._away_since = 0.0
         tell_systemd(f"STATUS=Shipped up to {time_of(cursor)}")
 
     def _refused(self, refusals: list[Refusal]) -> None:
-        """Report a refused line; of many, their number once in REMIND_SECONDS."""
-        self._refused_unsaid += len(refusals)
+        """Report the last refused line and how many there were, at most once in REMIND_SECONDS."""
+        self._refused_unreported += len(refusals)
         now = time.monotonic()
-        if self._refused_said is not None and now - self._refused_said < REMIND_SECONDS:
+        if self._refusal_reported_at is not None and now - self._refusal_reported_at < REMIND_SECONDS:
             return
         line, why = refusals[-1].line, refusals[-1].why
         say(
-            f"Lines that the log server has refused for good: {self._refused_unsaid}. They stay in the journal. The"
-            f" last is of {line.labels['service']}, {line.iso_time}, {len(line.text)} characters long: {why}"
+            f"Lines that the log server refused for good: {self._refused_unreported}. They stay in the journal. The"
+            f" last one: {line.labels['service']}, {line.iso_time}, {len(line.text)} characters: {why}"
         )
-        self._refused_said, self._refused_unsaid = now, 0
+        self._refusal_reported_at, self._refused_unreported = now, 0
 
     def _away(self, why: str) -> None:
         now = time.monotonic()
         if not self._away_since:
             self._away_since = self._reminded = now
-            say(f"The log server takes no lines: {why}. They wait in the journal.")
+            say(f"The log server does not accept lines: {why}. They wait in the journal.")
         elif now - self._reminded > REMIND_SECONDS:
             self._reminded = now
-            say(f"The log server has taken no lines for {(now - self._away_since) / 60:.0f} minutes: {why}.")
+            say(f"The log server has not accepted lines for {(now - self._away_since) / 60:.0f} minutes: {why}.")
         tell_systemd(f"STATUS=Waiting for the log server, shipped up to {time_of(self._place.cursor)}: {why}")
 
 

@@ -32,7 +32,7 @@ _SECRETS = [
     ),
     re.compile(r"(?i)(--(?:token|password|passphrase|secret)\s+)\S+"),
 ]
-# Most lines have none of these words, which spares them the expressions above.
+# Most lines have none of these words, so the expressions above are skipped.
 _SUSPICIOUS = re.compile(r"(?i)eyJ|://|cookie|auth|bearer|basic|token|passw|passphrase|secret|key")
 
 _PRIORITIES = ["critical", "critical", "critical", "error", "warning", "info", "info", "debug"]
@@ -44,12 +44,12 @@ _LEVELS = [
     (re.compile(r"notice|info|i$"), "info"),
     (re.compile(r"debug|trace|d[1-5]?$"), "debug"),
 ]
-# nginx and others name the level in brackets, whatever stream they write to.
+# nginx and others write the level in brackets, to either stream.
 _BRACKETED = re.compile(r"\[(emerg|alert|crit|error|warn|notice|info|debug)\]")
 _UNIT = re.compile(r"(?P<service>[^@]+)(?:@.*)?\.service")
 
 _TRACEBACK = "Traceback (most recent call last):"
-# What continues the line before it: Java, JavaScript, Go, and whatever is indented.
+# Lines that continue the one before: Java, JavaScript and Go tracebacks, and indented lines.
 _CONTINUES = re.compile(r"\s|$|Caused by:|Suppressed:|goroutine \d|During handling of|The above exception was")
 # Another traceback follows these lines.
 _CHAINED = re.compile(r"During handling of the above exception|The above exception was the direct cause")
@@ -70,7 +70,7 @@ class Event:
     entry: Entry
     lines: list[str]
     seen: float = 0.0
-    # Of a traceback whose last line is still to come.
+    # A traceback whose last line is still to come.
     unfinished: bool = False
     pieces: list[str] = field(default_factory=list)
 

@@ -22,30 +22,30 @@ from berth.logs.batches import NEVER, REMEMBERED, Batches, NeverError, NotNowErr
 from berth.logs.events import Line
 
 SECONDS = 20
-# With TLS 1.3 a server sees our certificate when we may send already. So long we wait whether it refuses us.
+# With TLS 1.3 a client may send before the server has verified its certificate. Wait this long for a refusal.
 REFUSAL_SECONDS = 1.0
-# The number that RFC 5612 sets aside for examples.
+# Reserved by RFC 5612 for examples.
 ENTERPRISE = 32473
 
 Settings = dict[str, Any]
 
 
 class Server(Protocol):
-    """What ships lines."""
+    """A log server that lines are shipped to."""
 
     def deliver(self, lines: list[Line]) -> list[Refusal]:
-        """Return the lines that are refused for good; the server has all others. Raises NotNowError."""
+        """Return the lines that the server refused for good; it accepted all others. Raises NotNowError."""
         ...
 
     def close(self) -> None: ...
 
 
 def secure_context(settings: Settings) -> ssl.SSLContext:
-    """Verify the server's name, and present our client certificate if we have one."""
+    """Return a context that verifies the server's name and presents our client certificate, if there is one."""
     context = ssl.create_default_context(cadata=settings.get("ca") or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.get("certificate"):
-        # The library reads only files: this one is in memory, and gone with the process.
+        # The ssl module reads only files: this one is in memory and ends with the process.
         file = os.memfd_create("client")
         os.write(file, f"{settings['certificate']}\n{settings['key']}\n".encode())
         context.load_cert_chain(f"/proc/self/fd/{file}")
@@ -67,27 +67,27 @@ class Https:
             self.headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
 
     def post(self, path: str, body: bytes) -> bytes:
-        """Return the body of the answer.
+        """Return the body of the response.
 
-        Raises NeverError where the server will never accept this request, NotNowError otherwise (a wrong password).
+        Raises NeverError if the server will never accept this request, else NotNowError (also for a wrong password).
         """
         try:
-            response = self._asked(path, gzip.compress(body, 1))
+            response = self._response(path, gzip.compress(body, 1))
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise NotNowError(f"{type(error).__name__}: {error}") from error
         if response.status < 300:
             return content
-        # If it did not read the whole request, the rest would be parsed as the next one.
+        # If the server did not read the whole request, it would parse the rest as the next one.
         self.close()
         why = " ".join(content[:200].decode(errors="replace").split())
-        # nginx answers 400 to a client certificate that is missing or has expired: that is not the fault of a line.
+        # nginx answers 400 to a missing or expired client certificate: no line is at fault.
         if response.status in NEVER and b"SSL certificate" not in content:
             raise NeverError(response.status, why)
-        raise NotNowError(f"it answers {response.status} {why}")
+        raise NotNowError(f"HTTP {response.status} {why}")
 
-    def _asked(self, path: str, body: bytes) -> http.client.HTTPResponse:
+    def _response(self, path: str, body: bytes) -> http.client.HTTPResponse:
         if self._connection is None:
             self._connection = http.client.HTTPSConnection(
                 self._host, self._port, timeout=SECONDS, context=self._context
@@ -95,7 +95,7 @@ class Https:
         try:
             self._connection.request("POST", self._path + path, body, {**self.headers, "Content-Encoding": "gzip"})
         except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-            # A server that refuses a request for its size may answer and close before reading all of it.
+            # A server that refuses a request for its size may respond and close before it has read all of it.
             if self._connection.sock is None:
                 raise
         return self._connection.getresponse()
@@ -107,7 +107,7 @@ class Https:
 
 
 class Loki(Https):
-    """Loki's push API. Loki itself drops a repeated line with the same labels and time."""
+    """Loki's push API. Loki drops repeated lines with the same labels, time and text."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -129,9 +129,9 @@ class Loki(Https):
 
 
 class Elasticsearch(Https):
-    """The bulk API, also OpenSearch's. Each document has its own status: a busy server refuses single ones.
+    """The bulk API of Elasticsearch and OpenSearch. Each document has a status: a busy server rejects single ones.
 
-    An id for each line makes a repeated one a conflict (409), not a second document.
+    Each line has an id, so a repeated one is a conflict (409), not a second document.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -156,11 +156,11 @@ class Elasticsearch(Https):
                 if result["status"] >= 300 and result["status"] != 409
             ]
         except (ValueError, KeyError, TypeError) as error:
-            raise NotNowError(f"it answers what is not the bulk API: {content[:200]!r}") from error
-        # Rights that are missing, or an index that is read-only for now, are not the fault of a document.
+            raise NotNowError(f"this is not a response of the bulk API: {content[:200]!r}") from error
+        # Missing rights or an index that is read-only for now are no fault of the document.
         later = [why for _, status, why in failed if status in (401, 403, 429) or status >= 500]
         if later:
-            raise NotNowError(f"it takes {len(later)} of {len(lines)} documents later: {later[0]}")
+            raise NotNowError(f"{len(later)} of {len(lines)} documents have to be sent again: {later[0]}")
         return [Refusal(line, f"{status} {why}") for line, status, why in failed]
 
     @staticmethod
@@ -170,13 +170,13 @@ class Elasticsearch(Https):
             fields = dict(line.document)
             if isinstance(fields.get("message"), str):
                 document["message"] = fields.pop("message")
-            # Under one name, so that fields of different programs do not clash with those at the top.
+            # Under one key, so that fields of different programs do not clash with the top-level fields.
             document["fields"] = fields
         return document
 
 
 def syslog_message(line: Line) -> bytes:
-    """A line as RFC 5424 writes it, labels as structured data."""
+    """Return a line in the format of RFC 5424, with labels as structured data."""
     data = " ".join(
         f'{name}="{value}"'
         for name in ("colour", "release", "level")
@@ -188,7 +188,7 @@ def syslog_message(line: Line) -> bytes:
 
 
 class Tls:
-    """A connection to a server by name and port."""
+    """A TLS connection to a server."""
 
     def __init__(self, settings: Settings) -> None:
         self._where = (settings["host"], int(settings["port"]))
@@ -199,23 +199,23 @@ class Tls:
         plain = socket.create_connection(self._where, timeout=SECONDS)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SECONDS * 1000)
         self.socket = self._context.wrap_socket(plain, server_hostname=self._where[0])
-        self._admitted(self.socket)
+        self._wait_for_refusal(self.socket)
         return self.socket
 
-    def _admitted(self, secure: ssl.SSLSocket) -> None:
-        """Wait whether the server refuses us: what we sent it until then would be lost, and its reason with it."""
+    def _wait_for_refusal(self, secure: ssl.SSLSocket) -> None:
+        """Wait for the server to refuse our certificate: lines sent before that, and its reason, would be lost."""
         deadline = time.monotonic() + REFUSAL_SECONDS
         while (left := deadline - time.monotonic()) > 0 and select.select([secure], [], [], left)[0]:
-            self._there(secure)
+            self._check_open(secure)
 
     @staticmethod
-    def _there(secure: ssl.SSLSocket) -> None:
-        """See that the server has not hung up, before anything is sent into the void."""
+    def _check_open(secure: ssl.SSLSocket) -> None:
+        """Raise ConnectionResetError if the server has closed the connection: a write would still succeed."""
         secure.settimeout(0)
         try:
-            # It has nothing to say but its end; TLS's own messages are no data.
+            # The server sends no data here, so a read returns only at the end of the connection.
             if not secure.recv(1):
-                raise ConnectionResetError("the server hung up")
+                raise ConnectionResetError("the server closed the connection")
         except ssl.SSLWantReadError:
             pass
         finally:
@@ -228,7 +228,7 @@ class Tls:
 
 
 class Relp(Tls):
-    """The Reliable Event Logging Protocol, version 0, over TLS: rsyslog answers each message."""
+    """The Reliable Event Logging Protocol, version 0, over TLS: rsyslog acknowledges each message."""
 
     OFFER = b"relp_version=0\nrelp_software=berth_logs\ncommands=syslog"
 
@@ -236,23 +236,23 @@ class Relp(Tls):
         super().__init__(settings)
         self._buffer = b""
         self._number = 0
-        self._taken: OrderedDict[str, None] = OrderedDict()
+        self._accepted: OrderedDict[str, None] = OrderedDict()
 
     def deliver(self, lines: list[Line]) -> list[Refusal]:
         try:
             secure = self.socket or self._open()
-            self._send(secure, [line for line in lines if line.id not in self._taken])
+            self._send(secure, [line for line in lines if line.id not in self._accepted])
         except (OSError, ValueError) as error:
             self.close()
             raise NotNowError(f"{type(error).__name__}: {error}") from error
-        self._taken.clear()
+        self._accepted.clear()
         return []
 
     def _open(self) -> ssl.SSLSocket:
         self._buffer, self._number = b"", 0
         secure = self.connect()
         secure.sendall(self._frame(b"open", self.OFFER))
-        self._answered(secure, {self._number: ""})
+        self._acknowledged(secure, {self._number: ""})
         return secure
 
     def _send(self, secure: ssl.SSLSocket, lines: list[Line]) -> None:
@@ -261,33 +261,33 @@ class Relp(Tls):
             frames.append(self._frame(b"syslog", syslog_message(line)))
             waiting[self._number] = line.id
         secure.sendall(b"".join(frames))
-        self._answered(secure, waiting)
+        self._acknowledged(secure, waiting)
 
     def _frame(self, command: bytes, data: bytes) -> bytes:
         self._number = self._number % 999_999_999 + 1
         return b"%d %s %d %s\n" % (self._number, command, len(data), data)
 
-    def _answered(self, secure: ssl.SSLSocket, waiting: dict[int, str]) -> None:
-        """Read answers until each of these numbers has a good one."""
+    def _acknowledged(self, secure: ssl.SSLSocket, waiting: dict[int, str]) -> None:
+        """Read responses until each of these frames is acknowledged."""
         while waiting:
             number, command, data = self._read(secure)
             if command == b"serverclose":
-                raise ConnectionResetError("the server closes the session")
+                raise ConnectionResetError("the server closed the session")
             if not data.startswith(b"200"):
-                raise ConnectionResetError(f"it answers {data[:200].decode(errors='replace')}")
+                raise ConnectionResetError(f"the server answered {data[:200].decode(errors='replace')}")
             if identity := waiting.pop(number, ""):
-                self._taken[identity] = None
-                if len(self._taken) > REMEMBERED:
-                    self._taken.popitem(last=False)
+                self._accepted[identity] = None
+                if len(self._accepted) > REMEMBERED:
+                    self._accepted.popitem(last=False)
 
     def _read(self, secure: ssl.SSLSocket) -> tuple[int, bytes, bytes]:
         number = int(self._until(secure, b" ")[0])
         command = self._until(secure, b" ")[0]
         length, end = self._until(secure, b" \n")
-        # A length of 0 ends the frame by itself.
+        # A frame of length 0 has no space and no data.
         data = self._take(secure, int(length)) if end == b" " else b""
         if end == b" " and self._take(secure, 1) != b"\n":
-            raise ValueError("a frame does not end where it said")
+            raise ValueError("a frame is longer than its length field")
         return number, command, data
 
     def _until(self, secure: ssl.SSLSocket, ends: bytes) -> tuple[bytes, bytes]:
@@ -300,14 +300,14 @@ class Relp(Tls):
         while len(self._buffer) < count:
             more = secure.recv(65536)
             if not more:
-                raise ConnectionResetError("the server hung up")
+                raise ConnectionResetError("the server closed the connection")
             self._buffer += more
         taken, self._buffer = self._buffer[:count], self._buffer[count:]
         return taken
 
 
 class SyslogTls(Tls):
-    """Syslog over TLS (RFC 5425). No acknowledgements: what a server received but had not read when it died is lost."""
+    """Syslog over TLS (RFC 5425). It has no acknowledgements: lines in the buffers of a server that dies are lost."""
 
     def deliver(self, lines: list[Line]) -> list[Refusal]:
         frames = []
@@ -316,7 +316,7 @@ class SyslogTls(Tls):
             frames.append(b"%d %s" % (len(message), message))
         try:
             secure = self.socket or self.connect()
-            self._there(secure)
+            self._check_open(secure)
             secure.sendall(b"".join(frames))
             self._arrived(secure)
         except OSError as error:
@@ -326,11 +326,11 @@ class SyslogTls(Tls):
 
     @staticmethod
     def _arrived(secure: ssl.SSLSocket) -> None:
-        """Wait until at least the server's kernel has acknowledged all of it."""
+        """Wait until at least the server's kernel has acknowledged everything."""
         deadline = time.monotonic() + SECONDS
         while struct.unpack("i", fcntl.ioctl(secure.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]:
             if time.monotonic() > deadline:
-                raise TimeoutError("the server does not acknowledge any data")
+                raise TimeoutError("the server does not acknowledge the data")
             time.sleep(0.005)
 
 

@@ -1,4 +1,4 @@
-"""berth metrics: measure the host every few seconds and write it where node_exporter and Prometheus read it.
+"""berth metrics: measure the host every few seconds, and write metrics where node_exporter and Prometheus read them.
 
 usage: berth metrics SETTINGS [--once]
 """
@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from berth.host import files
 from berth.metrics import engine, expected, host, logs, site
 from berth.metrics.exposition import Metrics
 
-# Asking apt costs a second of processor time, and packages come once a day.
-UPDATES_SECONDS = 3600
+# A simulated upgrade costs a second of processor time, and package lists are refreshed once a day.
+UPGRADES_SECONDS = 3600
 
 
 class Collector:
@@ -29,8 +30,8 @@ class Collector:
         self._units = [str(unit) for unit in settings["units"]]  # type: ignore[attr-defined]
         self._scrapes = [engine.Scrape(**scrape) for scrape in settings["scrapes"]]  # type: ignore[attr-defined]
         self._expected = expected.Expected(**settings["expected"])  # type: ignore[arg-type]
-        self._updates: int | None = None
-        self._updates_at = -float(UPDATES_SECONDS)
+        self._upgrades: Counter[tuple[str, str]] | None = None
+        self._upgrades_at = -float(UPGRADES_SECONDS)
 
     def collect(self) -> None:
         metrics = Metrics()
@@ -42,7 +43,7 @@ class Collector:
             "units": lambda to: host.units(to, self._units),
             "clock": host.clock,
             "reboot": host.reboot,
-            "updates": self._security,
+            "updates": self._apt_upgrades,
             "site": lambda to: site.releases(to, self._root),
             "backups": lambda to: site.backups(to, self._root / "backup/settings.json"),
             "logs": logs.refused,
@@ -52,14 +53,14 @@ class Collector:
             "folders": lambda to: expected.folders(to, self._expected),
         }
         for name, part in parts.items():
-            # One that fails leaves the others their figures, and shows as failed itself.
+            # A part that fails is reported as failed, and the others are still measured.
             try:
                 part(metrics)
                 good = 1
             except Exception:
                 traceback.print_exc()
                 good = 0
-            metrics.add("berth_metrics_part_success", "Whether this part could be measured.", good, {"part": name})
+            metrics.add("berth_metrics_part_success", "Whether this part was measured.", good, {"part": name})
         files.write(self._metrics / "berth_host.prom", metrics.text())
 
     def _engine(self, metrics: Metrics) -> None:
@@ -72,17 +73,19 @@ class Collector:
             files.write(place, targets)
 
     def _file_systems(self, metrics: Metrics) -> None:
-        # As the host has them; this program sees them from a room of its own, where some could be missing.
+        # The host's mounts, of process 1: the unit's sandbox may hide some of them.
         own = host.places(Path("/proc/self/mounts").read_text())
         host.file_systems(metrics, Path("/proc/1/mounts").read_text(), own)
 
-    def _security(self, metrics: Metrics) -> None:
-        if time.monotonic() - self._updates_at >= UPDATES_SECONDS:
-            self._updates, self._updates_at = None, time.monotonic()
-            self._updates = host.security_updates()
-        if self._updates is None:
-            raise OSError("apt-get did not say which updates wait; it is asked again within the hour")
-        metrics.add("berth_security_updates_pending", "Security updates that are not installed.", self._updates)
+    def _apt_upgrades(self, metrics: Metrics) -> None:
+        if time.monotonic() - self._upgrades_at >= UPGRADES_SECONDS:
+            self._upgrades, self._upgrades_at = None, time.monotonic()
+            self._upgrades = host.upgrades()
+        if self._upgrades is None:
+            raise OSError("apt-get did not list the pending upgrades; the next attempt is within the hour")
+        for (origin, arch), count in self._upgrades.items():
+            labels = {"origin": origin, "arch": arch}
+            metrics.add("apt_upgrades_pending", "Pending upgrades of packages, by origin.", count, labels)
 
 
 def main(arguments: list[str]) -> int:

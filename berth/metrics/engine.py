@@ -1,4 +1,4 @@
-"""What the Docker engine says about its containers. It is asked from the host; no container has its socket."""
+"""Metrics of containers from the Docker API. They are collected on the host, so no container has its socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Connection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class Scrape:
-    """Containers of a compose service that serve metrics themselves."""
+    """A compose service whose containers serve metrics."""
 
     service: str
     job: str
@@ -44,14 +44,14 @@ def ask(path: str, engine: Path = SOCKET) -> Any:
         connection.request("GET", path)
         answer = connection.getresponse()
         if answer.status != 200:
-            raise OSError(f"the engine answers {path} with {answer.status}")
+            raise OSError(f"the Docker API answered {path} with {answer.status}")
         return json.loads(answer.read())
     finally:
         connection.close()
 
 
 def inspected(engine: Path = SOCKET) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return each container as the engine describes it, and what it uses right now (nothing where it does not run)."""
+    """Return the details of each container and its current stats (none if it is not running)."""
     found = []
     for each in ask("/containers/json?all=1", engine):
         try:
@@ -59,7 +59,7 @@ def inspected(engine: Path = SOCKET) -> list[tuple[dict[str, Any], dict[str, Any
             running = detail["State"]["Running"]
             usage = ask(f"/containers/{each['Id']}/stats?stream=false&one-shot=true", engine) if running else {}
         except OSError:
-            # Gone since it was listed.
+            # It was removed since it was listed.
             continue
         found.append((detail, usage))
     return found
@@ -81,29 +81,28 @@ def measure(metrics: Metrics, containers: list[tuple[dict[str, Any], dict[str, A
         labels = labels_of(detail)
         state = detail["State"]
         add = metrics.add
-        add("berth_container_running", "Whether the container runs.", int(state["Running"]), labels)
+        add("berth_container_running", "Whether the container is running.", int(state["Running"]), labels)
         if "Health" in state:
             healthy = int(state["Running"] and state["Health"]["Status"] == "healthy")
-            add("berth_container_healthy", "Whether its health check says so.", healthy, labels)
-        add("berth_container_restarts_total", "Restarts by the engine.", detail["RestartCount"], labels)
+            add("berth_container_healthy", "Whether its health check passes.", healthy, labels)
+        add("berth_container_restarts_total", "Restarts by Docker.", detail["RestartCount"], labels)
         add("berth_container_start_time_seconds", "When it was started.", _seconds(state["StartedAt"]), labels)
-        add("berth_container_oom_killed", "Whether it ended for want of memory.", int(state["OOMKilled"]), labels)
+        add("berth_container_oom_killed", "Whether it was killed for lack of memory.", int(state["OOMKilled"]), labels)
         memory = usage.get("memory_stats", {})
         if "usage" in memory:
-            # Files that were read and can be forgotten at once are not what a container needs. The names are those of
-            # the two versions of cgroups.
+            # Without the page cache that can be dropped at any time. The two names are those of cgroup v2 and v1.
             details = memory.get("stats", {})
             cached = details.get("inactive_file", details.get("total_inactive_file", 0))
             used = max(memory["usage"] - cached, 0)
             add("berth_container_memory_bytes", "Memory in use.", used, labels)
             processor = usage["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
-            add("berth_container_cpu_seconds_total", "Processor time.", processor, labels)
+            add("berth_container_cpu_seconds_total", "CPU time.", processor, labels)
         if limit := detail["HostConfig"]["Memory"]:
-            add("berth_container_memory_limit_bytes", "The most memory it may use.", limit, labels)
+            add("berth_container_memory_limit_bytes", "Memory limit.", limit, labels)
 
 
 def targets(containers: list[tuple[dict[str, Any], dict[str, Any]]], scrapes: list[Scrape]) -> list[dict[str, Any]]:
-    """Return where running containers serve metrics, in the form that Prometheus reads from a file."""
+    """Return the scrape targets of running containers, for Prometheus' file_sd_configs."""
     by_service = {scrape.service: scrape for scrape in scrapes}
     found = []
     for detail, _ in containers:
@@ -118,5 +117,5 @@ def targets(containers: list[tuple[dict[str, Any], dict[str, Any]]], scrapes: li
 
 
 def _seconds(when: str) -> float:
-    """Read the engine's time; it has nanoseconds, which Python does not read."""
+    """Parse the API's time without its nanoseconds, which Python cannot parse."""
     return max(datetime.fromisoformat(re.sub(r"\.\d+", "", when).replace("Z", "+00:00")).timestamp(), 0)

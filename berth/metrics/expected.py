@@ -1,4 +1,4 @@
-"""What should be there, beside what is there: what is missing says 0, where it would else say nothing."""
+"""Components that should exist: a missing one has the metric 0, where its own metrics would only be absent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from berth.metrics.exposition import Metrics
 from berth.metrics.host import run
 from berth.metrics.site import ever_live
 
-# A unit of these states is started by nobody.
+# A unit in one of these states is never started.
 OFF = {"", "disabled", "masked", "masked-runtime"}
 
 
@@ -23,17 +23,17 @@ class Expected:
     """One field for each variable of the role."""
 
     containers: list[str] = field(default_factory=list)
-    # Of the live colour.
+    # Those of the live colour.
     services: list[str] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
     networks: list[str] = field(default_factory=list)
-    # Of nftables, as it writes them: inet berth.
+    # As nftables writes them: inet berth.
     tables: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
 
 
-def _say(metrics: Metrics, kind: str, name: str, there: bool, **labels: str) -> None:
-    meaning = "Whether what belongs to the site is there; of a container, whether it runs."
+def _add(metrics: Metrics, kind: str, name: str, there: bool, **labels: str) -> None:
+    meaning = "Whether an expected component exists; for a container, whether it is running."
     metrics.add("berth_present", meaning, int(there), {"kind": kind, "name": name, **labels})
 
 
@@ -42,39 +42,39 @@ def containers(
 ) -> None:
     running = {labels_of(detail)["name"] for detail, _ in found if detail["State"]["Running"]}
     for name in expected.containers:
-        _say(metrics, "container", name, name in running, service=name.removeprefix("berth-").rpartition("-")[0])
+        _add(metrics, "container", name, name in running, service=name.removeprefix("berth-").rpartition("-")[0])
     routes, history = read_live(root / ROUTES), ever_live(root / "releases.jsonl")
     if routes or history:
-        # Each tells that the other should be there.
-        _say(metrics, "file", str(root / ROUTES), bool(routes))
-        _say(metrics, "file", str(root / "releases.jsonl"), history)
+        # If one of the two exists, the other should.
+        _add(metrics, "file", str(root / ROUTES), bool(routes))
+        _add(metrics, "file", str(root / "releases.jsonl"), history)
     if routes:
         for service in expected.services:
             name = f"berth-{routes.colour}-{service}-1"
-            _say(metrics, "container", name, name in running, service=service)
+            _add(metrics, "container", name, name in running, service=service)
 
 
 def networks(metrics: Metrics, found: list[dict[str, Any]], expected: Expected) -> None:
     names = {network["Name"] for network in found}
     for name in expected.networks:
-        _say(metrics, "network", name, name in names)
+        _add(metrics, "network", name, name in names)
 
 
 def units(metrics: Metrics, expected: Expected) -> None:
     found = system.units(run(*system.SHOW_UNITS, *expected.units)) if expected.units else {}
     for name in expected.units:
         state = found.get(name, {})
-        _say(metrics, "unit", name, state.get("LoadState") == "loaded" and state["UnitFileState"] not in OFF)
+        _add(metrics, "unit", name, state.get("LoadState") == "loaded" and state["UnitFileState"] not in OFF)
 
 
 def tables(metrics: Metrics, expected: Expected) -> None:
     if expected.tables:
-        # With the program its tables are gone at the next boot.
+        # Without nft no table survives the next boot.
         found = system.tables(run(*system.LIST_TABLES)) if shutil.which("nft") else set()
         for name in expected.tables:
-            _say(metrics, "table", name, name in found)
+            _add(metrics, "table", name, name in found)
 
 
 def folders(metrics: Metrics, expected: Expected) -> None:
     for name in expected.folders:
-        _say(metrics, "folder", name, system.is_filled(Path(name)))
+        _add(metrics, "folder", name, system.is_filled(Path(name)))

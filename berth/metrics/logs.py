@@ -1,4 +1,4 @@
-"""What the shippers of role log_shipping have written down."""
+"""Metrics of log shipping, from the state files that `berth logs` writes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from berth.metrics.exposition import Metrics
 
-# Each shipper has a folder here, and in it a file of the same name: the cursor of the journal, and this number.
+# Each shipper has a folder here with a file of the same name: its cursor, and the number of refused lines.
 SHIPPERS = Path("/var/lib/berth-log-shipping")
 
 
 def refused(metrics: Metrics, shippers: Path = SHIPPERS) -> None:
-    meaning = "Lines that the log server has refused for good."
+    meaning = "Lines that the log server refused for good."
     for folder in sorted(shippers.glob("*")):
         file = folder / folder.name
         try:
             _, _, number = file.read_text().partition("\n")
         except (FileNotFoundError, PermissionError):
-            # Before its first start has found where to begin; or of one that was stopped before its folder was opened.
+            # It has not stored a position yet, or was last started by a version that kept its folder private.
             continue
         metrics.add("berth_log_lines_refused_total", meaning, int(number or 0), {"destination": folder.name})

@@ -1,4 +1,4 @@
-"""What the site's own records say: which release is live, how the last attempt ended, whether the site is closed."""
+"""Metrics from the site's records: the live release, the result of the last attempt, maintenance."""
 
 from __future__ import annotations
 
@@ -12,50 +12,54 @@ from berth.host.live import ROUTES, read_live
 from berth.host.lock import Lock
 from berth.metrics.exposition import Metrics
 
-# What the release program does behind gates.
+# The verbs that pass gates.
 JUDGED = {"release", "rollback", "upgrade"}
 
 
 def releases(metrics: Metrics, root: Path) -> None:
-    if led := read_live(root / ROUTES):
-        labels = {"release": led.release, "colour": led.colour}
-        metrics.add("berth_release_info", "The release that the edge leads to.", 1, labels)
+    if live := read_live(root / ROUTES):
+        labels = {"release": live.release, "colour": live.colour}
+        metrics.add("berth_release_info", "The live release.", 1, labels)
     history = _history(root / "releases.jsonl")
-    meaning = "Attempts to release or roll back, by how they ended."
+    meaning = "Attempts to release or roll back, by result."
     for (verb, result), count in sorted(Counter((line["verb"], line["result"]) for line in history).items()):
         metrics.add("berth_release_attempts_total", meaning, count, {"verb": verb, "result": result})
     judged = [line for line in history if _was_judged(line)]
     if judged:
         last = judged[-1]
-        metrics.add("berth_release_last_attempt_success", "Whether the last went live.", int(last["result"] == "live"))
-        metrics.add("berth_release_last_attempt_timestamp_seconds", "When it ended.", _seconds(last["at"]))
-        metrics.add("berth_release_last_attempt_seconds", "How long it took.", float(last["seconds"]))
+        metrics.add(
+            "berth_release_last_attempt_success", "Whether the last one went live.", int(last["result"] == "live")
+        )
+        metrics.add("berth_release_last_attempt_timestamp_seconds", "When the last one ended.", _seconds(last["at"]))
+        metrics.add("berth_release_last_attempt_seconds", "How long the last one took.", float(last["seconds"]))
     run = Lock(root / "releases").current()
-    meaning = "When the attempt under way began; 0 for none."
+    meaning = "When the current attempt started; 0 for none."
     metrics.add("berth_release_running_since_seconds", meaning, run.began if run else 0)
     closed = root / "traefik/dynamic/maintenance.yml"
     since = closed.stat().st_mtime if closed.exists() else 0
-    metrics.add("berth_maintenance_since_seconds", "When the site was closed on purpose; 0 while it is open.", since)
+    metrics.add(
+        "berth_maintenance_since_seconds", "When the site was closed for maintenance; 0 while it is open.", since
+    )
 
 
 def _was_judged(line: dict[str, Any]) -> bool:
-    """Tell whether a release went so far that its gates could refuse it.
+    """Tell whether a release reached its gates.
 
-    Before it has a colour nothing is begun: an unknown release, images that did not come.
+    Without a colour nothing was started: the release is unknown, or its images could not be pulled.
     """
     return line["verb"] in JUDGED and line.get("colour") != ""
 
 
 def backups(metrics: Metrics, settings: Path) -> None:
-    """Say since when backups should be made. Role backup writes their results, and nothing where there is none."""
+    """Measure since when backups are configured. `berth backup` writes their results, once there are any."""
     known = files.read_json(settings)
     if known is None:
         return
     verbs = ["run", "check", *(["oplog", "drill"] if known["mongo"] else [])]
+    meaning, since = "Since when backups are configured.", settings.stat().st_mtime
     for target in known["targets"]:
         for verb in verbs:
-            labels = {"target": target["name"], "verb": verb}
-            metrics.add("berth_backup_expected_since_seconds", "Since when.", settings.stat().st_mtime, labels)
+            metrics.add("berth_backup_expected_since_seconds", meaning, since, {"target": target["name"], "verb": verb})
 
 
 def ever_live(file: Path) -> bool:

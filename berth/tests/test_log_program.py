@@ -198,9 +198,9 @@ def test_while_the_server_is_away_lines_wait_and_the_operator_is_told_once_until
     assert log_server.taken == ["line 1", "line 2"]
     assert places[:4] == [cursor(0)] * 4
     gone, back = capsys.readouterr().err.splitlines()
-    assert gone == "The log server takes no lines: it answers 503 <html> no </html>. They wait in the journal."
-    assert re.fullmatch(r"The log server takes lines again, after \d+ s\.", back)
-    why = "it answers 503 <html> no </html>"
+    assert gone == "The log server does not accept lines: HTTP 503 <html> no </html>. They wait in the journal."
+    assert re.fullmatch(r"The log server accepts lines again, after \d+ s\.", back)
+    why = "HTTP 503 <html> no </html>"
     assert f"STATUS=Waiting for the log server, shipped up to 2026-09-21 14:13:20 UTC: {why}" in host.told
     assert host.told[-1].startswith("STATUS=Shipped up to ")
 
@@ -219,7 +219,7 @@ def test_of_a_server_that_stays_away_the_operator_is_reminded(
     host.write(entry(0, "first"), entry(1, "second"))
     ship()
     _, again, _ = capsys.readouterr().err.splitlines()
-    assert again == "The log server has taken no lines for 0 minutes: it answers 429 <html> no </html>."
+    assert again == "The log server has not accepted lines for 0 minutes: HTTP 429 <html> no </html>."
 
 
 # --- The journal ---

@@ -161,7 +161,7 @@ def test_a_client_certificate_that_has_expired_is_no_fault_of_a_line(
 @pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
 def test_what_may_pass_drops_no_line(destination: Loki | Elasticsearch, log_server: LogServer, status: int) -> None:
     log_server.refuses = lambda _: status
-    with pytest.raises(NotNowError, match=f"it answers {status} <html> no </html>"):
+    with pytest.raises(NotNowError, match=f"HTTP {status} <html> no </html>"):
         destination.deliver(numbered(3))
     log_server.refuses = lambda _: 0
     assert destination.deliver(numbered(3)) == []
@@ -378,10 +378,8 @@ def test_of_many_refused_lines_one_is_told_at_once_and_the_rest_by_number(
 ) -> None:
     ship(Recorder())
     [said] = capsys.readouterr().err.splitlines()
-    assert said.startswith(
-        "Lines that the log server has refused for good: 1. They stay in the journal. The last is of "
-    )
-    assert said.endswith(", 2026-09-21T14:13:20.000004Z, 8 characters long: 400 no")
+    assert said.startswith("Lines that the log server refused for good: 1. They stay in the journal. The last one: ")
+    assert said.endswith(", 2026-09-21T14:13:20.000004Z, 8 characters: 400 no")
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def test_a_document_that_is_refused_for_now_makes_the_batch_come_again(
     statuses = [409, passing]
     answer = {"errors": True, "items": [{"create": {"status": status}} for status in statuses]}
     monkeypatch.setattr(server, "post", lambda *_: json.dumps(answer).encode())
-    with pytest.raises(NotNowError, match="1 of 2 documents later"):
+    with pytest.raises(NotNowError, match="1 of 2 documents have to be sent again"):
         server.deliver(LINES)
     statuses[1] = 201
     answer["items"] = [{"create": {"status": status}} for status in statuses]

@@ -46,7 +46,13 @@ PROGRAMS = {
   *) printf 'Id=good.service\\nActiveState=active\\nLoadState=loaded\\nConditionResult=yes\\nUnitFileState=enabled\\n'
 esac""",
     "timedatectl": "echo yes",
-    "apt-get": 'echo "Inst openssl [1] (2 Debian-Security:13/stable-security)"; echo "Inst less [1] (2 Debian:13)"',
+    "apt-get": """cat <<- .
+Inst libssl3t64 [1] (2 Debian:13.2/stable, Debian-Security:13/stable-security [amd64]) []
+Inst openssl [1] (2 Debian:13.2/stable, Debian-Security:13/stable-security [amd64])
+Inst built-here [1] (2 [amd64])
+Inst debian-security-support [1] (2 Debian:13.2/stable [all])
+Conf openssl (2 Debian-Security:13/stable-security [amd64])
+.""",
     "nft": "echo 'table inet berth'",
 }
 
@@ -162,7 +168,11 @@ def test_everything_is_measured(settings: Path) -> None:
     assert seen['berth_present{kind="unit",name="absent.service"}'] == 0
     assert seen['berth_present{kind="table",name="inet berth"}'] == 1
     assert seen['berth_unit_failed{unit="broken.service"}'] == 1
-    assert seen["berth_security_updates_pending"] == 1
+    assert {name: value for name, value in seen.items() if name.startswith("apt_upgrades_pending")} == {
+        'apt_upgrades_pending{origin="Debian:13.2/stable,Debian-Security:13/stable-security",arch="amd64"}': 2,
+        'apt_upgrades_pending{origin="Debian:13.2/stable",arch="all"}': 1,
+        'apt_upgrades_pending{origin="",arch="amd64"}': 1,
+    }
     [target] = json.loads((settings.parent / "targets/containers.json").read_text())
     assert target["targets"] == ["172.20.0.5:8000"]
 
@@ -207,7 +217,7 @@ def test_traffic_is_that_of_the_hosts_own_interfaces() -> None:
 
 def test_an_update_that_waits_for_a_restart_is_told_with_its_time(tmp_path: Path) -> None:
     flag = tmp_path / "reboot-required"
-    for there, words in ((False, "berth_reboot_required 0"), (True, "berth_reboot_required_since_seconds")):
+    for there, words in ((False, "node_reboot_required 0"), (True, "berth_reboot_required_since_seconds")):
         if there:
             flag.touch()
         metrics = Metrics()

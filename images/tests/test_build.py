@@ -81,7 +81,7 @@ def test_the_base_uses_the_mirrors_of_this_machine(text: str) -> None:
 
 
 def test_a_machine_without_a_debian_mirror_is_told_so() -> None:
-    with pytest.raises(build.BuildError, match="No Debian mirror"):
+    with pytest.raises(build.BuildError, match="There is no Debian mirror"):
         build.mirrors(build.apt_sources("deb http://mirror.example/other stable main\n"))
 
 
@@ -100,13 +100,13 @@ def test_a_laptop_gets_what_the_development_containers_run() -> None:
 
 
 def test_images_are_for_the_engine_s_own_platform_unless_another_is_asked_for() -> None:
-    own = build.order_for("packages", "it was asked for", "p", "", "linux/arm64", False)
+    own = build.order_for("packages", "as requested", "p", "", "linux/arm64", False)
     assert (own.platform, own.platform_options) == ("linux/arm64", [])
     assert not build.order_for("registry", "", "p", "linux/arm64/v8", "linux/arm64", False).foreign
     other = build.order_for("registry", "", "p", "linux/amd64", "linux/arm64", False)
     assert other.platform_options == ["--platform=linux/amd64"]
-    with pytest.raises(build.BuildError, match=r"linux/amd64 stand on official images \(IMAGES=registry\)"):
-        build.order_for("packages", "it was asked for", "p", "linux/amd64", "linux/arm64", False)
+    with pytest.raises(build.BuildError, match=r"linux/amd64 need official base images \(IMAGES=registry\)"):
+        build.order_for("packages", "as requested", "p", "linux/amd64", "linux/arm64", False)
 
 
 def test_the_variable_platform_is_read_and_checked(
@@ -136,9 +136,9 @@ def test_a_prefix_names_its_registry_as_docker_reads_it(prefix: str, registry: s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["platform", "--prefix=r.example.com/b"], "ask for app"),
-        (["app"], "--push needs the registry: --prefix"),
-        (["app", "--prefix=r.example.com/b", "--images=packages"], "this machine's certificate authorities"),
+        (["platform", "--prefix=r.example.com/b"], "add the target `app`"),
+        (["app"], "--push needs a registry: --prefix"),
+        (["app", "--prefix=r.example.com/b", "--images=packages"], "this machine's CA certificates"),
     ],
 )
 def test_what_must_not_be_pushed_is_not(options: list[str], said: str) -> None:
@@ -180,5 +180,5 @@ def test_a_refused_login_keeps_the_registry_s_words_and_not_the_password(
         pass
     assert "the-token" not in (tmp_path / "docker.asked").read_text()
     monkeypatch.delenv("REGISTRY_PASSWORD")
-    with pytest.raises(build.BuildError, match="needed together"), build.registry_login("r.example.com"):
+    with pytest.raises(build.BuildError, match="or neither"), build.registry_login("r.example.com"):
         pass

@@ -66,9 +66,9 @@ def test_an_older_env_gets_the_keys_that_it_lacks_and_says_so(
 @pytest.mark.parametrize(
     ("private", "said"),
     [
-        ("replace-me", "JWT_PRIVATE_KEY is no EC private key on P-256. Remove its line"),
+        ("replace-me", "JWT_PRIVATE_KEY is no EC private key on P-256. Remove the line"),
         (keys.public_key(keys.new_private_key()), "JWT_PRIVATE_KEY is no EC private key on P-256"),
-        (keys.new_private_key(), "JWT_PUBLIC_KEYS does not hold the public key of JWT_PRIVATE_KEY. Remove its line"),
+        (keys.new_private_key(), "JWT_PUBLIC_KEYS lacks the public key of JWT_PRIVATE_KEY. Remove the line"),
     ],
     ids=["an example", "a public key", "somebody else's"],
 )
@@ -86,7 +86,7 @@ def test_a_pair_that_is_none_is_named_with_its_remedy(checkout: Path, private: s
     [
         ("TRACES_RATIO='1'\n", "JWT_SECRET_KEY is missing"),
         ("JWT_SECRET_KEY=\n", "JWT_SECRET_KEY is missing"),
-        ("JWT_SECRET_KEY='replace-me'\n", "JWT_SECRET_KEY has 10 characters, and needs 32 or more"),
+        ("JWT_SECRET_KEY='replace-me'\n", "JWT_SECRET_KEY has 10 characters, but needs at least 32"),
     ],
 )
 def test_an_env_that_is_there_stays_and_what_is_missing_is_named(checkout: Path, text: str, said: str) -> None:
@@ -113,7 +113,7 @@ def test_sources_that_only_their_owner_can_read_are_named_with_the_remedy(checko
     ):
         dev.stop_for_unreadable_sources()
     (checkout / "services").chmod(0o700)
-    with pytest.raises(dev.DevError, match="cannot read services, since"):
+    with pytest.raises(dev.DevError, match="cannot read services"):
         dev.stop_for_unreadable_sources()
 
 
@@ -126,7 +126,7 @@ def test_a_port_that_is_taken_is_named_unless_it_is_our_own(checkout: Path, monk
         monkeypatch.setattr(dev, "owners", lambda: {str(checkout)})
         dev.stop_for_others()
         monkeypatch.setattr(dev, "owners", lambda: {str(checkout), "/home/ada/berth"})
-        with pytest.raises(dev.DevError, match="/home/ada/berth has this running already"):
+        with pytest.raises(dev.DevError, match="It is already running from /home/ada/berth"):
             dev.stop_for_others()
 
 

@@ -13,9 +13,11 @@ logger = logging.getLogger("later")
 SECONDS_LIMIT = 15
 
 # No status says that it failed: the answer was a success.
-FAILURES = Counter("auth_work_after_answer_failures", "Sign-ups and mails whose work failed when the answer had left")
+FAILURES = Counter(
+    "auth_work_after_answer_failures", "Sign-ups and mails whose work failed after the response was sent"
+)
 # A counter of its own: a flood of sign-ins causes it, so it says nothing about this release.
-OVERLOADS = Counter("auth_work_after_answer_overloads", "Sign-ups given up under load when the answer had left")
+OVERLOADS = Counter("auth_work_after_answer_overloads", "Sign-ups given up under load after the response was sent")
 
 Work = Callable[[], Awaitable[None]]
 

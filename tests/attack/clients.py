@@ -74,6 +74,8 @@ class Target:
     path: str
     # Where the name leads, if that is not to be asked.
     address: str
+    # The address of this machine that the connections come from; empty: what the kernel chooses.
+    source: str
     until: float
 
     @property
@@ -85,7 +87,12 @@ class Target:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols([protocol])
         opening = asyncio.open_connection(
-            self.address or self.host, self.port, ssl=context, server_hostname=self.host, ssl_handshake_timeout=None
+            self.address or self.host,
+            self.port,
+            ssl=context,
+            server_hostname=self.host,
+            ssl_handshake_timeout=None,
+            local_addr=(self.source, 0) if self.source else None,
         )
         return await asyncio.wait_for(opening, CONNECT_SECONDS)
 
@@ -357,9 +364,8 @@ async def visit(target: Target, tally: Tally) -> None:
 
 async def run(options: argparse.Namespace) -> Tally:
     url, tally = urlsplit(options.url), Tally()
-    target = Target(
-        url.hostname or "", url.port or 443, url.path or "/", options.address, time.monotonic() + options.seconds
-    )
+    until = time.monotonic() + options.seconds
+    target = Target(url.hostname or "", url.port or 443, url.path or "/", options.address, options.source, until)
     if options.attack in ("visit", "faults"):
         options.connections = 1
     each = options.rate / options.connections
@@ -381,6 +387,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("attack", choices=["unfinished", "headers", "resets", "faults", "visit"])
     parser.add_argument("--url", required=True)
     parser.add_argument("--address", default="", help="where the name leads, if not to where DNS says")
+    parser.add_argument("--source", default="", help="the address of this machine to connect from")
     parser.add_argument("--http", choices=["1.1", "2"], default="2")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--rate", type=float, default=85, help="requests a second, over all connections of HTTP/2")

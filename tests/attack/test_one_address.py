@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+import yaml
 from testinfra.host import Host
 
 from tests.site.test_releases import build, live, play
@@ -44,6 +45,8 @@ print(json.dumps(tokens))
 """
 OWNER_SECONDS = 150
 SECONDS = 25
+# How long the edge stays at its limits.
+HELD_SECONDS = 15
 ATTACKS = {
     "unfinished bodies over HTTP/2": ["unfinished", "--connections=16", "--rate=85"],
     "unfinished bodies over HTTP/1.1": ["unfinished", "--http=1.1", "--connections=200"],
@@ -53,7 +56,9 @@ ATTACKS = {
 
 
 def run(command: list[str], program: bytes) -> dict[str, Any]:
-    return dict(json.loads(subprocess.run(command, input=program, stdout=subprocess.PIPE, check=True).stdout))
+    """Run a client; return what it counted, or nothing where it was ended before its time."""
+    done = subprocess.run(command, input=program, stdout=subprocess.PIPE, check=False)
+    return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
 
 
 @pytest.fixture
@@ -67,6 +72,18 @@ def addresses(outside: Host) -> Iterator[list[str]]:
     yield made
     for address in made:
         outside.check_output("ip -6 addr del %s/64 dev eth0", address)
+
+
+@pytest.fixture
+def four_addresses(outside: Host, testbed: dict[str, str]) -> Iterator[list[str]]:
+    """Four further addresses of the outside host: four clients."""
+    network = testbed["outside_address"].rpartition(".")[0]
+    made = [f"{network}.{number}" for number in range(101, 105)]
+    for address in made:
+        outside.check_output("ip addr add %s/24 dev eth0", address)
+    yield made
+    for address in made:
+        outside.check_output("ip addr del %s/24 dev eth0", address)
 
 
 @pytest.fixture
@@ -108,6 +125,14 @@ class RunningEdge:
         ).split()
         return cls(began, process, int(limit))
 
+    def connections(self, vps: Host) -> int:
+        """Return how many TCP connections of clients it holds."""
+        return int(
+            vps.check_output(
+                "nsenter --target=%s --net ss -Htn state established '( sport = :443 )' | wc -l", self.process
+            )
+        )
+
     def memory(self, vps: Host) -> int:
         """Return what it holds now, without the files that the kernel could drop."""
         found = re.search(r"^RssAnon:\s+(\d+) kB$", vps.check_output("cat /proc/%s/status", self.process), re.M)
@@ -137,16 +162,45 @@ def test_a_visitor_is_served_while_one_address_attacks(
     assert visited["sent"] > SECONDS
 
 
+def test_the_edge_survives_when_all_limits_of_connections_and_requests_are_reached(
+    vps: Host,
+    outside: Host,
+    http: httpx.Client,
+    testbed: dict[str, str],
+    four_addresses: list[str],
+    clients: Callable[..., list[str]],
+) -> None:
+    edge = RunningEdge.of(vps)
+    limit = int(yaml.safe_load((ROOT / "roles/firewall/defaults/main.yml").read_text())["firewall_web_connections"])
+    program = (ROOT / "tests/attack/clients.py").read_bytes()
+    command = ["docker", "exec", "--interactive", testbed["outside_container"], "python3", "-"]
+    options = ["--connections=700", "--rate=150", "--seconds=180"]
+    attacks = [clients("unfinished", *options, f"--source={each}", path="/api/auth/login") for each in four_addresses]
+    connections = memory = held = 0
+    with ThreadPoolExecutor() as at_once:
+        attacked = [at_once.submit(run, [*command, *attack], program) for attack in attacks]
+        while wait(attacked, timeout=1).not_done and held < HELD_SECONDS:
+            connections, memory = max(connections, edge.connections(vps)), max(memory, edge.memory(vps))
+            held += connections > 0.9 * limit
+        outside.run("pkill -f 'python3 - unfinished'")
+    print(f"\n{connections} connections, edge: {memory >> 20} of {edge.limit >> 20} MiB")
+    assert connections > 0.9 * limit
+    assert memory < edge.limit
+    assert RunningEdge.of(vps) == edge
+    poll(lambda: http.get("/").status_code == 200 or None, 60, "the site answers again")
+
+
 def test_no_client_undoes_a_release_or_pages_the_operator(
-    http: httpx.Client, mailbox: Mailbox, testbed: dict[str, str], clients: Callable[..., list[str]]
+    http: httpx.Client, outside: Host, mailbox: Mailbox, testbed: dict[str, str], clients: Callable[..., list[str]]
 ) -> None:
     before, _ = live(http)
     told = alarms(mailbox)
     program = (ROOT / "tests/attack/clients.py").read_bytes()
     other = build(f"{before}-attacked", before)
-    outside = ["docker", "exec", "--interactive", testbed["outside_container"], "python3", "-"]
-    faults = clients("faults", "--rate=30", "--seconds=150", path="/api/auth/login")
-    with subprocess.Popen([*outside, *faults], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as attack:
+    command = ["docker", "exec", "--interactive", testbed["outside_container"], "python3", "-"]
+    # It is ended once the release is done.
+    faults = clients("faults", "--rate=30", "--seconds=900", path="/api/auth/login")
+    with subprocess.Popen([*command, *faults], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as attack:
         assert attack.stdin
         attack.stdin.write(program)
         attack.stdin.close()
@@ -155,7 +209,7 @@ def test_no_client_undoes_a_release_or_pages_the_operator(
             assert attack.poll() is None, "the attack ended before the release did"
             assert code == 0, said
         finally:
-            attack.terminate()
+            outside.run("pkill -f 'python3 - faults'")
     try:
         assert live(http)[0] == other
         assert alarms(mailbox) == told

@@ -19,7 +19,7 @@ from berth.metrics import expected
 from berth.metrics.engine import Scrape, labels_of, targets
 from berth.metrics.expected import Expected
 from berth.metrics.exposition import Metrics
-from berth.metrics.host import boot, file_systems, mounts, places, security_updates, units
+from berth.metrics.host import boot, file_systems, mounts, places, units, upgrades
 from berth.metrics.site import backups, releases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -337,7 +337,7 @@ def test_a_program_that_does_not_answer_is_not_taken_for_nothing_wrong(
     with pytest.raises(OSError, match="no bus"):
         units(Metrics(), [])
     with pytest.raises(OSError, match="apt-get"):
-        security_updates()
+        upgrades()
 
 
 def test_the_services_that_are_expected_are_those_of_the_compose_file() -> None:

@@ -74,6 +74,6 @@ def test_the_demo_comes_up_without_a_question_and_goes_again(clone: Path) -> Non
     assert re.search(r"vps +: ok=\d+ +changed=0 ", again.text), again.text[-5000:]
     gone = run(clone, "make demo-down", INSTALL_SECONDS)
     assert gone.status == 0, gone.text
-    assert "The demo is gone" in gone.text
+    assert "The demo is removed" in gone.text
     assert demo_containers() == ""
     assert not (clone / ".demo").exists()

@@ -48,13 +48,13 @@ BAD = {
     "a disk too small": (['{"docker_minimum_disk_mb": 900000000}'], ["docker_minimum_disk_mb"]),
     "a release that cannot be a tag": (['{"release": "v 1"}'], ["release"]),
     "a release nobody built": (["release=never-built"], ["never-built"]),
-    "images that only a rehearsal may use": (['{"stack_rehearsal_images": false}'], ["make images IMAGES=registry"]),
+    "stand-in images": (['{"stack_stand_in_images": false}'], ["make images IMAGES=registry"]),
 }
 RARE = {
     "the example's values",
     "an unreachable authority",
     "a release that cannot be a tag",
-    "images that only a rehearsal may use",
+    "stand-in images",
 }
 CASES = [pytest.param(*case, id=name, marks=[pytest.mark.long] if name in RARE else []) for name, case in BAD.items()]
 

@@ -134,10 +134,10 @@ def test_mistakes_around_a_host_are_named_in_one_run(
     found = wrong(lines)
     expected = {
         "system": "Fedora 44",
-        "dns": f"mail.{testbed['zone']} A: leads to {testbed['outside_address']}",
-        "caa": "lets only sectigo.com issue",
+        "dns": f"mail.{testbed['zone']} A: points to {testbed['outside_address']}",
+        "caa": "allows only sectigo.com to issue",
         "ports": f"Port 443 of {testbed['vps_address']}: filtered on the way",
-        "memory": "90000000 are asked for",
+        "memory": "90000000 MB are required",
         "disk": "base_minimum_disk_mb",
         "clock": "Mars/Base",
         "acme": "acme-staging-v02.api.letsencrypt.org",
@@ -149,7 +149,7 @@ def test_mistakes_around_a_host_are_named_in_one_run(
         "web": "vault_monitoring_webhook_url: ",
     }
     assert {check: text for check, text in expected.items() if text not in found.get(check, "")} == {}, found
-    assert "AAAA: leads to fd77:dead::1" in found["dns"]
+    assert "AAAA: points to fd77:dead::1" in found["dns"]
     assert "6379 open to the internet past the firewall" in found["ports"]
     assert "does not open with vault_backup_password" in found["backups"]
     assert "Backup target store" in found["backups"]

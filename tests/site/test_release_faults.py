@@ -356,7 +356,7 @@ def test_a_release_that_is_not_well_from_outside_is_led_back(
     http: httpx.Client, vps: Host, under_load: Load, before: tuple[str, str], target: str
 ) -> None:
     with under_load() as counted:
-        # The outside host does not know the rehearsal's authority, so to it the certificate is anybody's.
+        # The outside host does not trust the CA of the tests, so it cannot verify the certificate.
         code, said = play("release", release=target, release_force=True, stack_outside_verify=True)
     assert code != 0
     refusal = rf"Release {target} failed its check from outside: .*CERTIFICATE_VERIFY_FAILED"

@@ -157,7 +157,7 @@ def main(arguments: list[str]) -> None:
                     scan(vm)
             if broken:
                 raise broken
-    print(f"\nThe machine kept its word, {time.monotonic() - began:.0f} s after you asked.")
+    print(f"\nAll tests of the machine passed, {time.monotonic() - began:.0f} s after the start.")
 
 
 if __name__ == "__main__":

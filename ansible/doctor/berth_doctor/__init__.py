@@ -1,10 +1,10 @@
-"""What ansible/doctor.yml asks, and what it makes of the answers.
+"""The checks of ansible/doctor.yml.
 
-asked.py       what the programs are told, from the inventory's values
-host.py        runs on the host
-outside.py     runs where the internet is
-controller.py  runs on the controller
-judge*.py      judge what they found: pure functions, one for each subject
+asked.py       the input of host.py and outside.py, from the inventory's values
+host.py        collects facts on the host
+outside.py     collects facts from outside the host's network
+controller.py  collects facts on the controller
+judge*.py      turn facts into lines: pure functions, one for each subject
 lines.py       a line of the table
-table.py       shows the lines
+table.py       formats the table
 """

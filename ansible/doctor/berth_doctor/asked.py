@@ -1,6 +1,6 @@
-"""What the programs on the host and outside are told, from the values of the inventory.
+"""The input of host.py and outside.py, from the values of the inventory.
 
-A value that could not be read is missing; then its subject is not asked about.
+A value that could not be read is missing, and its subject is then not checked.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from urllib.parse import urlsplit
 Values = dict[str, Any]
 
 SITE_PORTS = (80, 443)
-# What databases, engines and dashboards listen on, none of which is the internet's business.
+# Ports of databases, Docker and dashboards, which must not be open to the internet.
 CLOSED_PORTS = (2375, 2376, 3306, 5432, 5555, 6379, 8080, 9090, 9093, 9100, 9200, 11211, 27017)
-# Shorter texts would mask words that are no secret.
+# Masking shorter texts would also mask words that are not secret.
 SHORTEST_SECRET = 6
-# What the example leaves open.
+# How a placeholder of the example begins.
 OPEN = "<"
 
 
 def is_open(value: Any) -> bool:
-    """Tell whether a value still is what the example has in its place."""
+    """Tell whether a value is still the example's placeholder."""
     text = str(value or "")
-    # A sender may have an address in angle brackets, but no space between them.
+    # A sender's address may be in angle brackets, but has no space in it.
     return (
         (text.startswith(OPEN) and (" " in text or "@" not in text))
         or "your-company.net" in text
@@ -31,13 +31,13 @@ def is_open(value: Any) -> bool:
 
 
 def filled(values: Values, name: str) -> Any:
-    """Return a value, or nothing where the example's is left."""
+    """Return a value, or None if it is still the example's placeholder."""
     value = values.get(name)
     return None if is_open(value) else value
 
 
 def names(values: Values) -> list[str]:
-    """Return the site's names."""
+    """Return the site's domain and aliases."""
     domain = filled(values, "domain")
     return [name for name in [domain, *(values.get("aliases") or [])] if name]
 
@@ -100,7 +100,7 @@ def _smtp(values: Values) -> dict[str, Any] | None:
 
 
 def backups(values: Values) -> list[dict[str, Any]]:
-    """Return each target with what its role writes for it on the host; @FOLDER@ stands for where the files will be."""
+    """Return each target with the files that role backup writes for it; @FOLDER@ is a placeholder for their folder."""
     files = values.get("backup_files") or []
     environment = values.get("backup_environment") or {}
     return [
@@ -117,11 +117,11 @@ def backups(values: Values) -> list[dict[str, Any]]:
 
 
 def _registry(values: Values) -> dict[str, Any] | None:
-    """Return how to log in where the images come from, if the host pulls them."""
+    """Return the registry and its login, if the host pulls images."""
     if values.get("transport") != "registry" or not values.get("image_prefix"):
         return None
     host, _, path = str(values["image_prefix"]).partition("/")
-    # Docker's own registry answers under names that the engine alone knows.
+    # Docker Hub's API has another host name, which only the engine knows.
     if host == "docker.io" or ("." not in host and ":" not in host and host != "localhost"):
         return None
     local = urlsplit(f"//{host}").hostname in ("localhost", "127.0.0.1")
@@ -135,7 +135,7 @@ def _registry(values: Values) -> dict[str, Any] | None:
 
 
 def secrets(value: Any) -> list[str]:
-    """Return every text in a value, however deep, that is long enough to be a secret; the longest first."""
+    """Return all strings in a nested value that are long enough to be masked, the longest first."""
     found = set()
 
     def collect(one: Any) -> None:

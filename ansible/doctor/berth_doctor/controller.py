@@ -1,4 +1,4 @@
-"""What the controller has: keys, vault, images. Changes nothing."""
+"""Collect facts on the controller: keys, vault, images. Changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ENCRYPTED = "$ANSIBLE_VAULT"
 
 
 def run(*command: str) -> tuple[int, str]:
-    """Return status and output; a program that is missing counts as a failure."""
+    """Return status and output; a missing program counts as a failure."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -20,7 +20,7 @@ def run(*command: str) -> tuple[int, str]:
 
 
 def key(path: str) -> dict[str, Any]:
-    """Return what is known of the SSH key: a named file, or what ssh takes by itself."""
+    """Return facts about the SSH key: the configured file, or the default keys of ssh."""
     agent = run("ssh-add", "-l")[0] == 0
     if path:
         file = Path(path).expanduser()
@@ -31,7 +31,7 @@ def key(path: str) -> dict[str, Any]:
 
 
 def vault(inventory: str, password_file: str) -> dict[str, Any]:
-    """Return which files of the inventory are encrypted, and what is known of the file with the password."""
+    """Return which files of the inventory are encrypted, and facts about the password file."""
     encrypted = []
     for path in sorted(Path(inventory).rglob("*.yml")):
         with path.open(errors="replace") as file:
@@ -48,7 +48,7 @@ def vault(inventory: str, password_file: str) -> dict[str, Any]:
 
 
 def images(names: list[str]) -> dict[str, Any]:
-    """Return what `docker image inspect` says of images; those that are missing are not in it."""
+    """Return the output of `docker image inspect`, without missing images."""
     # Exit code 1: some are missing.
     code, said = run("docker", "image", "inspect", *names)
     return {"ok": code in (0, 1), "inspected": said if code in (0, 1) else "[]", "said": said if code > 1 else ""}

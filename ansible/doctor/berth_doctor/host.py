@@ -1,7 +1,7 @@
-"""Say what a host is and whom it reaches; change nothing.
+"""Collect facts about a host and its outgoing connections; change nothing.
 
-Runs on the host, as root where it can, with nothing but the standard library, before anything is installed:
-    python3 host.py < JSON: what Examination below reads; secrets come this way alone
+Runs on the host, as root if possible, before anything is installed, with the standard library alone:
+    python3 host.py < JSON: what `examine` below reads; this is the only way in which secrets reach it
 Prints JSON: one entry for each subject. Each check over the network gives {"ok": ..., "said": ...}.
 """
 
@@ -45,7 +45,7 @@ REFUSED = (401, 403)
 
 
 def run(*command: str, given: str = "", env: dict[str, str] | None = None, seconds: float = 20) -> tuple[int, str, str]:
-    """Return status, output and errors; a program that is missing or hangs counts as a failure."""
+    """Return status, output and errors; a missing program or a timeout counts as a failure."""
     try:
         done = subprocess.run(
             command,
@@ -62,7 +62,7 @@ def run(*command: str, given: str = "", env: dict[str, str] | None = None, secon
     return done.returncode, done.stdout, done.stderr
 
 
-# --- What the host is ------------------------------------------------------------------------------------------------
+# --- The host --------------------------------------------------------------------------------------------------------
 
 
 def system() -> Answer:
@@ -101,7 +101,7 @@ def memory_mb() -> int:
 
 
 def disk(path: str) -> Answer:
-    """Return what is free below a path that need not exist yet."""
+    """Return the free space of the file system of a path, which need not exist yet."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     found = os.statvfs(path)
@@ -115,7 +115,7 @@ def clock() -> Answer:
 
 
 def firewall() -> Answer:
-    """Return whether Berth's table is loaded, and whether something else drops what comes in."""
+    """Return whether Berth's table is loaded, and the other tables that drop incoming packets by default."""
     _, rules, _ = run("nft", "list", "ruleset")
     tables = dict(re.findall(r"^table (\w+ \w+) \{(.*?)^\}", rules, re.M | re.S))
     closing = [
@@ -139,9 +139,9 @@ def listeners(ports: list[int]) -> dict[str, list[str]]:
 
 
 def missing() -> list[Answer]:
-    """Return what should be there and is not, each with what brings it back, as the host's own program compares it.
+    """Return missing components with their remedies, as `berth status` reports them.
 
-    One that does not do so yet, or is not there, says nothing.
+    Empty if berth is not installed, or too old to report them.
     """
     _, said, _ = run("berth", "status", "--json", seconds=RELEASE_SECONDS)
     with contextlib.suppress(ValueError):
@@ -154,14 +154,14 @@ def updates() -> Answer:
     return {"reboot": Path("/run/reboot-required").exists()}
 
 
-# --- Whom it reaches -------------------------------------------------------------------------------------------------
+# --- Its outgoing connections ----------------------------------------------------------------------------------------
 
 
 def trust(settings: Answer) -> ssl.SSLContext:
-    """Return a context that knows the given authority and shows the given certificate, as PEM."""
+    """Return a context that trusts the given CA and presents the given client certificate (PEM)."""
     context = ssl.create_default_context(cadata=settings.get("ca") or None)
     if settings.get("certificate"):
-        # The library reads files alone: this one is in memory, and gone with the process.
+        # The ssl module reads only files: this one is in memory and ends with the process.
         file = os.memfd_create("client")
         os.write(file, f"{settings['certificate']}\n{settings['key']}\n".encode())
         context.load_cert_chain(f"/proc/self/fd/{file}")
@@ -173,16 +173,16 @@ def why(error: BaseException) -> str:
     """Return the reason of a failure in a few words."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted ({reason.verify_message})"
+        return f"its certificate is not trusted ({reason.verify_message})"
     if isinstance(reason, TimeoutError):
-        return "no answer in time"
+        return "timed out"
     if isinstance(reason, socket.gaierror):
-        return "its name is not known to the host's DNS"
+        return "the host cannot resolve its name"
     return getattr(reason, "strerror", None) or str(reason)
 
 
 def guarded(ask: Callable[[], Answer]) -> Answer:
-    """Return the answer, or why there is none."""
+    """Return the result, or the reason of the failure."""
     try:
         return ask()
     except (OSError, http.client.HTTPException, smtplib.SMTPException, ValueError, KeyError) as error:
@@ -192,7 +192,7 @@ def guarded(ask: Callable[[], Answer]) -> Answer:
 def http_status(
     url: str, headers: dict[str, str], context: ssl.SSLContext | None, method: str = "GET", body: bytes | None = None
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
-    """Return status, headers and the beginning of the body; redirects are answers."""
+    """Return status, headers and the first 64 KiB of the body; redirects are not followed."""
     where = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
     options: dict[str, Any] = {"context": context or ssl.create_default_context()} if where.scheme == "https" else {}
@@ -211,18 +211,18 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 def acme(asked: Answer) -> Answer:
-    """Fetch the authority's directory; its clock comes with it."""
+    """Fetch the authority's directory; the response has its time."""
     status, headers, body = http_status(asked["directory"], {"User-Agent": "berth-doctor"}, trust(asked))
     found = json.loads(body)
     if status != 200 or "newOrder" not in found:
-        return {"ok": False, "said": f"it answers {status}, but not with an ACME directory"}
+        return {"ok": False, "said": f"HTTP {status}, and no ACME directory"}
     moment = email.utils.parsedate_to_datetime(headers["Date"]).timestamp() if headers.get("Date") else None
     identities = (found.get("meta") or {}).get("caaIdentities") or []
     return {"ok": True, "said": "it answers", "identities": identities, "offset": moment and time.time() - moment}
 
 
 def rate_limits(edge: str) -> Answer:
-    """Return what the authority said of too many certificates, in the edge's lines of a week."""
+    """Return the last rate limit error of the authority in the edge's log of the last week."""
     # Exit code 1: nothing found.
     code, said, errors = run(
         "journalctl", "--quiet", "--all", "--no-pager", "--since=-7d", "--output=cat", "--grep=rateLimited",
@@ -234,8 +234,8 @@ def rate_limits(edge: str) -> Answer:
 
 
 def certificate(domain: str, address: str) -> Answer:
-    """Return whose certificate the edge shows for the domain, and until when it is good."""
-    context = ssl._create_unverified_context()  # noqa: S323  # what it shows is asked, not whether it is good
+    """Return issuer, names and remaining days of the edge's certificate for the domain."""
+    context = ssl._create_unverified_context()  # noqa: S323  # reads the certificate, whether or not it is valid
     with (
         socket.create_connection((address, 443), timeout=SECONDS) as plain,
         context.wrap_socket(plain, server_hostname=domain) as secure,
@@ -254,7 +254,7 @@ def certificate(domain: str, address: str) -> Answer:
 
 
 def smtp(asked: Answer) -> Answer:
-    """Log in and name sender and recipient, as for a mail; send one only where it is asked for."""
+    """Log in and send MAIL FROM and RCPT TO; send a test mail only if mail_to is set."""
     where, security = (asked["host"], int(asked["port"])), asked["security"]
     step = "connecting"
     try:
@@ -304,7 +304,7 @@ def test_mail(asked: Answer) -> EmailMessage:
 
 @contextlib.contextmanager
 def folder_in_memory(files: list[dict[str, str]]) -> Iterator[str]:
-    """Keep files that ssh and restic want to read where they leave no trace: in memory, for us alone."""
+    """Write the files that ssh and restic read to a private directory in memory, and remove it afterwards."""
     with tempfile.TemporaryDirectory(prefix="berth-doctor-", dir="/dev/shm") as folder:
         for one in files:
             descriptor = os.open(f"{folder}/{one['name']}", os.O_WRONLY | os.O_CREAT, 0o600)
@@ -314,7 +314,7 @@ def folder_in_memory(files: list[dict[str, str]]) -> Iterator[str]:
 
 
 def backup(target: Answer) -> Answer:
-    """Open a repository: with restic where it is installed, else ask whether the store answers."""
+    """Open a repository with restic; if restic is not installed, check only whether the storage answers."""
     if not shutil.which("restic"):
         return {**store_answers(target), "opened": False}
     with folder_in_memory(target["files"]) as folder:
@@ -327,16 +327,16 @@ def backup(target: Answer) -> Answer:
             seconds=RESTIC_SECONDS,
         )  # fmt: skip
     if code == NO_REPOSITORY:
-        return {"ok": None, "said": "the store answers and holds no repository yet"}
+        return {"ok": None, "said": "the storage answers; there is no repository yet"}
     if code == WRONG_PASSWORD:
         return {"ok": False, "said": "the repository does not open with vault_backup_password", "password": True}
     lines = [line for line in errors.strip().splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith("Fatal: ")] or lines
-    return {"ok": code == 0, "opened": True, "said": telling[-1] if code and telling else f"restic ended with {code}"}
+    return {"ok": code == 0, "opened": True, "said": telling[-1] if code and telling else f"restic exited with {code}"}
 
 
 def store_answers(target: Answer) -> Answer:
-    """Ask a store without restic: rest and S3 with the credentials, sftp for its port."""
+    """Check storage without restic: rest and S3 with the credentials, sftp by its port."""
     kind, _, rest = target["repository"].partition(":")
     values = target["environment"]
     ca = next((one["content"] for one in target["files"] if one["name"].endswith(".ca.pem")), "")
@@ -349,7 +349,7 @@ def store_answers(target: Answer) -> Answer:
             urllib.parse.urlsplit(rest) if rest.startswith("//") else urllib.parse.urlsplit("//" + rest.split(":")[0])
         )
         return guarded(lambda: connects(place.hostname or "", place.port or 22))
-    return {"ok": None, "said": f"a repository of kind {kind} can be asked once restic is installed"}
+    return {"ok": None, "said": f"a repository of type {kind} can be checked once restic is installed"}
 
 
 def rest_answers(url: str, values: dict[str, str], context: ssl.SSLContext) -> Answer:
@@ -362,8 +362,8 @@ def rest_answers(url: str, values: dict[str, str], context: ssl.SSLContext) -> A
 
 def store_said(status: int) -> str:
     if status in REFUSED:
-        return f"the store refuses the credentials ({status})"
-    return f"the store answers {status}"
+        return f"the storage refuses the credentials ({status})"
+    return f"the storage answers: HTTP {status}"
 
 
 def s3_answers(url: str, values: dict[str, str], context: ssl.SSLContext) -> Answer:
@@ -391,7 +391,7 @@ def s3_answers(url: str, values: dict[str, str], context: ssl.SSLContext) -> Ans
     headers["Authorization"] = login + hmac.digest(key, text.encode(), "sha256").hex()
     status, _, body = http_status(f"{where.scheme}://{where.netloc}/{bucket}?{query}", headers, context)
     code = re.search(rb"<Code>(\w+)</Code>", body)
-    # A bucket that restic will make, and one of another region, whose name the store tells restic.
+    # Also fine: a bucket that restic will create, and one in another region, which the storage tells restic.
     fine = status in (200, 301, 307, 404) or (code and code[1] == b"AuthorizationHeaderMalformed")
     return {"ok": bool(fine), "said": store_said(status), "status": status}
 
@@ -405,15 +405,15 @@ def connects(name: str, port: int, context: ssl.SSLContext | None = None) -> Ans
 
 
 def refusal(secure: ssl.SSLSocket) -> None:
-    """Wait a moment for what a server of TLS 1.3 says only after the handshake: that our certificate is no good."""
+    """Wait for a refusal of our client certificate, which TLS 1.3 sends after the handshake."""
     secure.settimeout(1)
     with contextlib.suppress(TimeoutError):
         if secure.recv(1) == b"":
-            raise ConnectionResetError("it hangs up")
+            raise ConnectionResetError("the server closed the connection")
 
 
 def registry(asked: Answer) -> Answer:
-    """Log in to a registry as docker does: by password, or by the token that another address gives for it."""
+    """Log in to a registry as docker does: with the password, or with a token of its token service."""
     login = basic(asked["username"], asked["password"]) if asked["username"] else {}
     url = f"{asked['scheme']}://{asked['host']}/v2/"
     status, headers, _ = http_status(url, login, None)
@@ -428,11 +428,11 @@ def registry(asked: Answer) -> Answer:
         token = json.loads(body).get("token") or json.loads(body).get("access_token") if status == 200 else ""
         if status == 200 and token:
             status, _, _ = http_status(url, {"Authorization": f"Bearer {token}"}, None)
-    return {"ok": status == 200, "status": status, "said": f"it answers {status}", "anonymous": not login}
+    return {"ok": status == 200, "status": status, "said": f"HTTP {status}", "anonymous": not login}
 
 
 def log_server(one: Answer) -> Answer:
-    """Shake hands with a log server, and ask those that speak HTTP who we are to them."""
+    """Connect to a log server; if it is HTTP, send a request with the credentials."""
     if one["type"] in ("relp", "syslog_tls"):
         return connects(one["host"], int(one["port"]), trust(one))
     headers = {}
@@ -444,40 +444,40 @@ def log_server(one: Answer) -> Answer:
         headers["X-Scope-OrgID"] = one["tenant"]
     url = one["url"].rstrip("/")
     if one["type"] == "loki":
-        # Nothing is in it, so nothing is stored; Loki may say so, after it has looked at who asks.
+        # An empty push stores nothing. Loki may reject it as empty, after it has checked the credentials.
         headers["Content-Type"] = "application/json"
         status, _, _ = http_status(f"{url}/loki/api/v1/push", headers, trust(one), "POST", b'{"streams": []}')
         known = status in (200, 204, 400, 422)
     else:
-        # A key that may only add documents is known here, and refused with 403; a proxy before it says 502 to 504.
+        # A key that may only add documents is accepted here and gets 403; a proxy in front answers 502 to 504.
         status, _, _ = http_status(url + "/", headers, trust(one))
         known = status not in (401, 500, 502, 503, 504)
-    return {"ok": known, "status": status, "said": f"it answers {status}"}
+    return {"ok": known, "status": status, "said": f"HTTP {status}"}
 
 
 def traces(asked: Answer) -> Answer:
-    """Send a collector an empty batch, which is a valid one."""
+    """Send an empty batch, which is valid, to a collector."""
     headers = {"Content-Type": "application/x-protobuf", **asked["headers"]}
     status, _, _ = http_status(asked["endpoint"], headers, trust(asked), "POST", b"")
-    return {"ok": status < 400, "status": status, "said": f"it answers {status}"}
+    return {"ok": status < 400, "status": status, "said": f"HTTP {status}"}
 
 
 def web(url: str) -> Answer:
-    """See that somebody answers at an address, without asking for it: a call to it may mean something."""
+    """Connect to the address of a URL without a request: a request to a webhook would be a message."""
     where = urllib.parse.urlsplit(url)
     secure = where.scheme in ("https", "rediss")
     default = {"http": 80, "https": 443, "mongodb": 27017, "redis": 6379, "rediss": 6379}.get(where.scheme)
     if default is None:
-        return {"ok": None, "said": f"an address of kind {where.scheme} is not asked"}
+        return {"ok": None, "said": f"addresses of type {where.scheme} are not checked"}
     with contextlib.suppress(ValueError):
         return connects(where.hostname or "", where.port or default, ssl.create_default_context() if secure else None)
-    # mongodb:// may name several.
+    # mongodb:// may name several hosts.
     host, _, port = where.netloc.rpartition("@")[2].split(",")[0].partition(":")
     return connects(host, int(port or default))
 
 
 def archives() -> dict[str, str]:
-    """Return the archives that apt fetches packages from, by host."""
+    """Return host -> URL of the package archives in apt's sources."""
     found = {}
     for path in ["/etc/apt/sources.list", *glob.glob("/etc/apt/sources.list.d/*")]:
         with contextlib.suppress(OSError):
@@ -488,11 +488,11 @@ def archives() -> dict[str, str]:
     return found
 
 
-# --- All of it -------------------------------------------------------------------------------------------------------
+# --- Everything ------------------------------------------------------------------------------------------------------
 
 
 def examine(asked: Answer) -> Answer:
-    """Return everything; who is asked over the network is asked at the same time."""
+    """Collect all facts; checks over the network run in parallel."""
     now = time.time()
     jobs: dict[str, Callable[[], Answer]] = {}
     if asked.get("acme"):
@@ -541,7 +541,7 @@ def examine(asked: Answer) -> Answer:
 
 
 def masked(found: Any, secrets: list[str]) -> Any:
-    """Return the same with *** in place of every secret."""
+    """Replace every secret with ***."""
     if isinstance(found, dict):
         return {key: masked(value, secrets) for key, value in found.items()}
     if isinstance(found, list):

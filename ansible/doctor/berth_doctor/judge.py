@@ -1,4 +1,4 @@
-"""What is right and what is not: facts in, lines out. Each line says what was seen, and what to do about it."""
+"""Turn facts into lines of the table. Each line says what was found, and how to fix it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Line]], ...] = (
     judge_outside.caa,
     judge_outside.ports,
 )
-# With the host's own facts beside the others.
+# These need the host's facts.
 HOST_CHECKS: tuple[Callable[[Facts, Facts], Iterator[Line]], ...] = (
     judge_host.system,
     judge_host.cpu,
@@ -41,10 +41,10 @@ HOST_CHECKS: tuple[Callable[[Facts, Facts], Iterator[Line]], ...] = (
 
 
 def judge(facts: Facts) -> list[dict[str, str]]:
-    """Return the lines of the table, as JSON has them."""
+    """Return the lines of the table, as they are written to JSON."""
     lines = [line for check in CHECKS for line in check(facts)]
     if host := facts.get("host"):
         lines += [line for host_check in HOST_CHECKS for line in host_check(host, facts)]
     else:
-        lines.append(skipped("host", "The host itself", "nobody got in, so it could not be asked"))
+        lines.append(skipped("host", "Host", "not checked: no login"))
     return [asdict(line) for line in lines]

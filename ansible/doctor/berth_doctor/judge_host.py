@@ -1,4 +1,4 @@
-"""Judge what the host is and has."""
+"""Judge the host: system, CPU, memory, disks, clock, updates."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def system(host: Facts, facts: Facts) -> Iterator[Line]:
 
 
 def cpu(host: Facts, facts: Facts) -> Iterator[Line]:
-    """What the images, and MongoDB above all, want of the CPU."""
+    """Judge whether the CPU can run the images, above all MongoDB's."""
     found, values = host["system"], facts["values"]
     machine, flags = ARCHITECTURES.get(found["architecture"]), found["flags"]
     if not machine:
         yield wrong(
-            "cpu", "CPU", found["architecture"], "There are images for x86_64 and aarch64 only: take such a server."
+            "cpu", "CPU", found["architecture"], "Images exist for x86_64 and aarch64 only: choose such a server."
         )
         return
     image = str(values.get("mongo_image") or "")
@@ -53,7 +53,7 @@ def cpu(host: Facts, facts: Facts) -> Iterator[Line]:
         yield wrong(
             "cpu",
             "CPU",
-            f"{found['architecture']} without {lacking}, which {image} needs: it would end with SIGILL",
+            f"{found['architecture']} without {lacking}, which {image} needs: it would crash with SIGILL",
             "Choose another CPU model in the provider's console (host passthrough), or a managed database "
             "(vault_mongo_uri).",
         )
@@ -67,8 +67,8 @@ def memory(host: Facts, facts: Facts) -> Iterator[Line]:
         yield wrong(
             "memory",
             "Memory",
-            f"{host['memory_mb']} MB, and {least} are asked for",
-            "Take a larger server; if you know better, lower base_minimum_memory_mb.",
+            f"{host['memory_mb']} MB, and {least} MB are required",
+            "Choose a larger server, or lower base_minimum_memory_mb if you are sure.",
         )
     else:
         yield ok("memory", "Memory", f"{host['memory_mb']} MB")
@@ -91,29 +91,29 @@ def disk(host: Facts, facts: Facts) -> Iterator[Line]:
             yield wrong(
                 "disk",
                 subject,
-                f"{found['free_mb']} MB free, and {variable} asks for {asked} MB",
-                "Make room (docs/runbooks/DiskFull.md), enlarge the disk, or lower the variable.",
+                f"{found['free_mb']} MB free, and {variable} requires {asked} MB",
+                "Free some space (docs/runbooks/DiskFull.md), enlarge the disk, or lower the variable.",
             )
         elif found["inodes_free_percent"] < INODES_WARNING:
             line = wrong if found["inodes_free_percent"] < INODES_WRONG else warning
             yield line(
                 "disk",
                 subject,
-                f"only {found['inodes_free_percent']} % of its files (inodes) are free",
-                "Find the folder with very many small files: du --inodes --max-depth=3 / | sort -n | tail",
+                f"only {found['inodes_free_percent']} % of its inodes are free",
+                "Find the directory with too many small files: du --inodes --max-depth=3 / | sort -n | tail",
             )
         else:
             yield ok("disk", subject, f"{found['free_mb'] / 1024:.1f} GiB free")
 
 
 def clock(host: Facts, facts: Facts) -> Iterator[Line]:
-    """Certificates, tokens and signatures need the right time. The authority's clock is the judge where it answers."""
+    """Judge the clock, by the ACME authority's where it can be reached: certificates and tokens need the right time."""
     judge = (host.get("acme") or {}).get("offset")
     offset = facts.get("offset")
     if offset is None:
         yield skipped("clock", "Clock", "not compared")
         return
-    # HTTP's dates have whole seconds, and are as old as the answer.
+    # Dates in HTTP headers have whole seconds, and are as old as the response.
     far = abs(judge) > CLOCK_WRONG if judge is not None else abs(offset) > CLOCK_WRONG
     install = (
         "site.yml installs chrony" if not host.get("provisioned") else "systemctl restart chrony, then chronyc tracking"
@@ -125,14 +125,14 @@ def clock(host: Facts, facts: Facts) -> Iterator[Line]:
             "clock",
             "Clock",
             f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} {against}",
-            f"Set it now: date --set=... , or turn on the provider's guest agent; {install}.",
+            f"Set it now (date --set=...), or enable the provider's guest agent; {install}.",
         )
     elif abs(offset) > CLOCK_WRONG:
         yield warning(
             "clock",
             "Clock",
             f"right on the host; the controller's is {abs(offset):.0f} s {'behind' if offset > 0 else 'ahead'}",
-            "Set the controller's clock: it signs and dates what it sends.",
+            "Set the controller's clock: what it signs gets its time.",
         )
     elif abs(offset) > CLOCK_WARNING:
         yield warning(
@@ -142,18 +142,19 @@ def clock(host: Facts, facts: Facts) -> Iterator[Line]:
             f"{install}.",
         )
     elif host["clock"]["synchronized"] is False and not host["system"]["container"]:
-        yield warning("clock", "Clock", "right, but no time server keeps it so", f"{install}.")
+        yield warning("clock", "Clock", "right, but not synchronised: no time server", f"{install}.")
     else:
         yield ok(
             "clock",
             "Clock",
-            "as the controller's" + (", the machine's own" if host["system"]["container"] else ", synchronized"),
+            "as the controller's"
+            + (", set by the machine outside" if host["system"]["container"] else ", synchronised"),
         )
     if not host["zone"]:
         yield wrong(
             "clock",
             "Time zone",
-            f"the host does not know {facts['values'].get('timezone')}",
+            f"unknown to the host: {facts['values'].get('timezone')}",
             "Set base_timezone to a name of `timedatectl list-timezones`.",
         )
 
@@ -163,13 +164,13 @@ def updates(host: Facts, _: Facts) -> Iterator[Line]:
         yield warning(
             "updates",
             "Updates",
-            "an update waits for a restart",
-            "Restart the server at a quiet hour; base_upgrades_reboot does it by itself.",
+            "an update requires a reboot",
+            "Reboot the server at a quiet hour, or let base_upgrades_reboot do it.",
         )
 
 
 def missing(host: Facts, facts: Facts) -> Iterator[Line]:
-    """What the site consists of. The host does not know how its controller names the inventory."""
+    """Judge missing components; fill in the inventory, which the host does not know, in its remedies."""
     inventory = (facts.get("controller") or {}).get("inventory") or "inventories/<env>"
     for one in host.get("missing") or []:
         fix = str(one.get("fix") or "ansible-playbook ansible/status.yml -i inventories/<env>")

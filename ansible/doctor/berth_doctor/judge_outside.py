@@ -1,4 +1,4 @@
-"""Judge what the internet sees of the host: the way in, DNS, ports."""
+"""Judge the host from outside: login, DNS, CAA, ports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from berth_doctor.asked import is_open, names
 from berth_doctor.lines import MAIN, Facts, Line, ok, short, skipped, warning, wrong
 
-# Who a CAA record has to name, where the directory does not say it itself.
+# Host of the ACME directory -> the name in CAA records, for directories without caaIdentities.
 AUTHORITIES = {
     "letsencrypt.org": "letsencrypt.org",
     "pki.goog": "pki.goog",
@@ -21,29 +21,29 @@ AUTHORITIES = {
 def login(facts: Facts) -> Iterator[Line]:
     reached, values = facts["reached"], facts["values"]
     if is_open(values.get("address")):
-        yield skipped("ssh", "SSH login", "the address of the server is not filled in")
+        yield skipped("ssh", "SSH login", "the server's address is not set")
         return
     if not reached.get("ok"):
         tried = "; ".join(f"{one['user']}: {short(one['why'])}" for one in reached["tried"])
-        yield wrong("ssh", "SSH login", f"nobody gets in at {values.get('address')} ({tried})", _login_remedy(tried))
+        yield wrong("ssh", "SSH login", f"no login at {values.get('address')} ({tried})", _login_remedy(tried))
         return
     who = f"as {reached['user']} by key"
     if reached["user"] == values.get("first_login") and len(reached["tried"]) > 1:
-        who += ", the provider's account: the first run makes the admins"
+        who += ", the provider's account: the first run creates the administrators"
     yield ok("ssh", "SSH login", who)
     host = facts.get("host")
     if not host:
         yield wrong(
             "root",
             "Root through sudo",
-            short(facts.get("host_error", "nothing was heard of it")),
-            f"Let {reached['user']} run everything with sudo and without a password, and have python3 installed.",
+            short(facts.get("host_error", "no facts from the host")),
+            f"Give {reached['user']} sudo without a password, and install python3.",
         )
     elif not host["system"]["root"]:
         yield wrong(
             "root",
             "Root through sudo",
-            f"{reached['user']} is not root",
+            f"{reached['user']} does not become root",
             f"Give {reached['user']} sudo without a password.",
         )
     else:
@@ -55,33 +55,29 @@ def _login_remedy(tried: str) -> str:
         return f"Write berth_admins in {MAIN} as the example does: a list of names with their ssh_keys."
     if re.search(r"host key|REMOTE HOST IDENTIFICATION", tried, re.I):
         return (
-            "Compare the key's fingerprint with the one in the provider's console, then accept it: ssh "
-            "<address>. A server that was "
-            "reinstalled has a new one: ssh-keygen -R <address> first."
+            "Compare the key's fingerprint with the one in the provider's console, then accept it: ssh <address>. A "
+            "reinstalled server has a new key: first ssh-keygen -R <address>."
         )
     if re.search(r"resolve|not known|name or service", tried, re.I):
         return "Correct ansible_host in hosts.yml: an address, or a name that the controller's DNS knows."
     if re.search(r"refused", tried, re.I):
         return "Nothing listens on that port: is the server running, and is ansible_port right?"
     if re.search(r"timed? ?out|no route|unreachable", tried, re.I) and not re.search(r"denied|incorrect", tried, re.I):
-        return (
-            "Is the server running, is ansible_host right, and does the provider's firewall let in port 22 from here?"
-        )
+        return "Is the server running, is ansible_host right, and does the provider's firewall allow port 22 from here?"
     return (
-        "Give the provider's account (berth_first_login) your public key in the provider's console; by hand, "
-        "this must work: "
+        "Add your public key to the provider's account (berth_first_login) in the provider's console. This must work: "
         "ssh <account>@<address> true"
     )
 
 
 def dns(facts: Facts) -> Iterator[Line]:
-    """Every name leads to this host and to no other."""
+    """Judge whether every name points to this host only."""
     outside = facts.get("outside")
     if not names(facts["values"]):
-        yield skipped("dns", "DNS", "the domain is not filled in")
+        yield skipped("dns", "DNS", "the domain is not set")
         return
     if not outside:
-        yield skipped("dns", "DNS", "nobody could ask from outside")
+        yield skipped("dns", "DNS", "not checked from outside")
         return
     ours = own_addresses(facts)
     for name in names(facts["values"]):
@@ -91,15 +87,15 @@ def dns(facts: Facts) -> Iterator[Line]:
                 "dns",
                 f"DNS {name}",
                 found["error"],
-                "Ask again later; if it stays so, correct the zone's name servers.",
+                "Try again later; if it persists, correct the zone's name servers.",
             )
             continue
         if not found["A"] and not found["AAAA"]:
             yield wrong(
                 "dns",
                 f"DNS {name}",
-                "leads nowhere: neither A nor AAAA",
-                f"Make an A record for {name} with the server's address at your DNS provider.",
+                "no A record and no AAAA record",
+                f"Create an A record for {name} with the server's address at your DNS provider.",
             )
             continue
         for kind in ("A", "AAAA"):
@@ -107,9 +103,9 @@ def dns(facts: Facts) -> Iterator[Line]:
 
 
 def own_addresses(facts: Facts) -> list[str]:
-    """Return the addresses that count as this host; those that the inventory names where the host was not reached.
+    """Return the host's addresses; those of the inventory if there is no login.
 
-    An owner who names public addresses of IPv4 only, because of address translation, says nothing of IPv6.
+    traefik_public_addresses with IPv4 only, because of NAT, says nothing about IPv6: the host's own are added.
     """
     values = facts["values"]
     told = [_plain(one) for one in values.get("public_addresses") or (facts.get("outside") or {}).get("server") or []]
@@ -130,7 +126,7 @@ def _records(facts: Facts, name: str, kind: str, found: list[str], ours: list[st
     subject = f"DNS {name} {kind}"
     if not found:
         if kind == "AAAA" and any(_is_global6(one) for one in ours):
-            yield ok("dns", subject, "none, though the host has IPv6: nobody reaches it over IPv6")
+            yield ok("dns", subject, "none, although the host has IPv6: visitors cannot use IPv6")
         return
     if not facts["values"].get("public_addresses") and not any((":" in one) == (kind == "AAAA") for one in ours):
         yield skipped("dns", subject, f"{', '.join(found)}; the host's own addresses are not known")
@@ -143,19 +139,19 @@ def _records(facts: Facts, name: str, kind: str, found: list[str], ours: list[st
     remedy = (
         f"Correct the {kind} record at your DNS provider"
         + (" or remove it: authorities and browsers prefer IPv6" if kind == "AAAA" else "")
-        + ". Behind address translation, name the public addresses in traefik_public_addresses; behind a CDN or a load "
-        "balancer, name it in berth_trusted_proxies."
+        + ". Behind NAT, name the public addresses in traefik_public_addresses; behind a CDN or a load balancer, name "
+        "its networks in berth_trusted_proxies."
     )
     mine = ", ".join(_shown(facts, kind, ours)) or "it has none"
-    seen = f"leads to {', '.join(elsewhere)}, which is not this host ({mine})"
-    # Several hosts may share a name, an owner may have said that he knows, and proxies may be asked at other
-    # addresses than they come from.
+    seen = f"points to {', '.join(elsewhere)}, which is not this host ({mine})"
+    # Several hosts may share a name, the owner may have turned this check into a warning, and proxies may have other
+    # addresses for visitors than those from which they connect.
     lenient = bool(proxies) or len(elsewhere) < len(found) or facts["values"].get("domain_check", "fail") != "fail"
     yield (warning if lenient else wrong)("dns", subject, seen, remedy)
 
 
 def _shown(facts: Facts, kind: str, ours: list[str]) -> list[str]:
-    """Return the address by which people know the host."""
+    """Return the addresses to show: the configured ones if they are the host's."""
     mine = [ipaddress.ip_address(one) for one in ours if (":" in one) == (kind == "AAAA")]
     mine = [one for one in mine if not one.is_link_local and not one.is_loopback]
     known = [facts["values"].get("own_address"), facts["values"].get("address")]
@@ -167,7 +163,7 @@ def _is_global6(address: str) -> bool:
 
 
 def caa(facts: Facts) -> Iterator[Line]:
-    """The authority may issue for every name."""
+    """Judge whether CAA records allow the authority to issue for every name."""
     outside = facts.get("outside")
     if not outside:
         return
@@ -179,7 +175,7 @@ def caa(facts: Facts) -> Iterator[Line]:
                 "caa",
                 subject,
                 found["error"],
-                "An authority that cannot ask for CAA issues nothing: correct the zone's name servers.",
+                "An authority that cannot look up CAA issues nothing: correct the zone's name servers.",
             )
             continue
         records = found["records"]
@@ -191,7 +187,7 @@ def caa(facts: Facts) -> Iterator[Line]:
             yield wrong(
                 "caa",
                 subject,
-                f"{found['at']} demands {', '.join(strange)}, which authorities may not know",
+                f"{found['at']} requires {', '.join(strange)}, which authorities may not know",
                 "Remove that record, or its flag 128.",
             )
         elif not issue:
@@ -200,8 +196,8 @@ def caa(facts: Facts) -> Iterator[Line]:
             yield warning(
                 "caa",
                 subject,
-                f"{found['at']} lets only {', '.join(filter(None, issue)) or 'nobody'} issue",
-                f"Be sure that {facts['values'].get('acme_directory')} is among them.",
+                f"{found['at']} allows only {', '.join(filter(None, issue)) or 'nobody'} to issue",
+                f"Make sure that {facts['values'].get('acme_directory')} is among them.",
             )
         elif set(issue) & set(authority):
             yield ok("caa", subject, f"{found['at']} allows {', '.join(sorted(set(issue) & set(authority)))}")
@@ -209,13 +205,13 @@ def caa(facts: Facts) -> Iterator[Line]:
             yield wrong(
                 "caa",
                 subject,
-                f"{found['at']} lets only {', '.join(filter(None, issue)) or 'nobody'} issue",
+                f"{found['at']} allows only {', '.join(filter(None, issue)) or 'nobody'} to issue",
                 f'Add at your DNS provider: {found["at"]} CAA 0 issue "{authority[0]}"',
             )
 
 
 def authority_of(facts: Facts) -> list[str]:
-    """Return the names under which CAA records know the ACME authority, or nothing where it does not tell."""
+    """Return the ACME authority's names in CAA records; empty if they are not known."""
     told = ((facts.get("host") or {}).get("acme") or {}).get("identities") or []
     directory = str(facts["values"].get("acme_directory") or "")
     host = re.sub(r"^https?://([^/:]+).*$", r"\1", directory)
@@ -223,16 +219,16 @@ def authority_of(facts: Facts) -> list[str]:
 
 
 def ports(facts: Facts) -> Iterator[Line]:
-    """80 and 443 reach the host from outside, on every address that its names lead to; nothing else does."""
+    """Judge whether 80 and 443, and no other port, are open from outside on every address of the site's names."""
     outside, values = facts.get("outside"), facts["values"]
     if is_open(values.get("address")):
-        yield skipped("ports", "Ports from outside", "the address of the server is not filled in")
+        yield skipped("ports", "Ports from outside", "the server's address is not set")
         return
     if not outside:
         yield wrong(
             "ports",
             "Ports from outside",
-            f"nobody could look: {short(facts.get('outside_error', ''))}",
+            f"not checked: {short(facts.get('outside_error', ''))}",
             "Correct stack_outside_from: localhost, or a host of the inventory with python3.",
         )
         return
@@ -244,7 +240,7 @@ def ports(facts: Facts) -> Iterator[Line]:
         yield wrong(
             "ports",
             "Ports from outside",
-            f"{values.get('address')} is no address and no known name",
+            f"{values.get('address')} is neither an address nor a known name",
             "Correct ansible_host in hosts.yml.",
         )
 
@@ -252,7 +248,7 @@ def ports(facts: Facts) -> Iterator[Line]:
 def _address(facts: Facts, address: str, states: dict[str, str]) -> Iterator[Line]:
     ssh = str(facts["values"].get("ssh_port") or 22)
     if all(state == "unreachable" for state in states.values()) and ":" in address:
-        yield skipped("ports", f"Ports of {address}", "IPv6 is not to be had where it was asked from")
+        yield skipped("ports", f"Ports of {address}", "there is no IPv6 where the check runs")
         return
     for port in (ssh, "80", "443"):
         if port in states:
@@ -263,20 +259,20 @@ def _address(facts: Facts, address: str, states: dict[str, str]) -> Iterator[Lin
     if not closed:
         return
     if not public:
-        yield ok("ports", subject, "databases, engine and dashboards are closed")
+        yield ok("ports", subject, "databases, Docker and dashboards are closed")
     elif (facts.get("host") or {}).get("firewall", {}).get("berth"):
         yield wrong(
             "ports",
             subject,
             f"{', '.join(public)} open to the internet past the firewall",
-            "site.yml --tags firewall brings the rules back; look for who changed them: nft list ruleset",
+            "site.yml --tags firewall restores the rules. Find out what changed them: nft list ruleset",
         )
     else:
         yield warning(
             "ports",
             subject,
             f"{', '.join(public)} open to the internet",
-            "site.yml closes them; until then, stop what listens.",
+            "site.yml closes them; until then, stop the programs that listen there.",
         )
 
 
@@ -290,7 +286,7 @@ def _port(facts: Facts, subject: str, port: str, state: str) -> Line:
                 "ports",
                 subject,
                 f"taken by {', '.join(others)}",
-                "The edge needs it: systemctl disable --now <that program>",
+                "The edge needs this port: systemctl disable --now <that program>",
             )
         return ok("ports", subject, "open")
     if state == "refused":
@@ -301,19 +297,18 @@ def _port(facts: Facts, subject: str, port: str, state: str) -> Line:
                 "ports",
                 subject,
                 "reaches the host, where nothing answers",
-                "The edge does not run: ansible/status.yml says why; site.yml starts it.",
+                "The edge is not running: ansible/status.yml says why; site.yml starts it.",
             )
         return wrong("ports", subject, "reaches the host, where nothing listens", "Is ansible_port the port of sshd?")
     if state == "unreachable":
-        return wrong("ports", subject, "there is no way to that address", "Correct the address, or ask the provider.")
+        return wrong("ports", subject, "no route to this address", "Correct the address, or ask the provider.")
     if others := host.get("firewall", {}).get("others"):
         return wrong(
             "ports",
             subject,
-            f"filtered; the host itself drops what comes in ({', '.join(others)})",
-            f"Allow port {port} there, or remove those rules: site.yml brings its own. If it stays so, allow "
-            f"{port}/tcp in "
-            "the provider's firewall too.",
+            f"filtered by the host's own rules ({', '.join(others)})",
+            f"Allow port {port} in these rules, or remove them: site.yml installs its own. If it is still filtered, "
+            f"allow {port}/tcp in the provider's firewall, too.",
         )
     if host and (host["firewall"]["berth"] or not host["firewall"]["others"]):
         return wrong(

@@ -1,4 +1,4 @@
-"""Judge whom the host reaches: authority, mail server, stores, registry, log servers."""
+"""Judge outgoing connections: ACME authority, mail server, backup targets, registry, log servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def archives(host: Facts, _: Facts) -> Iterator[Line]:
                 "archives",
                 f"Packages from {name}",
                 found["said"],
-                "Let the host reach it (DNS, the provider's outgoing rules), or correct /etc/apt/sources.list.d.",
+                "Check the host's DNS and the provider's outgoing rules, or correct /etc/apt/sources.list.d.",
             )
         else:
             yield ok("archives", f"Packages from {name}", found["said"])
@@ -36,8 +36,8 @@ def acme(host: Facts, facts: Facts) -> Iterator[Line]:
             "acme",
             "ACME authority",
             f"{directory}: {found['said']}",
-            "Check traefik_acme_directory, the host's DNS and way out, and traefik_acme_ca_certificate for a "
-            "private authority.",
+            "Check traefik_acme_directory, the host's DNS and outgoing connections, and traefik_acme_ca_certificate "
+            "for a private authority.",
         )
     else:
         yield ok("acme", "ACME authority", f"{directory} answers")
@@ -45,15 +45,15 @@ def acme(host: Facts, facts: Facts) -> Iterator[Line]:
         yield warning(
             "staging",
             "ACME staging",
-            "on: certificates that no browser trusts",
-            "For visitors, remove traefik_acme_staging; it is right while you try things out.",
+            "on: no browser trusts its certificates",
+            "Fine for tests; remove traefik_acme_staging before visitors come.",
         )
     limits = host.get("limits") or {}
     if limits.get("ok") is None or not host.get("provisioned"):
         yield skipped(
             "limits",
             "ACME limits",
-            "this host has asked for no certificate yet; others for the same names are not known",
+            "no certificate requested by this host yet; requests of other hosts for the same names are not known",
         )
     elif limits["last"]:
         until = re.search(r"retry after ([0-9: UTC-]+)", limits["last"])
@@ -62,7 +62,7 @@ def acme(host: Facts, facts: Facts) -> Iterator[Line]:
             "ACME limits",
             "the authority refused within the last week: too many certificates",
             (f"Wait until {until[1].strip()}. " if until else "Wait; the limits count a week. ")
-            + "Keep the certificates (backups hold them), and try things out with traefik_acme_staging.",
+            + "Keep the certificates (they are in backups), and use traefik_acme_staging for tests.",
         )
     else:
         yield ok("limits", "ACME limits", "no refusal within the last week")
@@ -71,11 +71,14 @@ def acme(host: Facts, facts: Facts) -> Iterator[Line]:
 def certificate(host: Facts, facts: Facts) -> Iterator[Line]:
     found, values = host.get("certificate"), facts["values"]
     if not found or not host.get("provisioned"):
-        yield skipped("certificate", "Certificate", "none yet: the first run asks for it")
+        yield skipped("certificate", "Certificate", "none yet: the first run requests it")
         return
     if found["ok"] is not True:
         yield wrong(
-            "certificate", "Certificate", f"the edge shows none ({found['said']})", "ansible/status.yml says what runs."
+            "certificate",
+            "Certificate",
+            f"the edge presents none ({found['said']})",
+            "ansible/status.yml says what is running.",
         )
         return
     days, issuer = found["days"], _issuer(found["issuer"])
@@ -84,7 +87,7 @@ def certificate(host: Facts, facts: Facts) -> Iterator[Line]:
         yield wrong(
             "certificate",
             "Certificate",
-            "Traefik's own, so the authority has issued none",
+            "Traefik's own self-signed one: the authority has issued none",
             "journalctl CONTAINER_NAME=berth-traefik_a-1 --grep=acme says why.",
         )
     elif lacking:
@@ -92,7 +95,7 @@ def certificate(host: Facts, facts: Facts) -> Iterator[Line]:
             "certificate",
             "Certificate",
             f"not for {', '.join(lacking)}",
-            "Run site.yml; the lines on DNS and CAA say what may stand in its way.",
+            "Run site.yml; the lines on DNS and CAA say what may prevent it.",
         )
     elif days < CERTIFICATE_WARNING_DAYS:
         line = wrong if days < CERTIFICATE_WRONG_DAYS else warning
@@ -100,7 +103,7 @@ def certificate(host: Facts, facts: Facts) -> Iterator[Line]:
             "certificate",
             "Certificate",
             f"{days:.0f} days left, of {issuer}: it has not been renewed",
-            "docs/runbooks/CertificateExpiresSoon.md; the lines on DNS, CAA and port 80 say what may stand in its way.",
+            "docs/runbooks/CertificateExpiresSoon.md; the lines on DNS, CAA and port 80 say what may prevent it.",
         )
     else:
         yield ok("certificate", "Certificate", f"{days:.0f} days left, of {issuer}")
@@ -123,7 +126,7 @@ SMTP_REMEDIES = {
     "login": "Correct environment_smtp_username, and vault_smtp_password in the vault.",
     "sender": "Set berth_mail_from to an address that this account may send from.",
     "recipient": "Correct berth_operator_mail (or doctor_mail).",
-    "mail": "Ask the mail server's log.",
+    "mail": "Read the mail server's log.",
 }
 
 
@@ -131,9 +134,9 @@ def mail(host: Facts, facts: Facts) -> Iterator[Line]:
     found, values = host.get("smtp"), facts["values"]
     where = f"{values.get('smtp_host')}:{values.get('smtp_port')}"
     if not found:
-        yield skipped("smtp", "Mail", "the mail server is not filled in")
+        yield skipped("smtp", "Mail", "the mail server is not set")
     elif not found["ok"]:
-        # A 4xx answer is one for now; of the recipient, most often greylisting.
+        # 4xx is temporary; for the recipient it is mostly greylisting.
         line = warning if str(found.get("code", "")).startswith("4") and found["step"] == "recipient" else wrong
         yield line("smtp", "Mail", f"{where}, {found['step']}: {found['said']}", SMTP_REMEDIES[found["step"]])
     else:
@@ -165,14 +168,14 @@ def backups(host: Facts, facts: Facts) -> Iterator[Line]:
         subject, where = f"Backup target {name}", targets.get(name, "")
         if found["ok"] is False:
             remedy = (
-                "Put back the password that the repository was made with, or change it: docs/operations/backup.md."
+                "Set the password that the repository was created with, or change it: docs/operations/backup.md."
                 if found.get("password")
-                else "Correct its credentials in environment (the secret is in the vault)."
+                else "Correct its credentials in `environment` (the secret is in the vault)."
                 if found.get("status") in (401, 403)
                 or re.search(
                     r"40[13]|denied|unauthori[sz]ed|credential|InvalidAccessKey|Signature", found["said"], re.I
                 )
-                else "Check its address in backup_targets, and let the host reach it."
+                else "Check its address in backup_targets, and the host's outgoing connections."
             )
             yield wrong("backups", subject, f"{where}: {short(found['said'])}", remedy)
         elif found["ok"] is None:
@@ -181,7 +184,7 @@ def backups(host: Facts, facts: Facts) -> Iterator[Line]:
             yield ok(
                 "backups",
                 subject,
-                "opens with its password" if found.get("opened") else "answers and takes the credentials",
+                "opens with its password" if found.get("opened") else "answers and accepts the credentials",
             )
 
 
@@ -193,7 +196,7 @@ def registry(host: Facts, facts: Facts) -> Iterator[Line]:
         yield ok(
             "registry",
             "Image registry",
-            f"{prefix}: " + ("answers without a login" if found["anonymous"] else "takes the login"),
+            f"{prefix}: " + ("answers without a login" if found["anonymous"] else "accepts the login"),
         )
     elif found.get("status") in (401, 403):
         yield wrong(
@@ -207,7 +210,7 @@ def registry(host: Facts, facts: Facts) -> Iterator[Line]:
             "registry",
             "Image registry",
             f"{prefix}: {found['said']}",
-            "Check berth_image_prefix, and let the host reach it.",
+            "Check berth_image_prefix, and the host's outgoing connections.",
         )
 
 
@@ -236,13 +239,15 @@ def traces(host: Facts, facts: Facts) -> Iterator[Line]:
 def _credentials(found: dict[str, Any], variable: str) -> str:
     if found.get("status") in (401, 403):
         return f"Correct its token or password in {variable} (the secret is in the vault)."
-    return f"Check address and certificates in {variable}, and let the host reach it."
+    return f"Check address and certificates in {variable}, and the host's outgoing connections."
 
 
 def web(host: Facts, _: Facts) -> Iterator[Line]:
-    """Judge the services that are called: webhook, dead man's switch, managed databases."""
+    """Judge the addresses of webhook, dead man's switch and managed databases."""
     for variable, found in (host.get("web") or {}).items():
         if found["ok"] is False:
-            yield wrong("web", variable, found["said"], f"Check the address in {variable}, and let the host reach it.")
+            yield wrong(
+                "web", variable, found["said"], f"Check the address in {variable}, and the host's outgoing connections."
+            )
         elif found["ok"]:
             yield ok("web", variable, found["said"])

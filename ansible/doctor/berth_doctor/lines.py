@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# values (of the inventory), errors (values that could not be read), unread (files that could not be), reached, host,
-# outside, offset, controller. What is missing was not asked; its subject is skipped.
+# values (of the inventory), errors (values that could not be read), unread (files that could not be read), reached,
+# host, outside, offset, controller. A missing key means that it was not checked; its subject is skipped.
 Facts = dict[str, Any]
 Status = Literal["ok", "warning", "wrong", "skipped"]
 
-# Where an owner writes.
+# The files that the operator edits.
 MAIN = "group_vars/all/main.yml"
 VAULT = "group_vars/all/vault.yml"
-# What an architecture is called by the kernel and by Docker.
+# The kernel's name of an architecture -> Docker's.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64", "amd64": "amd64"}
 
 
@@ -45,5 +45,5 @@ def skipped(check: str, subject: str, seen: str) -> Line:
 
 
 def short(text: str) -> str:
-    """Return a message on one line, without the part that repeats."""
+    """Return a message on one line, cut at 300 characters."""
     return " ".join(str(text).split())[:300]

@@ -1,6 +1,6 @@
-"""Look at the site's names and ports as the internet sees them; change nothing.
+"""Check the site's DNS names and ports from outside; change nothing.
 
-Runs on the controller or on the host that stack_outside_from names, with nothing but the standard library:
+Runs on the controller or on the host that stack_outside_from names, with the standard library alone:
     python3 outside.py < JSON: names, caa_names, resolvers, address, site_ports, ssh_port, closed_ports, seconds
 Prints JSON: dns, caa, addresses, ports.
 """
@@ -20,7 +20,11 @@ from pathlib import Path
 from typing import Any
 
 A, CNAME, AAAA, CAA = 1, 5, 28, 257
-RCODES = {1: "the resolver did not understand", 2: "the resolver failed (SERVFAIL)", 5: "the resolver refuses"}
+RCODES = {
+    1: "the resolver reports a malformed query (FORMERR)",
+    2: "the resolver failed (SERVFAIL)",
+    5: "the resolver refuses (REFUSED)",
+}
 NO_SUCH_NAME = 3
 
 
@@ -36,13 +40,13 @@ def resolvers_of_the_system() -> list[str]:
 
 
 def question(name: str, kind: int, number: int) -> bytes:
-    """Return a recursive DNS question."""
+    """Return a recursive DNS query."""
     labels = b"".join(bytes([len(label)]) + label for label in name.encode("idna").split(b".") if label)
     return struct.pack("!6H", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", kind, 1)
 
 
 def skip_name(message: bytes, at: int) -> int:
-    """Return where a name in the message ends."""
+    """Return the position after a name in the message."""
     while (length := message[at]) != 0:
         if length >= 0xC0:
             return at + 2
@@ -51,15 +55,15 @@ def skip_name(message: bytes, at: int) -> int:
 
 
 def answers(message: bytes, kind: int) -> list[bytes]:
-    """Return the data of the answer's records of this kind.
+    """Return the data of the records of this type in the answer.
 
     Raises:
-        NoAnswerError: the resolver could not find out.
+        NoAnswerError: the resolver reported an error.
     """
     _, flags, questions, records, _, _ = struct.unpack("!6H", message[:12])
     code = flags & 0xF
     if code not in (0, NO_SUCH_NAME):
-        raise NoAnswerError(RCODES.get(code, f"the resolver answers with code {code}"))
+        raise NoAnswerError(RCODES.get(code, f"the resolver answers with RCODE {code}"))
     at = 12
     for _ in range(questions):
         at = skip_name(message, at) + 4
@@ -75,7 +79,7 @@ def answers(message: bytes, kind: int) -> list[bytes]:
 
 
 def exchange(resolver: str, asked: bytes, seconds: float) -> bytes:
-    """Ask over UDP, and over TCP where the answer does not fit."""
+    """Query over UDP, and over TCP if the answer was truncated."""
     address, _, port = resolver.partition("#")
     where = socket.getaddrinfo(address, int(port or 53), type=socket.SOCK_DGRAM)[0]
     with socket.socket(where[0], socket.SOCK_DGRAM) as plain:
@@ -95,10 +99,10 @@ def exchange(resolver: str, asked: bytes, seconds: float) -> bytes:
 
 
 def ask(name: str, kind: int, resolvers: list[str], seconds: float) -> list[bytes]:
-    """Return the records of this kind that a name has.
+    """Return the records of this type for a name.
 
     Raises:
-        NoAnswerError: none of the resolvers could find out.
+        NoAnswerError: no resolver answered.
     """
     why = "there is no resolver in /etc/resolv.conf"
     for resolver in resolvers:
@@ -122,7 +126,7 @@ def addresses_of(name: str, resolvers: list[str], seconds: float) -> dict[str, A
 
 
 def caa_of(name: str, resolvers: list[str], seconds: float) -> dict[str, Any]:
-    """Return the CAA records that count for a name: its own, or those of the nearest name above (RFC 8659)."""
+    """Return the CAA records that apply to a name: its own, or those of the closest parent with any (RFC 8659)."""
     labels = name.split(".")
     try:
         for depth in range(len(labels)):
@@ -145,7 +149,7 @@ def caa_record(data: bytes) -> dict[str, Any]:
 
 
 def knock(address: str, port: int, seconds: float) -> str:
-    """Say what becomes of a connection: open, refused, filtered or unreachable."""
+    """Connect to a port and return its state: open, refused, filtered or unreachable."""
     try:
         with socket.create_connection((address, port), timeout=seconds):
             return "open"
@@ -154,14 +158,14 @@ def knock(address: str, port: int, seconds: float) -> str:
     except TimeoutError:
         return "filtered"
     except OSError as error:
-        # "Prohibited" is what a firewall answers that rejects.
+        # A firewall that rejects answers "prohibited".
         if error.errno in (errno.EACCES, errno.EPERM, errno.EHOSTUNREACH) and ":" not in address:
             return "filtered"
         return "unreachable"
 
 
 def literal(address: str) -> Iterator[str]:
-    """Yield the addresses that a host name or an address stands for, where this machine knows."""
+    """Yield the addresses of a host name or address, as the system resolves it."""
     with contextlib.suppress(OSError, UnicodeError):
         for found in socket.getaddrinfo(address, None, type=socket.SOCK_STREAM):
             yield str(found[4][0])

@@ -1,4 +1,4 @@
-"""The table for people."""
+"""Formats the table."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def _wrapped(text: str, first: str, indent: str, width: int, colour: str) -> Ite
 
 
 def summary(lines: list[dict[str, str]]) -> str:
-    """Return how many of each there are."""
+    """Return the number of lines of each status."""
     counted = Counter(line["status"] for line in lines)
     return ", ".join(f"{counted[status]} {status}" for status in MARKS if counted[status])

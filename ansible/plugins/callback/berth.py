@@ -1,13 +1,13 @@
-"""What an operator reads: what changed, what failed, and one sentence for each host at the end; with -v, everything.
+"""Console output for operators: changes, failures, and one sentence for each host at the end; with -v, everything.
 
-A task of a role or playbook says the outcome; the last one of each host stands below the recap:
+A task of a role or playbook reports the outcome; the last one of each host is printed below the recap:
 
     - name: Report the outcome
       ansible.builtin.debug:
         msg: "Released 1.4.0 (green) in 46 s; to roll back to 1.3.9: ..."
       vars: {outcome: true}
 
-With `outcome: alone` it counts only where its own playbook was asked for, not one that imports it.
+With `outcome: alone` it counts only if its own playbook was started, not one that imports it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ name: berth
 type: stdout
 short_description: What changed, what failed, and one sentence for each host at the end
 description:
-  - Without -v, tasks that are well and change nothing say nothing; messages of debug are shown as text.
-  - On a terminal the last line names the task that runs.
+  - Without -v, tasks that succeed without a change print nothing; messages of debug are shown as text.
+  - On a terminal the last line names the running task.
   - With -v it is Ansible's default.
 extends_documentation_fragment:
   - default_callback
@@ -47,25 +47,25 @@ requirements:
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 DEBUG = ("ansible.builtin.debug", "ansible.legacy.debug", "debug")
 PAUSE = ("ansible.builtin.pause", "ansible.legacy.pause", "pause")
-# Their message is all there is to say.
+# Only their message is printed.
 SENTENCES = tuple(
     f"{prefix}{name}" for prefix in ("ansible.builtin.", "ansible.legacy.", "") for name in ("assert", "fail")
 )
 
 
 class RunningLine:
-    """The last line of a terminal, which names what runs and gives way to whatever is said."""
+    """The last line of a terminal: it names the running task, and is cleared before other output."""
 
     def __init__(self, display: Any) -> None:
         self._shown = False
         self._lock = Lock()
-        # A fork has its own way of showing things.
+        # Forks send their output to the main process.
         self._process = os.getpid()
         self._terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         if self._terminal:
-            display.display = self._giving_way(display.display)
+            display.display = self._after_clearing(display.display)
 
-    def _giving_way(self, show: Callable[..., Any]) -> Callable[..., Any]:
+    def _after_clearing(self, show: Callable[..., Any]) -> Callable[..., Any]:
         def after_clearing(*words: Any, **options: Any) -> Any:
             self.clear()
             return show(*words, **options)
@@ -89,7 +89,7 @@ class RunningLine:
 
 
 class CallbackModule(Default):  # type: ignore[misc]
-    """Ansible's own, with less in between and the outcome at the end."""
+    """Ansible's default callback, with less output and the outcome at the end."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -101,7 +101,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         self._playbook = Path()
         # Whether the play has more than one host.
         self._several = False
-        # Host -> what came of it, and the last that failed.
+        # Host -> its outcome; host -> its last failure.
         self._outcomes: dict[str, str] = {}
         self._failures: dict[str, str] = {}
 
@@ -109,7 +109,7 @@ class CallbackModule(Default):  # type: ignore[misc]
     def _quiet(self) -> bool:
         return bool(self._display.verbosity == 0)
 
-    # --- plays and tasks begin ---
+    # --- start of plays and tasks ---
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._playbook = Path(playbook._file_name).resolve()
@@ -130,7 +130,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         if prefix is not None:
             self._task_type_cache[task._uuid] = prefix
         self._last_task_name = task.get_name().strip()
-        # What asks a question shows it itself.
+        # A prompt prints its own text.
         if task.action not in PAUSE:
             self._running.show(self._last_task_name)
 
@@ -142,7 +142,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         if not self._quiet:
             super().v2_runner_retry(result)
 
-    # --- what came of a task ---
+    # --- results of tasks ---
 
     def v2_runner_on_ok(self, result: Any) -> None:
         said = self._message(result)
@@ -168,7 +168,7 @@ class CallbackModule(Default):  # type: ignore[misc]
             self._show(result, said)
 
     def _show(self, result: Any, said: str) -> None:
-        """Show what a task says while the play goes on."""
+        """Print a task's message during the play."""
         self._display.display(f"{result.host.get_name()}: " * self._several + self._as_seen(said))
 
     def v2_runner_on_skipped(self, result: Any) -> None:
@@ -198,11 +198,11 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     @staticmethod
     def _refusal(result: Any) -> str:
-        """Return the sentence of an assert or a fail, or of a program of ours; empty where a task failed otherwise."""
+        """Return the message of an assert, a fail or `berth`; empty for other failures."""
         if result.task.action in SENTENCES:
             said = result.result.get("msg")
             return "\n".join(map(str, said)) if isinstance(said, list) else str(said or "")
-        # They answer with one object of JSON.
+        # `berth` prints one JSON object.
         try:
             answer = json.loads(result.result.get("stdout") or "")
         except (TypeError, ValueError):
@@ -213,12 +213,12 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         if self._quiet and result.task.ignore_unreachable:
-            # A first run tries an account that is not there yet; the play goes on, or says itself why it cannot.
+            # A first run tries an account that does not exist yet; the play continues, or fails with its own message.
             why = " ".join(str(result.result.get("msg") or "").split())
             name = self._last_task_name or result.task.get_name().strip()
             self._display.display(f"ignored: [{self.host_label(result)}] {name}: {why}", color=constants.COLOR_SKIP)
             return
-        self._failures[result.host.get_name()] = "not reached: what was said stands above."
+        self._failures[result.host.get_name()] = "unreachable: see the message above."
         super().v2_runner_on_unreachable(result)
 
     # --- the end ---
@@ -241,11 +241,11 @@ class CallbackModule(Default):  # type: ignore[misc]
         if "\n" not in seen:
             self._display.display(f"{host}: {seen}", color=colour)
             return
-        # A screen has colours of its own.
+        # Several lines have their own colours.
         self._display.display(f"{host}:\n{seen}" if len(self._outcomes) > 1 else seen)
 
     def _message(self, result: Any) -> str | None:
-        """Return what a debug task says; nothing where it is another kind of task, or goes round a loop."""
+        """Return the message of a debug task; None for other tasks and for loops."""
         if result.task.action not in DEBUG or "results" in result.result or "censored" in result.result:
             return None
         said = result.result.get("msg")
@@ -258,7 +258,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         return textwrap.dedent(self._dump_results(shown)).strip("\n")
 
     def _take_outcome(self, result: Any, said: str) -> bool:
-        """Remember the outcome that a task tells; return whether it is one."""
+        """Store the outcome that a task reports; return whether it is one."""
         kind = result.task.vars.get("outcome")
         if not kind:
             return False
@@ -269,5 +269,5 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     @staticmethod
     def _as_seen(text: str) -> str:
-        """Return a text as this screen may show it: colours on a terminal only."""
+        """Return a text without colour codes, unless colours are on."""
         return text if color.ANSIBLE_COLOR else COLOURS.sub("", text)

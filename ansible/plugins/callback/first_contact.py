@@ -1,4 +1,4 @@
-"""Print what helps below a failure of ssh or sudo, whatever playbook meets it."""
+"""Print a remedy below a failure of ssh or sudo, in every playbook."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ansible.plugins.callback import CallbackBase  # type: ignore[attr-defined] 
 DOCUMENTATION = """
 name: first_contact
 type: notification
-short_description: What helps against a failure of ssh or sudo
+short_description: Remedies for failures of ssh and sudo
 description:
-  - Says below a host that cannot be reached, or an account that does not become root, what was said and what helps.
+  - If a host cannot be reached, or an account does not become root, prints the cause and the remedy.
 """
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
-    """What helps, once for each host."""
+    """Prints remedies, once for each host."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -28,16 +28,16 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     CALLBACK_NEEDS_ENABLED = True
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Remember whose variables count."""
+        """Store the play, for its variables."""
         self._play = play
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """A login failed; where a play goes on without it, it says itself what that means."""
+        """A login failed. A play that continues without it has its own message."""
         if not result.task.ignore_unreachable:
             self._help(result, login=True)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """Perhaps it was sudo, the account's shell, or there is no Python."""
+        """Perhaps sudo or the account's shell failed, or there is no Python."""
         if not ignore_errors:
             self._help(result, login=False)
 

@@ -1,4 +1,4 @@
-"""The next command of an operator, complete: with the inventory that this run was given."""
+"""The operator's next command, with the inventory of this run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def inventory_named(sources: Iterable[str]) -> str:
-    """Return the inventories as they are typed at the root of the project.
+    """Return the -i options, as typed in the project's root folder.
 
     Args:
         sources: ansible_inventory_sources: absolute paths, or lists of hosts with a comma.
@@ -23,9 +23,9 @@ def next_command(playbook: str, sources: Iterable[str], *words: str) -> str:
     """Return the command that runs a playbook, such as ansible/rollback.yml, with the inventory of this run.
 
     Args:
-        playbook: Its path from the root of the project.
+        playbook: Its path in the project.
         sources: ansible_inventory_sources.
-        words: What follows, such as -e to=1.3.9, each quoted where it has to be.
+        words: Further arguments, such as -e to=1.3.9; quoted where needed.
     """
     return " ".join(["ansible-playbook", playbook, inventory_named(sources), *map(shlex.quote, words)]).strip()
 
@@ -36,7 +36,7 @@ def _from_root(source: str) -> str:
 
 
 class FilterModule:
-    """What Ansible loads."""
+    """Loaded by Ansible."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by their names."""

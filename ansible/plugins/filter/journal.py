@@ -1,4 +1,4 @@
-"""Rows of `journalctl --output=json` as lines for a person."""
+"""Formats the output of `journalctl --output=json` for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-# The line says them already, or they are the same in every line that was asked for.
+# Already in the line, or the same in every line of the query.
 KNOWN = ("time", "level", "logger", "message", "msg", "service", "release", "colour", "request_id", "span_id")
 COLOURS = {"WARNING": "33", "WARN": "33", "ERROR": "31", "CRITICAL": "1;31", "FATAL": "1;31"}
 
@@ -16,7 +16,7 @@ COLOURS = {"WARNING": "33", "WARN": "33", "ERROR": "31", "CRITICAL": "1;31", "FA
 def text_of(field: Any) -> str:
     """Return a journal field as text that a terminal can show.
 
-    Journald gives a field that is no UTF-8, or holds control characters, as a list of byte values, and one that occurs
+    journalctl writes a field with invalid UTF-8 or control characters as a list of bytes, and a field that occurs
     twice as a list of its values (systemd.io/JOURNAL_EXPORT_FORMATS, "Journal JSON Format").
     """
     if field is None:
@@ -30,11 +30,11 @@ def text_of(field: Any) -> str:
 
 
 def journal_lines(rows: Iterable[str], coloured: bool = False) -> list[str]:
-    """Return time (UTC), service, level and message of each row that a container wrote, in the order of time.
+    """Return a line with time (UTC), service, level and message for each row of a container, sorted by time.
 
     Args:
-        rows: what journalctl printed, a JSON object in each line, with CONTAINER_NAME and MESSAGE.
-        coloured: whether warnings and errors have a colour.
+        rows: the output of journalctl, one JSON object a line, with CONTAINER_NAME and MESSAGE.
+        coloured: whether to colour warnings and errors.
     """
     entries = sorted(
         (row for row in map(json.loads, rows) if "CONTAINER_NAME" in row),
@@ -63,7 +63,7 @@ def _line(row: dict[str, Any], service: str, coloured: bool) -> str:
 
 
 def _read(message: str) -> tuple[str, str, list[str]]:
-    """Return level, message and further lines of what a program logs as JSON; of anything else, the text."""
+    """Return level, message and further lines of a JSON log line; the text of any other line."""
     try:
         fields = json.loads(message)
     except ValueError:
@@ -79,7 +79,7 @@ def _read(message: str) -> tuple[str, str, list[str]]:
 
 
 def _access(fields: dict[str, Any]) -> tuple[str, str, list[str]]:
-    """Return what the edge answered, as a line of an access log."""
+    """Format an entry of the edge's access log."""
     status = int(fields.get("DownstreamStatus") or 0)
     level = "ERROR" if status >= 500 else "WARNING" if status >= 400 else "INFO"
     request = f"{fields['RequestMethod']} {fields.get('RequestHost', '')}{fields.get('RequestPath', '')} {status}"
@@ -93,7 +93,7 @@ def _pairs(fields: dict[str, Any]) -> list[str]:
 
 
 class FilterModule:
-    """What Ansible loads."""
+    """Loaded by Ansible."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by their names."""

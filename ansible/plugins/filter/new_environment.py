@@ -1,4 +1,4 @@
-"""What ansible/new_environment.yml does with the answers it gets: judge them, and write them into the example."""
+"""Filters of ansible/new_environment.yml: check the answers, and write them into the example inventory."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-# sshd_config(5), PubkeyAcceptedAlgorithms; what an RSA key of less than 2048 bits is, sshd refuses by itself.
+# sshd_config(5), PubkeyAcceptedAlgorithms; sshd itself refuses RSA keys of less than 2048 bits.
 KEY = re.compile(
     r"(?P<type>ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) (?P<body>[A-Za-z0-9+/]+=*)( (?P<comment>[^\"\\]*))?"
 )
 
 
 def _shared(name: str) -> ModuleType:
-    """Load rules that preflight and the services ask, so that an answer that is taken here is taken there."""
+    """Load the validation rules of preflight and services, so that an answer accepted here is accepted there."""
     spec = util.spec_from_file_location(
         f"berth_{name}", Path(__file__).resolve().parents[3] / "services" / "shared" / f"{name}.py"
     )
-    assert spec  # noqa: S101  # a file that is there has one
+    assert spec  # noqa: S101  # an existing file has a spec
     assert spec.loader  # noqa: S101
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -42,7 +42,7 @@ def public_key(given: str) -> str:
         given: the key itself, or the path of its file.
 
     Raises:
-        AnsibleFilterError: there is no such file, or what is given is no public key; the message says what to give.
+        AnsibleFilterError: it is neither a readable file nor a public key; the message says what to write.
     """
     text = given.strip()
     if not KEY.fullmatch(text):
@@ -51,8 +51,8 @@ def public_key(given: str) -> str:
             text = path.read_text().strip()
         except (OSError, UnicodeDecodeError):
             raise AnsibleFilterError(
-                f"key is {text!r}, which is neither a public key nor a file that can be read. Give the path of yours "
-                "(ls ~/.ssh/*.pub), or make one: ssh-keygen -t ed25519"
+                f"key is {text!r}, which is neither a public key nor a readable file. Give the path of your key "
+                "(ls ~/.ssh/*.pub), or generate one: ssh-keygen -t ed25519"
             ) from None
         if "PRIVATE KEY" in text:
             raise AnsibleFilterError(f"{path} is a private key, which must not leave this machine: give {path}.pub")
@@ -68,21 +68,21 @@ def public_key(given: str) -> str:
 
 
 def own_key(home: str) -> str:
-    """Return the path of a public key that ssh offers by itself (ssh(1), -i), Ed25519 first; empty without one."""
+    """Return the path of a default public key of ssh (ssh(1), -i), Ed25519 first; empty without one."""
     names = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")
     found = [Path(home, ".ssh", f"{name}.pub") for name in reversed(names)]
     return next((str(path) for path in found if path.is_file()), "")
 
 
 def account_of(key: str) -> str:
-    """Return the name of the admin's account: who the key's comment says it belongs to, or admin."""
+    """Return the administrator's account name: the user in the key's comment, or admin."""
     found = KEY.fullmatch(key)
     name = ((found["comment"] if found else None) or "").partition("@")[0].lower()
     return name if ACCOUNT.fullmatch(name) and name != "root" else "admin"
 
 
 def problems(answers: dict[str, str]) -> list[str]:
-    """Return a sentence for each answer that cannot be right; an empty answer is none.
+    """Return a sentence for each invalid answer; empty answers are not checked.
 
     Args:
         answers: env, host, domain, mail, smtp and admin, each as text.
@@ -108,11 +108,11 @@ def problems(answers: dict[str, str]) -> list[str]:
 
 
 def filled(text: str, answers: dict[str, str]) -> str:
-    """Return a file of an inventory with the answers in place of what stands between < and >.
+    """Return a file of an inventory with its placeholders (<...>) replaced by the answers.
 
     Args:
-        text: hosts.yml or main.yml; what an owner has filled in stays.
-        answers: env, host, domain, mail, smtp, admin and key; an empty one leaves its place open.
+        text: hosts.yml or main.yml; values that are already set are kept.
+        answers: env, host, domain, mail, smtp, admin and key; an empty one leaves its placeholder.
     """
     key = answers.get("key", "")
     places = {
@@ -136,24 +136,24 @@ def named(text: str, env: str) -> str:
 
 
 def open_places(text: str) -> list[str]:
-    """Return the names of what is still to be filled in."""
+    """Return the variables that still have a placeholder."""
     found = re.findall(r"^ *(?:- \{)?(\w+): \"?<[^<>]*>", text, re.MULTILINE)
     return ["berth_admins" if name == "name" else name for name in found]
 
 
 def private_key(curve: str) -> str:
-    """Make a key that signs access tokens.
+    """Generate a key that signs access tokens.
 
     Args:
-        curve: P-256, the one there is.
+        curve: P-256, the only one.
     """
     if curve != "P-256":
-        raise AnsibleFilterError(f"{curve} is no curve that access tokens are signed on: P-256")
+        raise AnsibleFilterError(f"Access tokens are not signed on curve {curve}: use P-256")
     return str(KEYS.new_private_key())
 
 
 class FilterModule:
-    """What Ansible loads."""
+    """Loaded by Ansible."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by their names."""

@@ -23,13 +23,13 @@ RULES = _load()
 
 
 def rules_problems(values: list[tuple[str, str, Any]]) -> list[str]:
-    """Say which values break the rule that is named for them.
+    """Check each value against the rule that is named for it.
 
-    values: for each the variable as the operator knows it, the rule (host, port, domain, sender, recipients, address,
+    values: for each the variable's name for the operator, the rule (host, port, domain, sender, recipients, address,
         url, https_url, login_url, collector), and the value.
 
-    Returns one sentence each, without the value; empty values break no rule.
-    Raises KeyError for a rule that there is not.
+    Returns a sentence for each violation, without the value; empty values are valid.
+    Raises KeyError for an unknown rule.
     """
     rules = {
         "host": RULES.host_problem,
@@ -42,7 +42,7 @@ def rules_problems(values: list[tuple[str, str, Any]]) -> list[str]:
         ),
         "url": RULES.url_problem,
         "https_url": lambda value: RULES.url_problem(value, ("https",)),
-        # Where the one who calls knows what to do with https://user:password@host.
+        # For callers that support https://user:password@host.
         "login_url": lambda value: RULES.url_problem(value, login=True),
         "collector": RULES.collector_problem,
     }
@@ -55,7 +55,7 @@ def rules_problems(values: list[tuple[str, str, Any]]) -> list[str]:
 
 
 def left_open(values: dict[str, Any]) -> list[str]:
-    """Return the names of the values that are, or hold, a text between < and > as the example inventory has it."""
+    """Return the names of the values that are or contain a placeholder (<...>) of the example inventory."""
 
     def is_open(value: Any) -> bool:
         if isinstance(value, dict):
@@ -68,15 +68,15 @@ def left_open(values: dict[str, Any]) -> list[str]:
 
 
 def site_names_problems(domain: str, aliases: list[str], variables: tuple[str, str]) -> list[str]:
-    """Say what is wrong with the site's name and its further names, as they are written.
+    """Return a sentence for each problem of the site's domain and aliases.
 
-    variables: what the operator knows them as.
+    variables: their names for the operator.
     """
     said = rules_problems([(variables[0], "domain", domain)])
     if not domain:
         said.append(f"{variables[0]} is missing. Set it to the public name of the site, such as www.your-company.net.")
     for place, alias in enumerate(aliases):
-        named = f"{variables[1]}: number {place + 1} of them"
+        named = f"{variables[1]}: number {place + 1}"
         said += rules_problems([(named, "domain", alias)])
         if not alias:
             said.append(f"{named} is empty. Remove it.")
@@ -88,10 +88,10 @@ def site_names_problems(domain: str, aliases: list[str], variables: tuple[str, s
 
 
 class FilterModule:
-    """Filters that more than one role uses."""
+    """Filters that several roles use."""
 
     def filters(self) -> dict[str, object]:
-        """Name the filters for Ansible."""
+        """Return the filters by their names."""
         return {
             "mail_address": RULES.mail_address,
             "left_open": left_open,

@@ -1,4 +1,4 @@
-"""Say what keeps Ansible from logging in or becoming root, in the words of the program that refused, and what helps."""
+"""Explain why Ansible cannot log in or become root: the message of ssh or sudo, and a remedy."""
 
 from __future__ import annotations
 
@@ -13,106 +13,106 @@ from ansible.plugins.lookup import LookupBase  # type: ignore[attr-defined]  # n
 
 DOCUMENTATION = """
 name: first_contact
-short_description: What keeps Ansible from logging in or becoming root, and what helps
+short_description: Explain why Ansible cannot log in or become root, with a remedy
 description:
-  - Maps what ssh or sudo said to the command or the variable that helps.
-  - Mitogen does not pass on all that ssh says. Where a message leaves the reason open, ssh itself is asked once more.
+  - Maps messages of ssh and sudo to the command or the variable that fixes them.
+  - Mitogen does not pass on all messages of ssh. If a message has no reason, ssh is run once more to get it.
 options:
   _terms:
     description: The message of the task that failed.
     required: true
   user:
-    description: Whom it logged in as, where that is not ansible_user.
+    description: The account that logged in, if it is not ansible_user.
   login:
-    description: Whether no login came about. Otherwise ssh is not asked.
+    description: Whether the login failed. If not, ssh is not run.
     type: bool
     default: true
 """
 
 SSH_SECONDS = 30
 
-# What ssh says, and what helps; the first that matches counts.
+# Message of ssh -> remedy; the first match counts.
 SSH = {
     r"REMOTE HOST IDENTIFICATION HAS CHANGED": """\
-{host} shows another host key than the one that is known here. Either the server was reinstalled, or somebody answers in
-its place. Compare the new key, and only if the two are the same, replace the old one by it:
+{host} presents another host key than the one in known_hosts. Either the server was reinstalled, or another machine
+answers in its place. Compare the new key; only if the fingerprints are the same, replace the old key:
 {compare}
   ssh-keygen -f {known_hosts} -R '{known_as}'
   cat host.key >> {known_hosts}""",
     r"Host key verification failed|host key is known for": """\
-The host key of {host} is not known here yet. Compare it, and only if the two are the same, accept it:
+The host key of {host} is not in known_hosts yet. Compare it; only if the fingerprints are the same, accept it:
 {compare}
   cat host.key >> {known_hosts}""",
     r"Too many authentication failures": """\
-ssh offered one key after the other (ssh-add -l lists those of the agent) until the server hung up. Name the one that is
-meant, in hosts.yml:
+ssh offered too many keys (ssh-add -l lists those of the agent), so the server closed the connection. Name the right one
+in hosts.yml:
   ansible_ssh_private_key_file: ~/.ssh/<the key>
   ansible_ssh_common_args: -o IdentitiesOnly=yes""",
     r"UNPROTECTED PRIVATE KEY FILE|bad permissions": """\
-ssh leaves a key alone that others can read:
+ssh does not use a key that others can read:
   chmod 600 {key}""",
     r"[Ii]dentity file \S+ not accessible|no such identity": """\
-There is no such key on this machine. Set ansible_ssh_private_key_file in hosts.yml to the one that is meant.""",
+There is no such key on this machine. Correct ansible_ssh_private_key_file in hosts.yml.""",
     r"no matching (key exchange method|host key type|cipher|MAC)": """\
-This machine's OpenSSH (ssh -V) shares no algorithm with the server. Take a newer one (8.5 or later), or allow the older
-algorithm with hardening_ssh_kex, hardening_ssh_ciphers or hardening_ssh_macs.""",
+This machine's OpenSSH (ssh -V) has no algorithm in common with the server. Use a newer one (8.5 or later), or allow the
+older algorithm with hardening_ssh_kex, hardening_ssh_ciphers or hardening_ssh_macs.""",
     r"[Pp]ermission denied": """\
-None of the keys offered lets {user} in. See which ones that are:
+The server accepts none of the offered keys for {user}. List them:
   {ssh} -v true 2>&1 | grep -E 'Offering|continue'
-Name the one that is meant in hosts.yml (ansible_ssh_private_key_file); one with a passphrase has to be in the agent
-(ssh-add). If the server only takes a password so far, bring your key there first:
+Name the right one in hosts.yml (ansible_ssh_private_key_file); a key with a passphrase must be in the agent (ssh-add).
+If the server accepts only a password so far, install your key first:
   ssh-copy-id -p {port} {user}@{host}""",
     r"Connection refused": """\
-Nothing takes connections on port {port} of {host}. Where sshd listens on another port, name it in hosts.yml:
+Nothing listens on port {port} of {host}. If sshd listens on another port, name it in hosts.yml:
   ansible_port: <port>
-If it answered before, this address may be banned for failed logins: docs/disasters/locked-out-of-ssh.md.""",
+If it worked before, your address may be banned for failed logins: docs/disasters/locked-out-of-ssh.md.""",
     r"timed out|No route to host|Network is unreachable": """\
-Nothing answers on port {port} of {host}. Is the address right and the server on? Does the provider's firewall
-(security group) let port {port} in from here? Where sshd listens on another port, name it in hosts.yml:
+No answer on port {port} of {host}. Is the address right, and is the server running? Does the provider's firewall
+(security group) allow port {port} from here? If sshd listens on another port, name it in hosts.yml:
   ansible_port: <port>""",
     r"Could not resolve hostname": """\
-DNS does not know {host}. Write the server's address in hosts.yml:
+{host} does not resolve. Write the server's address in hosts.yml:
   ansible_host: 203.0.113.7""",
     r"[Cc]onnection (closed|reset) by|kex_exchange_identification": """\
-The server hung up before anybody logged in: it may be starting, have too many logins under way, or something else than
-sshd may listen on port {port}. Try:
+The server closed the connection before the login: it may be booting or have too many unfinished logins, or port {port}
+is not sshd's. Try:
   {ssh}""",
 }
-# What Ansible, the host's login, shell or sudo say.
+# Message of Ansible, or of the host's login, shell or sudo -> remedy.
 OTHERS = {
     r"Please login as the user \W*(?P<other>[a-z_][\w-]*)": """\
-The account of a fresh server is {other} here. In hosts.yml:
+This server's first account is {other}. In hosts.yml:
   berth_first_login: {other}""",
     r"[Pp]assword change required|change your password immediately|[Pp]assword has expired": """\
-The server wants another password for {user} before anything else. Log in once by hand and give it one:
+The server requires a new password for {user} first. Log in once by hand and set one:
   {ssh}""",
     r"account is currently not available": """\
-{user} has no shell on {host} (nologin), so this account is closed. Log in with another one.""",
+{user} has no shell on {host} (nologin), so it cannot log in. Use another account.""",
     r"install the sshpass program": """\
-Nothing here types passwords to ssh: accounts log in by key. Bring your key there first:
+Berth logs in with keys, not with passwords. Install your key first:
   ssh-copy-id -p {port} {user}@{host}
-and leave ansible_password out.""",
+and remove ansible_password.""",
     r"sudo password is incorrect|Incorrect sudo password|incorrect password attempt": """\
-sudo takes another password for {user}: run it again with -K, or correct ansible_become_password.""",
+The sudo password of {user} is wrong: run it again with -K, or correct ansible_become_password.""",
     r"sudo: a password is required|sudo password is required|Missing sudo password": """\
-sudo asks {user} for a password. Run it again with -K, which asks you for it, or keep it in the vault and name it in
+sudo asks {user} for a password. Run it again with -K, which prompts for it, or store it in the vault and name it in
 hosts.yml:
   ansible_become_password: "{{{{ vault_become_password }}}}"
-Only the first run needs it: the admins whom it makes become root without one.""",
+Only the first run needs it: the administrators that it creates use sudo without a password.""",
     r"must have a tty|no tty present": """\
-sudo wants a terminal (requiretty), and Ansible has none. In a shell on the server, as root:
+sudo requires a terminal (requiretty), and Ansible has none. In a shell on the server, as root:
   echo 'Defaults:{user} !requiretty' > /etc/sudoers.d/{user}-tty && chmod 440 /etc/sudoers.d/{user}-tty && visudo -c""",
     r"not in the sudoers file|not allowed to execute|may not run sudo": """\
-{user} may not become root by sudo. Name an account that may, or root, in hosts.yml:
+{user} may not use sudo. Name an account that may, or root, in hosts.yml:
   berth_first_login: root""",
     r"sudo: (command )?not found|exec: sudo|No such file or directory: '+sudo": """\
 The server has no sudo. Log in as root for the first run, which installs it; in hosts.yml:
   berth_first_login: root""",
     r"python[\d.]*:? (command )?(not found|No such file)|python[\d.]*' was not found|No python interpreters found": """\
-The server has no Python, which Ansible needs there:
+The server has no Python, which Ansible needs:
   {ssh} 'apt-get update && apt-get install --yes python3'""",
 }
-# What Mitogen says of ssh's refusals, where ssh itself could not be asked.
+# Mitogen's message, if ssh itself could not be run -> remedy.
 MITOGEN = {
     r"SSH (authentication|password) is incorrect|SSH password was requested": SSH[r"[Pp]ermission denied"],
     r"Connection timed out": SSH[r"timed out|No route to host|Network is unreachable"],
@@ -124,7 +124,7 @@ COMPARE = """\
 
 @dataclass(frozen=True)
 class Login:
-    """How Ansible logs in: its variables for one host."""
+    """Ansible's connection variables of one host."""
 
     host: str
     user: str
@@ -133,12 +133,12 @@ class Login:
     arguments: tuple[str, ...] = ()
 
     def command(self, *options: str) -> list[str]:
-        """Return ssh's command line for the same login, with further options before those of the inventory."""
+        """Return the ssh command for this login, with further options before those of the inventory."""
         key = ["-i", self.key, "-o", "IdentitiesOnly=yes"] if self.key else []
         return ["ssh", *options, "-p", self.port, "-l", self.user, *key, *self.arguments, self.host]
 
     def values(self) -> dict[str, str]:
-        """Return what a remedy may name."""
+        """Return the values for the placeholders in remedies."""
         named = re.search(r"UserKnownHostsFile=(\S+)", " ".join(self.arguments))
         values = {
             "host": self.host,
@@ -153,7 +153,7 @@ class Login:
 
 
 def remedy(words: str, login: Login, table: Mapping[str, str]) -> str:
-    """Return what helps against what a program said; empty where the table knows nothing."""
+    """Return the remedy for a message; empty if the table has none."""
     flat = re.sub(r"\s+", " ", words)
     for pattern, text in table.items():
         if found := re.search(pattern, flat):
@@ -162,7 +162,7 @@ def remedy(words: str, login: Login, table: Mapping[str, str]) -> str:
 
 
 def ask_ssh(login: Login) -> str:
-    """Return what ssh itself says when it logs in the same way; empty where it gets in, or is not there."""
+    """Run ssh for the same login and return its error; empty if it succeeds or ssh is missing."""
     options = ["ControlPath=none", "BatchMode=yes", "ConnectTimeout=10", "StrictHostKeyChecking=yes", "LogLevel=INFO"]
     command = login.command(*(part for option in options for part in ("-o", option)))
     try:
@@ -182,7 +182,7 @@ def ask_ssh(login: Login) -> str:
 
 
 def explain(message: str, login: Login) -> str:
-    """Return what helps against a login that failed; first ssh's own words, where the message lacks them."""
+    """Return the remedy for a failed login, after ssh's own message if `message` lacks it."""
     if known := remedy(message, login, OTHERS) or remedy(message, login, SSH):
         return known
     said = ask_ssh(login)
@@ -191,10 +191,10 @@ def explain(message: str, login: Login) -> str:
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
-    """What helps against each message."""
+    """Returns a remedy for each message."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **options: Any) -> list[str]:
-        """Return one text for each message, empty where nothing is known that helps."""
+        """Return one text for each message; empty if no remedy is known."""
         known = variables or {}
 
         def value(name: str) -> str:

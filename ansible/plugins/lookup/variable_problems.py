@@ -1,7 +1,7 @@
-"""Say what is wrong with the names and kinds of the variables in inventory and command line.
+"""Check names and types of the variables in inventory and command line.
 
-Declared are the options of the roles (roles/*/meta/argument_specs.yml) and what ansible/variables.yml names. Ansible's
-own check of argument specs converts in silence ("a,b" becomes a list, a mapping text), so the kinds are compared here.
+Declared variables are the options of the roles (roles/*/meta/argument_specs.yml) and those in ansible/variables.yml.
+Ansible's own check converts silently ("a,b" becomes a list, a mapping text), so types are compared here.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from ansible.plugins.lookup import LookupBase  # type: ignore[attr-defined]  # n
 
 try:
     from ansible._internal._datatag._tags import Origin
-except ImportError:  # another core: sentences then do without file and line
+except ImportError:  # another ansible-core: messages then have no file and line
     Origin = None
 
 DOCUMENTATION = """
 name: variable_problems
-short_description: Say what is wrong with the variables of the current host, one sentence each
-description: Takes no terms. Names that look like ours and are none, and values of another kind than declared.
+short_description: Return a sentence for each problem of the current host's variables
+description: Takes no terms. Finds unknown names with one of our prefixes, and values of another type than declared.
 options: {}
 """
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMON = ROOT / "inventories/common/all.yml"
 
-# Besides those of the roles: a name that begins like this is ours, or a mistake.
+# Besides the roles' prefixes: a name with one of these is one of ours, or a mistake.
 PREFIXES = ("berth_", "maintenance_", "release_", "restore_")
 SECRET = re.compile(r"^vault_|passw|secret|token|key|credential|headers|_uri$|webhook|deadman|ping_url", re.IGNORECASE)
-# What only a role, or a look at the host, can know.
+# Known only inside a role or after gathering facts.
 KNOWN_LATER = re.compile(r"^(ansible_\w+|hostvars|role_path|role_name)$")
-# What Ansible itself, or ansible/preflight.yml, adds.
+# Added by Ansible itself or by ansible/preflight.yml.
 NOT_OURS = re.compile(
     r"^(_|ansible_|mitogen_|preflight_|inventory_|role_|playbook_dir$|play_hosts$|group_names$|groups$|hostvars$|omit$|vars$|environment$)"
 )
 WORD = re.compile(r"[A-Za-z_]\w*")
 DECRYPTION = re.compile("decryption failed|no vault secrets", re.IGNORECASE)
 UNDEFINED = re.compile(r"'([A-Za-z_]\w*)' is undefined")
-# What the filter `bool` knows; it takes any other text, "y" too, for false.
+# The texts that the filter `bool` knows; it takes any other text, even "y", for false.
 TRUTH = {"yes", "no", "true", "false", "on", "off", "1", "0"}
 MEANT = {
     "str": "text",
@@ -68,11 +68,7 @@ Spec = Mapping[str, Any]
 
 @functools.cache
 def declared() -> dict[str, Spec]:
-    """Return every variable that has a meaning here, with its spec.
-
-    Returns:
-        Name and spec of each, as in an argument spec; `like` is resolved.
-    """
+    """Return name -> spec of every declared variable, as in an argument spec; `like` is resolved."""
     found: dict[str, Spec] = {}
     for file in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
         for entry in yaml.load(file.read_text(), yaml.CSafeLoader)["argument_specs"].values():
@@ -85,12 +81,12 @@ def declared() -> dict[str, Spec]:
 
 @functools.cache
 def prefixes() -> tuple[str, ...]:
-    """Return how a name of ours begins: the name of a role, or one of ours for owners and operators."""
+    """Return the prefixes of our variables: the roles' names, and those for owners and operators."""
     return (*PREFIXES, *(f"{role.name}_" for role in sorted((ROOT / "roles").iterdir()) if role.is_dir()))
 
 
 def distance(one: str, other: str) -> int:
-    """Return by how many letters two names differ: missing, added, replaced, or two swapped."""
+    """Return the edit distance of two names: letters missing, added, replaced, or two swapped."""
     before: list[int] = []
     last = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
@@ -105,7 +101,7 @@ def distance(one: str, other: str) -> int:
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """Return the name that this one is a slip of the keyboard away from; empty for none."""
+    """Return the name that this one is a typo of; empty for none."""
     if len(name) < 5:
         return ""
     allowed = 1 if len(name) < 9 else 2
@@ -114,13 +110,13 @@ def near(name: str, names: Iterable[str]) -> str:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """Return "Did you mean ...?" with the nearest name, or nothing where none is near."""
+    """Return "Did you mean ...?" with the closest name; empty if none is close."""
     close = near(name, names) or next(iter(difflib.get_close_matches(name, list(names), 1, 0.75)), "")
     return f" Did you mean {close}?" if close else ""
 
 
 def words(value: object) -> set[str]:
-    """Return the words of all templates in a value, names of other variables among them."""
+    """Return all words in the templates of a value, which include the names of other variables."""
     if isinstance(value, str):
         return set(WORD.findall(value)) if "{{" in value or "{%" in value else set()
     if isinstance(value, Mapping):
@@ -131,7 +127,7 @@ def words(value: object) -> set[str]:
 
 
 def reach(name: str, variables: Mapping[str, Any]) -> set[str]:
-    """Return the variable and all words that its value depends on."""
+    """Return the variable and, recursively, all words in the templates of its value."""
     seen: set[str] = set()
     left = {name}
     while left:
@@ -143,7 +139,7 @@ def reach(name: str, variables: Mapping[str, Any]) -> set[str]:
 
 
 def given(value: object, secret: bool) -> str:
-    """Say what a value is; of a secret only its kind."""
+    """Describe a value; of a secret only its type."""
     if value is None:
         return "empty (null)"
     if isinstance(value, bool):
@@ -158,7 +154,7 @@ def given(value: object, secret: bool) -> str:
 
 
 def is_kind(kind: str, value: object) -> bool:
-    """Return whether a value is of a kind, without converting it; text stands for numbers and truth (-e name=value)."""
+    """Return whether a value has a type, without conversion; numbers and booleans may be text (-e name=value)."""
     text = str(value).strip().lower() if isinstance(value, str) else None
     match kind:
         case "str" | "path":
@@ -184,18 +180,18 @@ def is_kind(kind: str, value: object) -> bool:
 
 
 def hint(kind: str, value: object, path: str, typed: bool) -> str:
-    """Say how to write what is meant."""
+    """Return how to write a value of this type."""
     if value is None:
-        return f"Write {NONE[kind]} for none." if kind in NONE else "Give it one, or leave the line out."
+        return f"Write {NONE[kind]} for none." if kind in NONE else "Give it a value, or remove the line."
     if kind in ("str", "path") and isinstance(value, bool | int | float | datetime.date):
-        return "Put it in quotes, as it is meant: YAML reads it as something else."
+        return "Put it in quotes: otherwise YAML reads it as another type."
     if kind == "list" and isinstance(value, str):
         if not value:
             return "Write [] for none."
         return (
             f"""Write -e '{{"{path}": ["...", "..."]}}'."""
             if typed
-            else 'Write ["...", "..."], or one a line after a dash.'
+            else 'Write ["...", "..."], or one item a line after a dash.'
         )
     if kind == "dict" and isinstance(value, str):
         return f"""Write -e '{{"{path}": {{"...": "..."}}}}'.""" if typed else "Write one key: value a line."
@@ -206,11 +202,11 @@ def kind_problems(path: str, spec: Spec, value: object, typed: bool = False, sec
     """Compare a value with its spec.
 
     Args:
-        path: Name of the variable, with the way to a part of it.
-        spec: What an argument spec says about it.
+        path: Name of the variable, with the path of a part of it.
+        spec: Its argument spec.
         value: The value, without templates.
         typed: Whether it comes from the command line.
-        secret: Whether values must not be shown, whatever the path says.
+        secret: Whether values must not be shown, even if the name is not that of a secret.
 
     Returns:
         A sentence for each difference.
@@ -218,10 +214,10 @@ def kind_problems(path: str, spec: Spec, value: object, typed: bool = False, sec
     kind = spec.get("type", "str")
     secret = secret or bool(SECRET.search(path)) or bool(spec.get("no_log"))
     if not is_kind(kind, value):
-        told = f"{path} is {given(value, secret)}, where {MEANT[kind]} is meant. {hint(kind, value, path, typed)}"
+        told = f"{path} is {given(value, secret)}, but must be {MEANT[kind]}. {hint(kind, value, path, typed)}"
         return [told.rstrip()]
     if (choices := spec.get("choices")) and str(value) not in map(str, choices):
-        return [f"{path} is {given(value, secret)}, where one of these is meant: {', '.join(map(str, choices))}."]
+        return [f"{path} is {given(value, secret)}, but must be one of: {', '.join(map(str, choices))}."]
     if isinstance(value, str):
         return []
     if isinstance(value, Sequence) and "elements" in spec:
@@ -241,8 +237,7 @@ def _part_problems(
     path: str, options: Mapping[str, Spec], value: Mapping[Any, Any], typed: bool, secret: bool
 ) -> list[str]:
     problems = [
-        f"{path} has a key {key}, which means nothing there.{suggestion(str(key), options)}"
-        f" It may have: {', '.join(options)}."
+        f"{path} has an unknown key {key}.{suggestion(str(key), options)} Known keys: {', '.join(options)}."
         for key in value
         if key not in options
     ]
@@ -259,7 +254,7 @@ def _part_problems(
 
 @dataclass(frozen=True)
 class Given:
-    """What a run was given: the variables of a host, and which of them were typed (-e) for which playbooks."""
+    """The input of a run: the variables of a host, which of them come from -e, and for which playbooks."""
 
     variables: Mapping[str, Any]
     typed: frozenset[str] = frozenset()
@@ -268,7 +263,7 @@ class Given:
     specs: Mapping[str, Spec] = field(default_factory=declared)
 
     def where(self, name: str) -> str:
-        """Say where a variable comes from, as far as that is known."""
+        """Return a variable's name with its origin, if that is known."""
         if name in self.typed:
             return f"{name} (-e)"
         origin = Origin.get_tag(self.variables[name]) if Origin else None
@@ -279,14 +274,14 @@ class Given:
         return f"{name} ({shown}:{origin.line_num})" if origin.line_num else f"{name} ({shown})"
 
     def name_problems(self) -> list[str]:
-        """Return a sentence for each name that is nearly ours, an old one, or meant for another playbook."""
+        """Return a sentence for each name that is unknown, old, or for another playbook."""
         written = {name: value for name, value in self.variables.items() if not NOT_OURS.match(name)}
         used = set().union(*map(words, written.values()))
         problems = []
         if "_raw_params" in self.typed:
             problems.append(
-                f"The command line (-e) has {given(self.variables.get('_raw_params'), False)} behind a blank, which"
-                " belongs to no variable. A value with a blank in it needs quotes of its own: -e 'name=\"two words\"'."
+                f"The command line (-e) has {given(self.variables.get('_raw_params'), False)} after a blank, which"
+                " belongs to no variable. A value with a blank needs its own quotes: -e 'name=\"two words\"'."
             )
         for name in sorted(set(written) - self.own):
             if name in self.specs:
@@ -294,10 +289,10 @@ class Given:
             elif name.startswith(prefixes()):
                 begin = next(one for one in prefixes() if name.startswith(one))
                 problems.append(
-                    f"{self.where(name)} is no variable of Berth.{suggestion(name, self.specs)} One of your own gets a"
-                    f" name that does not begin with {begin}, or is listed in berth_own_variables."
+                    f"{self.where(name)} is no variable of Berth.{suggestion(name, self.specs)} If it is your own,"
+                    f" rename it so that it does not begin with {begin}, or list it in berth_own_variables."
                 )
-            # Whatever another value reads is no slip.
+            # A name that another value reads is no typo.
             elif (name in self.typed or name not in used) and (close := near(name, self.specs)):
                 problems.append(
                     f"{self.where(name)} is no variable of Berth. Did you mean {close}?"
@@ -309,12 +304,12 @@ class Given:
         if "renamed_to" in spec:
             return [f"{self.where(name)} is now called {spec['renamed_to']}: rename it."]
         if spec.get("typed") and name not in self.typed:
-            return [f"{self.where(name)} belongs on the command line (-e) and not into an inventory."]
+            return [f"{self.where(name)} belongs on the command line (-e), not in an inventory."]
         takers = spec.get("playbooks")
         if takers is None or name not in self.typed or not self.playbooks or set(self.playbooks) & set(takers):
             return []
         named = " and ".join(f"{one}.yml" for one in self.playbooks)
-        return [f"{self.where(name)} means nothing to {named}: it is for {', '.join(f'{one}.yml' for one in takers)}."]
+        return [f"{self.where(name)} is not read by {named}: it is for {', '.join(f'{one}.yml' for one in takers)}."]
 
 
 def is_glue(value: object) -> bool:
@@ -329,15 +324,15 @@ def _real(path: str) -> Path:
 
 
 def template_problem(error: BaseException, reached: set[str], specs: Mapping[str, Spec]) -> str:
-    """Say why a value cannot be made out, without showing a secret that it reads.
+    """Explain why a value cannot be evaluated, without showing a secret that it reads.
 
     Args:
-        error: What templating said.
+        error: The error of templating.
         reached: All words that the value depends on.
         specs: The declared variables.
 
     Returns:
-        The end of a sentence; empty where only a role or the host can know the value.
+        The end of a sentence; empty if the value is known only inside a role or on the host.
     """
     said = str(error)
     missing = UNDEFINED.search(said)
@@ -350,8 +345,8 @@ def template_problem(error: BaseException, reached: set[str], specs: Mapping[str
         return "Decryption failed. Is it the right vault password (.vault-password)?"
     if any(map(SECRET.search, reached)):
         return (
-            f"{type(error).__name__}, and what it said may show a secret."
-            " Where {{ or {% is part of a value, write !unsafe before it."
+            f"{type(error).__name__}, whose message may contain a secret."
+            " If {{ or {% is part of a value, write !unsafe before it."
         )
     return " ".join(said.split())[:300]
 
@@ -360,16 +355,16 @@ _said: dict[str, list[str]] = {}
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
-    """Ask from a play with lookup('variable_problems')."""
+    """Used in a play as lookup('variable_problems')."""
 
     def run(self, _terms: list[str], variables: Mapping[str, Any] | None = None, **_kwargs: Any) -> list[str]:
         """Return a sentence for each problem of the current host's variables.
 
         Args:
-            variables: What Ansible knows for the host, templates and all.
+            variables: All variables of the host, not templated.
         """
         known = variables or {}
-        # A task asks twice, for its condition and for its message.
+        # A task evaluates it twice, for its condition and its message.
         host = str(known.get("inventory_hostname"))
         if host not in _said:
             _said[host] = self._problems(known)
@@ -390,7 +385,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             run = Given(known, typed)
             try:
                 value = self._templar.template(raw)
-            # Whatever a template, a look-up or the vault says becomes a sentence about the variable.
+            # Any error of a template, a lookup or the vault becomes a sentence about the variable.
             except Exception as error:
                 if why := template_problem(error, reach(name, known), specs):
                     unknown.setdefault(why, []).append(run.where(name))
@@ -402,12 +397,12 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             if name == "berth_own_variables" and not found:
                 own = frozenset(value)
         names = Given(known, typed, self._playbooks(), own).name_problems()
-        untold = [f"{', '.join(each)} cannot be made out: {why}" for why, each in unknown.items()]
+        untold = [f"{', '.join(each)} cannot be evaluated: {why}" for why, each in unknown.items()]
         return [*names, *untold, *problems]
 
     @staticmethod
     def _playbooks() -> tuple[str, ...]:
-        """Return which of ours were asked for; none where one of somebody else leads here."""
+        """Return the started playbooks if all are ours; none if another playbook imports ours."""
         asked = [Path(one).resolve() for one in ansible_context.CLIARGS.get("args", ())]
         ours = all(one.parent in (ROOT, ROOT / "ansible") and one.stem != "preflight" for one in asked)
         return tuple(one.stem for one in asked) if ours else ()

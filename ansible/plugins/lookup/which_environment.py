@@ -1,4 +1,4 @@
-"""Say what is wrong with the environment that a playbook was given: none is the default."""
+"""Check that a playbook was given an environment: there is no default."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ansible.plugins.lookup import LookupBase  # type: ignore[attr-defined]  # n
 
 DOCUMENTATION = """
 name: which_environment
-short_description: Say which environment is missing, in one sentence
-description: Takes no terms. Nothing is wrong where the run reaches a host of group berth.
+short_description: Return a sentence if no environment was given
+description: Takes no terms. Returns nothing if the run includes a host of group berth.
 options: {}
 """
 
@@ -23,21 +23,21 @@ ROOT = Path(__file__).resolve().parents[3]
 def problems(
     sources: Sequence[str], usual: Sequence[str], hosts: Sequence[str], reached: Sequence[str], folders: Sequence[str]
 ) -> list[str]:
-    """Say why a run reaches no host of group berth.
+    """Explain why a run includes no host of group berth.
 
     Args:
-        sources: Inventories that the run was given.
-        usual: Those that Ansible takes where none is given.
+        sources: Inventories of the run.
+        usual: Ansible's default inventories.
         hosts: Hosts of group berth.
         reached: Hosts that the run is limited to.
-        folders: Environments that there are.
+        folders: Existing environments.
 
     Returns:
         One sentence, or none.
     """
-    say = f"Say which environment: -i inventories/production (there are: {', '.join(folders)})."
+    say = f"Name an environment: -i inventories/production (there are: {', '.join(folders)})."
     if several := [one for one in sources if any(Path(one).glob("*/hosts.yml"))]:
-        return [f"{' and '.join(several)} holds several environments. {say}"]
+        return [f"{' and '.join(several)} contains several environments. {say}"]
     if not hosts:
         named = [one for one in sources if one not in usual]
         if not named:
@@ -52,13 +52,13 @@ def problems(
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
-    """Ask from a play with lookup('which_environment')."""
+    """Used in a play as lookup('which_environment')."""
 
     def run(self, _terms: list[str], variables: Mapping[str, Any] | None = None, **_kwargs: Any) -> list[str]:
-        """Return why the run reaches no host of group berth; nothing where it does.
+        """Return why the run includes no host of group berth; nothing if it does.
 
         Args:
-            variables: What Ansible knows in the play.
+            variables: The variables of the play.
         """
         known = variables or {}
         folders = sorted(one.parent.name for one in ROOT.glob("inventories/*/hosts.yml"))

@@ -1,4 +1,4 @@
-"""What is written on the host for each target."""
+"""Filters for the files on the host that each backup target needs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import boolean
 
 SHORTEST_PASSWORD = 24
-# Given as text, kept as files, since restic and ssh read files.
+# Variables whose text is written to files, because restic and ssh read files.
 FILES = {"ca_certificate": "ca.pem", "ssh_key": "key", "ssh_known_hosts": "known_hosts"}
 
 
 def files(targets: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return name and content of the files that targets need."""
+    """Return name and content of the targets' files."""
     return [
         {"name": f"{target['name']}.{name}", "content": f"{target[key].rstrip()}\n"}
         for target in targets
@@ -23,7 +23,7 @@ def files(targets: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def settings(targets: list[dict[str, Any]], folder: str) -> list[dict[str, Any]]:
-    """Return what of the targets is no secret."""
+    """Return the targets' settings without secrets."""
     return [
         {
             "name": target["name"],
@@ -36,7 +36,7 @@ def settings(targets: list[dict[str, Any]], folder: str) -> list[dict[str, Any]]
 
 
 def ssh(target: dict[str, Any], folder: str) -> dict[str, str]:
-    """Return the option by which restic's ssh asks nobody and believes only what was written down."""
+    """Return restic's option for ssh: no prompts, and only the given known_hosts."""
     if not target.get("ssh_key"):
         return {}
     place = f"{folder}/{target['name']}"
@@ -58,7 +58,7 @@ def environment(targets: list[dict[str, Any]], folder: str) -> dict[str, dict[st
 
 
 def problems(targets: list[dict[str, Any]], password: str, commands: list[dict[str, Any]]) -> list[str]:
-    """Say, one sentence each, what cannot work; no sentence holds a secret."""
+    """Return a sentence for each problem; none contains a secret."""
     said = []
     names = [one["name"] for one in targets]
     if targets and len(password) < SHORTEST_PASSWORD:
@@ -87,7 +87,7 @@ def problems(targets: list[dict[str, Any]], password: str, commands: list[dict[s
 
 
 def restore_report(answer: dict[str, Any], command: str, inventories: str) -> str:
-    """Put the answer of `berth restore` into lines for a person.
+    """Format the output of `berth restore` for people.
 
     `command` is the whole command that does in earnest what was a dry run, `inventories` its options -i.
     """

@@ -1,4 +1,4 @@
-"""What backup.yml says at its end: runs as a table, and everything else as a sentence."""
+"""The outcome that backup.yml prints: runs as a table, everything else as a sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDEST_REASON = 32
 
 
 def age(moment: str, now: datetime) -> str:
-    """Say how old something is, as roughly as a person would."""
+    """Return an age, rounded for people."""
     hours = (now - datetime.fromisoformat(moment)).total_seconds() / 3600
     if hours < 1.5:
         return f"{max(hours * 60, 0):.0f} min"
@@ -18,7 +18,7 @@ def age(moment: str, now: datetime) -> str:
 
 
 def size(count: float | None) -> str:
-    """Return a size as people write it; a dash where it is not known."""
+    """Return a size for people; a dash if it is not known."""
     if not count:
         return "-"
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -29,12 +29,12 @@ def size(count: float | None) -> str:
 
 
 def at(moment: str) -> str:
-    """Return a moment as people write it."""
+    """Return a time for people."""
     return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def table(listed: dict[str, Any], now: datetime | None = None) -> str:
-    """Return what `berth backup list` found as a table, the newest run first; below it targets that did not answer."""
+    """Format the output of `berth backup list` as a table, the newest run first, followed by unreachable targets."""
     runs: dict[str, dict[str, Any]] = {}
     silent = []
     for target, found in listed.items():
@@ -60,7 +60,7 @@ def _row(run: dict[str, Any], now: datetime) -> tuple[str, ...]:
 
 
 def newest(known: dict[str, Any], now: datetime | None = None) -> str:
-    """Return the newest run of each target, as `berth backup status` knows it: when, how much, and where."""
+    """Format the newest run of each target from `berth backup status`: time, size, target."""
     targets: dict[str, list[str]] = {}
     for name, target in known["targets"].items():
         said = "none yet"
@@ -72,7 +72,7 @@ def newest(known: dict[str, Any], now: datetime | None = None) -> str:
 
 
 def rekeyed(targets: dict[str, dict[str, str]]) -> str:
-    """Return whom which password opens, from what `berth backup rekey` did to each target."""
+    """Format the output of `berth backup rekey`: which password opens which target."""
     kept = {
         name: said["previous"] for name, said in targets.items() if said.get("previous", "").startswith("opens until")
     }
@@ -83,7 +83,7 @@ def rekeyed(targets: dict[str, dict[str, str]]) -> str:
 
 
 class FilterModule:
-    """What Ansible loads."""
+    """Loaded by Ansible."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by their names."""

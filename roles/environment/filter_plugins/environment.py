@@ -1,4 +1,4 @@
-"""What is wrong with the values of .env, as sentences an operator can act on."""
+"""Checks the values of .env."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ SECRETS = ("JWT_PRIVATE_KEY", "JWT_SECRET_KEY", *MONGO_SECRETS, *REDIS_SECRETS, 
 LEAST_LENGTH = 16
 OTHER_SECRETS = ("JWT_PUBLIC_KEYS", "JWT_PREVIOUS_SECRET_KEYS", "SMTP_PASSWORD", "MONGO_URI", "REDIS_URI")
 
-# A quote, a backslash or a line break would end the quoted value early and let the rest in as something else.
+# A quote, a backslash or a line break would end the quoted value early, and the rest would be read as other settings.
 UNSAFE = re.compile(r"['\\\x00-\x1f\x7f]")
 
-# Values that are made of a variable of another name.
+# Values that are derived from a variable of another name.
 MADE_OF = {
     "BERTH_DOMAIN": "domain",
-    # The current one is derived from the private key, which has a sentence of its own.
+    # The current one is derived from the private key, which is checked by itself.
     "JWT_PUBLIC_KEYS": "jwt_previous_keys",
 }
 
-# Values that more than one role needs have a name of their own in the inventories.
+# Values that several roles need have another name in the inventories.
 JOINED = {
     "BERTH_DOMAIN": "berth_domain",
     "SMTP_HOST": "berth_smtp_host",
@@ -50,11 +50,11 @@ JOINED = {
 
 
 def _shared(name: str) -> ModuleType:
-    """Load rules that the services themselves start by, so that what is accepted here is accepted there."""
+    """Load the validation rules of the services, so that a value accepted here is accepted there."""
     spec = util.spec_from_file_location(
         f"berth_{name}", Path(__file__).resolve().parents[3] / "services" / "shared" / f"{name}.py"
     )
-    assert spec  # noqa: S101  # a file that is there has one
+    assert spec  # noqa: S101  # an existing file has a spec
     assert spec.loader  # noqa: S101
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -63,7 +63,7 @@ def _shared(name: str) -> ModuleType:
 
 RULES = _shared("rules")
 KEYS = _shared("keys")
-# The rule that a value of this name has to keep.
+# The rule for each value.
 KEPT = {
     "BERTH_DOMAIN": RULES.domain_problem,
     "JWT_PRIVATE_KEY": KEYS.private_key_problem,
@@ -93,14 +93,15 @@ def _where(name: str) -> str:
 def _remedy(name: str) -> str:
     if name == "JWT_PRIVATE_KEY":
         return (
-            f"Make one: {KEYS.MAKE_PRIVATE_KEY}, or let it be added to the secrets that are there:"
+            f"Generate one: {KEYS.MAKE_PRIVATE_KEY}, or add it to the existing secrets:"
             " ansible-playbook ansible/new_environment.yml -e env=<env>"
         )
     if name == "MONGO_KEYFILE":
-        return "Make one: openssl rand -base64 384 | tr -d '\\n'"
+        return "Generate one: openssl rand -base64 384 | tr -d '\\n'"
     if name in SECRETS:
         return (
-            "Make one: openssl rand -hex 32, or all of them: ansible-playbook ansible/new_environment.yml -e env=<env>"
+            "Generate one: openssl rand -hex 32, or all of them:"
+            " ansible-playbook ansible/new_environment.yml -e env=<env>"
         )
     return {
         "BERTH_DOMAIN": "Set it to the public name of the site, such as www.your-company.net.",
@@ -117,14 +118,14 @@ def _required(values: dict[str, str]) -> list[str]:
 
 
 def _wrong_form(values: dict[str, str]) -> list[str]:
-    """Say which values that are there cannot be right."""
+    """Return a sentence for each invalid value."""
     problems = []
     for name, rule in KEPT.items():
         text = values[name]
-        # What is missing, an example or would break the file has its sentence already.
+        # Missing values, examples, and values that would break the file are already reported.
         if text and not UNSAFE.search(text) and not RULES.is_example(text) and (problem := rule(text)):
             problems.append(f"{_where(name)} {problem}.")
-    # It is made of the domain.
+    # It is derived from the domain.
     named = not RULES.domain_problem(values["BERTH_DOMAIN"])
     if named and values["PUBLIC_URL"] and not re.match(r"^https://[^/\s]+$", values["PUBLIC_URL"]):
         problems.append("environment_public_url must be https:// and a name, without a path or a slash at its end.")
@@ -138,7 +139,7 @@ def _wrong_form(values: dict[str, str]) -> list[str]:
     for proxy in filter(None, values["TRUSTED_PROXIES"].split(",")):
         if not _is_network(proxy):
             problems.append(
-                f"{_where('TRUSTED_PROXIES')} holds {proxy}, which is neither an address nor a network such as"
+                f"{_where('TRUSTED_PROXIES')} contains {proxy}, which is neither an address nor a network such as"
                 " 203.0.113.0/24."
             )
     if not re.match(r"^(0(\.\d+)?|1(\.0+)?)$", values["TRACES_RATIO"]):
@@ -157,7 +158,7 @@ def _is_network(text: str) -> bool:
 
 
 def environment_problems(values: dict[str, object]) -> list[str]:
-    """Return one sentence for each value that is missing, an example, too short, or would break the file."""
+    """Return a sentence for each value that is missing, an example, too short, invalid, or would break the file."""
     texts = {name: str(value) for name, value in values.items()}
     problems = []
     for name in _required(texts):
@@ -166,7 +167,8 @@ def environment_problems(values: dict[str, object]) -> list[str]:
     for name, text in texts.items():
         if UNSAFE.search(text):
             problems.append(
-                f"{_where(name)} holds a quote ('), a backslash or a line break, which .env cannot hold. Choose anew."
+                f"{_where(name)} contains a quote ('), a backslash or a line break, which .env cannot contain."
+                " Choose another value."
             )
         elif text and RULES.is_example(text):
             problems.append(f"{_where(name)} is still an example. {_remedy(name)}")
@@ -176,14 +178,14 @@ def environment_problems(values: dict[str, object]) -> list[str]:
 
 
 def environment_public_keys(keys: list[str]) -> str:
-    """Return the public keys of a private key and of those before it, which may be public ones already.
+    """Return the public keys of a private key and of the previous keys, which may already be public keys.
 
     Args:
         keys: the private key, and the earlier ones with commas between.
     """
     private, previous = keys
     public = [] if KEYS.private_key_problem(private) or not private else [KEYS.public_key(private)]
-    # What is neither stays as it is, for environment_problems to name.
+    # Any other text is kept, and environment_problems reports it.
     for key in KEYS.split(previous):
         public.append(key if KEYS.private_key_problem(key) else KEYS.public_key(key))
     return ",".join(dict.fromkeys(public))
@@ -193,7 +195,7 @@ class FilterModule:
     """Filters of role environment."""
 
     def filters(self) -> dict[str, object]:
-        """Name the filters for Ansible."""
+        """Return the filters by their names."""
         return {
             "environment_problems": environment_problems,
             "environment_public_keys": environment_public_keys,

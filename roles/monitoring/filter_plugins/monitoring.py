@@ -1,4 +1,4 @@
-"""Rules with other times and with links, and a time in Prometheus' form."""
+"""Filters for alert rules: scaled durations and runbook links."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import re
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = r"(\d+)(ms|s|m|h|d)"
-# A rule's "for", the range that something is averaged over, and how far back it looks. What is compared with (days of a
-# certificate) stays.
+# Durations in rules: `for`, ranges and offsets. Thresholds (such as the days of a certificate) are not scaled.
 _IN_RULES = re.compile(rf"(?<=for: ){_TIME}\b|(?<=\[){_TIME}(?=[\]:])|(?<= offset ){_TIME}\b")
 
 
 def scaled(time: str, factor: float) -> str:
-    """Return a time of Prometheus' form, by a factor, at least a second."""
+    """Return a Prometheus duration, scaled by a factor; at least one second."""
     found = re.fullmatch(_TIME, time)
     if not found:
-        raise ValueError(f"{time} is no time")
+        raise ValueError(f"{time} is not a duration")
     if factor == 1:
         return time
     return f"{max(round(int(found[1]) * _UNITS[found[2]] * factor), 1)}s"
 
 
 def scaled_rules(text: str, factor: float) -> str:
-    """Return the rules with every time in them by a factor, so that a test need not wait."""
+    """Return the rules with all durations scaled, so that tests need not wait."""
     return _IN_RULES.sub(lambda found: scaled(found[0], factor), text)
 
 
@@ -38,7 +37,7 @@ class FilterModule:
     """Filters of role monitoring."""
 
     def filters(self) -> dict[str, object]:
-        """Name the filters for Ansible."""
+        """Return the filters by their names."""
         return {
             "monitoring_scaled": scaled,
             "monitoring_scaled_rules": scaled_rules,

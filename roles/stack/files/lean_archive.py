@@ -1,7 +1,7 @@
-"""Take out of an archive of images those layers that the other engine has. It does not ask for them when it loads.
+"""Remove those layers from an archive of images that the other engine has: it does not need them to load the images.
 
-usage: lean_archive.py ARCHIVE < one JSON list of layers for each image over there
-Prints how many bytes are left.
+usage: lean_archive.py ARCHIVE < one JSON list of layers for each image on the other engine
+Prints the new size in bytes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 
 def layers_to_send(archive: tarfile.TarFile, there: set[tuple[str, ...]]) -> tuple[set[str], set[str]]:
-    """Return the members that hold layers, and those of them that the other engine lacks.
+    """Return all layer members, and those that the other engine lacks.
 
-    An engine knows a layer by itself and all those below, so that is what is compared.
+    An engine identifies a layer by its content and all layers below, so these are compared.
     """
     every: set[str] = set()
     lacking: set[str] = set()
@@ -31,7 +31,7 @@ def layers_to_send(archive: tarfile.TarFile, there: set[tuple[str, ...]]) -> tup
 def _member(archive: tarfile.TarFile, name: str):  # type: ignore[no-untyped-def]  # tarfile's own type is private
     found = archive.extractfile(name)
     if found is None:
-        raise SystemExit(f"{name} is no file of the archive")
+        raise SystemExit(f"{name} is not in the archive")
     return found
 
 

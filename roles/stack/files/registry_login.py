@@ -1,8 +1,8 @@
-"""Ask an image registry whether it accepts a login, as docker would, without an engine and without writing anything.
+"""Check whether an image registry accepts a login, as docker would, without an engine and without writing anything.
 
     python3 registry_login.py <JSON on standard input>: registry, username, password
-Ends with 1 and the registry's words where it refuses the login. Where it cannot be asked, such as from behind an
-engine's own proxy, that is no refusal: the pull will tell. Knows nothing but the standard library.
+Exits with 1 and the registry's message if it refuses the login. If it cannot be reached, such as when only the engine
+has a proxy, that is no refusal: the pull will show it. Uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import urllib.parse
 from pathlib import Path
 
 SECONDS = 10
-# Docker's own registry, which answers under names that the engine alone knows.
+# Docker Hub: its API has another host name, which only the engine knows.
 DEFAULT_REGISTRY = "docker.io"
 LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
 
 
 def trust(registry: str, folder: Path = Path("/etc/docker/certs.d")) -> ssl.SSLContext:
-    """Return the authorities that Docker trusts for this registry."""
+    """Return a context with the CAs that Docker trusts for this registry."""
     context = ssl.create_default_context()
     for authority in sorted((folder / registry).glob("*.crt")):
         context.load_verify_locations(authority)
@@ -31,20 +31,20 @@ def trust(registry: str, folder: Path = Path("/etc/docker/certs.d")) -> ssl.SSLC
 
 
 def ask(url: str, context: ssl.SSLContext, login: str = "") -> tuple[int, str, str]:
-    """Return status, challenge and body of an answer. No redirect is followed: a login is for one address.
+    """Return status, challenge and body of the response. Redirects are not followed: a login is for one address.
 
     Raises:
-        OSError: there is no answer.
+        OSError: there is no response.
     """
-    asked = urllib.parse.urlsplit(url)
+    target = urllib.parse.urlsplit(url)
     visit = (
-        http.client.HTTPSConnection(asked.netloc, timeout=SECONDS, context=context)
-        if asked.scheme == "https"
-        else http.client.HTTPConnection(asked.netloc, timeout=SECONDS)
+        http.client.HTTPSConnection(target.netloc, timeout=SECONDS, context=context)
+        if target.scheme == "https"
+        else http.client.HTTPConnection(target.netloc, timeout=SECONDS)
     )
     try:
         headers = {"Authorization": f"Basic {login}"} if login else {}
-        visit.request("GET", f"{asked.path}?{asked.query}" if asked.query else asked.path, headers=headers)
+        visit.request("GET", f"{target.path}?{target.query}" if target.query else target.path, headers=headers)
         answer = visit.getresponse()
         return answer.status, answer.getheader("WWW-Authenticate", ""), answer.read(10000).decode(errors="replace")
     except http.client.HTTPException as error:
@@ -54,24 +54,24 @@ def ask(url: str, context: ssl.SSLContext, login: str = "") -> tuple[int, str, s
 
 
 def words_of(status: int, body: str) -> str:
-    """Return what an answer says, as docker would print it."""
+    """Return the message of a response, as docker would print it."""
     try:
         read = json.loads(body)
         errors = [f"{error.get('code', '')}: {error.get('message', '')}" for error in read.get("errors", [])]
-        said = "; ".join(errors) or read.get("details") or read.get("message") or ""
+        message = "; ".join(errors) or read.get("details") or read.get("message") or ""
     except (ValueError, AttributeError, TypeError):
-        said = ""
-    return f"{status} {said or ' '.join(body.split())[:200]}".strip()
+        message = ""
+    return f"{status} {message or ' '.join(body.split())[:200]}".strip()
 
 
 def refusal(registry: str, username: str, password: str) -> str:
-    """Return the registry's words where it refuses a login; empty where it accepts it, or asks for none.
+    """Return the registry's message if it refuses a login; empty if it accepts it or needs none.
 
     Raises:
-        OSError: it cannot be asked.
+        OSError: it cannot be reached.
     """
     if registry == DEFAULT_REGISTRY:
-        raise OSError("the engine alone knows where it answers")
+        raise OSError("only the engine knows its address")
     context = trust(registry)
     login = base64.b64encode(f"{username}:{password}".encode()).decode()
     url = f"https://{registry}/v2/"
@@ -80,7 +80,7 @@ def refusal(registry: str, username: str, password: str) -> str:
     except OSError:
         if not LOCAL.fullmatch(registry):
             raise
-        # As docker does with a registry on its own machine.
+        # Docker falls back to HTTP for a local registry, too.
         url = f"http://{registry}/v2/"
         status, challenge, _ = ask(url, context)
     if status != 401:
@@ -100,12 +100,12 @@ def refusal(registry: str, username: str, password: str) -> str:
 def main() -> None:
     plan = json.load(sys.stdin)
     try:
-        said = refusal(plan["registry"], plan["username"], plan["password"])
+        message = refusal(plan["registry"], plan["username"], plan["password"])
     except (OSError, ValueError) as error:
-        print(f"{plan['registry']} could not be asked: {error}".replace(plan["password"], "***"))
+        print(f"{plan['registry']} could not be reached: {error}".replace(plan["password"], "***"))
         return
-    if said:
-        raise SystemExit(said)
+    if message:
+        raise SystemExit(message)
 
 
 if __name__ == "__main__":

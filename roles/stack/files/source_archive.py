@@ -1,9 +1,9 @@
-"""Name the application's sources by their content, and pack them: what git tracks, as it is now.
+"""Hash the application's sources and pack them: the files that git tracks, in their current state.
 
 usage: source_archive.py DIRECTORY [ARCHIVE]
-Ends with 1 and a sentence where that is not all there is.
+Exits with 1 and a message if there are untracked files.
 
-What comes out of here is the same for the same sources: neither the umask nor the line ends of a checkout reach it.
+The result is the same for the same sources, whatever the umask and the line ends of the checkout are.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ FOLDERS = ("services", "frontend")
 
 
 class SourcesError(Exception):
-    """Which sources there are cannot be said; the message says why, and what helps."""
+    """The sources cannot be listed; the message says why, and how to fix it."""
 
 
 def listed(directory: Path, folders: Iterable[str], *options: str) -> list[str]:
-    """Return the files below these folders that git lists and that are there, relative to the directory, sorted.
+    """Return the existing files below these folders that git lists, relative to the directory, sorted.
 
     Raises:
-        SourcesError: git is missing, or does not know the directory.
+        SourcesError: git is missing, or the directory is no repository.
     """
-    # A clone may belong to somebody else (sudo, a shared folder). Whoever gets here runs its programs already, so git's
-    # doubts about its settings gain nothing.
+    # A clone may have another owner (sudo, a shared folder). This program already runs from it, so git's ownership
+    # check protects nothing.
     git = ["git", "-c", "safe.directory=*", "-C", str(directory)]
     try:
         done = subprocess.run(
@@ -43,20 +43,22 @@ def listed(directory: Path, folders: Iterable[str], *options: str) -> list[str]:
             check=False,
         )
     except FileNotFoundError:
-        raise SourcesError("the sources are those that git lists, and there is no git on this machine.") from None
+        raise SourcesError(
+            "the sources are the files that git lists, and git is not installed on this machine."
+        ) from None
     if done.returncode:
         words = " ".join(done.stderr.split())
         if "not a git repository" in words:
             words = (
-                f"{directory} is no git clone. Clone the project with git; or, where it was unpacked from an archive, "
+                f"{directory} is no git clone. Clone the project with git; or, if it was unpacked from an archive, "
                 f"run: git -C {directory} init && git -C {directory} add --all"
             )
-        raise SourcesError(f"the sources are those that git lists, and git does not list them: {words}")
+        raise SourcesError(f"the sources are the files that git lists, and git failed: {words}")
     return sorted({name for name in done.stdout.split("\0") if name and (directory / name).is_file()})
 
 
 def content(place: Path) -> bytes:
-    """Return what is in a file, with the line ends that git keeps, whatever the checkout has made of them."""
+    """Return the content of a file with LF line ends, even if the checkout converted them to CRLF."""
     read = place.read_bytes()
     if b"\r\n" not in read or b"\0" in read:
         return read
@@ -68,17 +70,17 @@ def content(place: Path) -> bytes:
 
 
 def mode(place: Path) -> int:
-    """Return the mode that a file or folder has in an image: readable by a container's user, whatever the umask was."""
+    """Return the mode of a file or folder in an image: readable by a container's user, whatever the umask was."""
     return 0o755 if place.is_dir() or place.stat().st_mode & 0o100 else 0o644
 
 
 def folders_of(files: Iterable[str]) -> set[str]:
-    """Return every folder that these files are in."""
+    """Return all folders that contain these files."""
     return {str(folder) for name in files for folder in Path(name).parents if folder.name}
 
 
 def copy(directory: Path, files: Iterable[str], to: Path) -> None:
-    """Copy files so that an image built of them is the same from whichever checkout they come."""
+    """Copy files so that an image built from them is the same for every checkout."""
     files = list(files)
     for folder in [Path(), *sorted(map(Path, folders_of(files)))]:
         (to / folder).mkdir()
@@ -90,17 +92,17 @@ def copy(directory: Path, files: Iterable[str], to: Path) -> None:
 
 
 def archive(directory: Path) -> bytes:
-    """Pack them so that the same sources give the same bytes, whoever packs them and whenever.
+    """Pack the files so that the same sources always give the same bytes.
 
     Raises:
-        SourcesError: there are files that git does not track, or git does not know the directory.
+        SourcesError: there are untracked files, or the directory is no repository.
     """
     if unknown := listed(directory, FOLDERS, "--others", "--exclude-standard"):
         raise SourcesError(f"git does not track {', '.join(unknown)}. Add them, or move them elsewhere.")
     files = listed(directory, FOLDERS, "--cached")
     packed = BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        # Folders are named too, so that they can be read in the images whatever the host's umask is.
+        # With entries for folders, so that they are readable in the images whatever the host's umask is.
         for name in sorted([*folders_of(files), *files]):
             place = directory / name
             member = tarfile.TarInfo(name)

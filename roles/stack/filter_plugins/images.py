@@ -1,4 +1,4 @@
-"""Which images a host lacks, and which are not for it."""
+"""Filters that compare images: which ones a host lacks, and which ones are not for it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 import re
 from typing import Any
 
-# What the kernel calls an architecture, and what Docker does.
+# The kernel's name of an architecture -> Docker's.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
 def _by_name(inspected: str) -> dict[str, tuple[Any, ...]]:
-    """Map each name in the output of `docker image inspect` to what identifies its content.
+    """Map each name in the output of `docker image inspect` to its date and layers.
 
-    Ids are no good for that: two engines may give the same image different ones.
+    Ids cannot be compared: two engines may give the same image different ids.
     """
     return {
-        # An image without layers or a date has no such fields.
+        # An image without layers or date lacks these fields.
         name: (image.get("Created", ""), tuple(image["RootFS"].get("Layers") or []))
         for image in json.loads(inspected or "[]")
         for name in image["RepoTags"] or []
@@ -24,19 +24,19 @@ def _by_name(inspected: str) -> dict[str, tuple[Any, ...]]:
 
 
 def images_absent(wanted: list[str], inspected: str) -> list[str]:
-    """Return the wanted images that `docker image inspect` did not show."""
+    """Return the wanted images that are not in the output of `docker image inspect`."""
     present = _by_name(inspected)
     return [name for name in wanted if name not in present]
 
 
 def images_that_differ(wanted: list[str], here: str, there: str) -> list[str]:
-    """Return the wanted images that are missing there or have other content than here."""
+    """Return the wanted images that are missing or different on the host."""
     ours, theirs = _by_name(here), _by_name(there)
     return [name for name in wanted if ours[name] != theirs.get(name)]
 
 
 def images_not_built_from(wanted: list[str], inspected: str, sources: str) -> list[str]:
-    """Return the wanted images that `docker image inspect` did not show to be built from these sources."""
+    """Return the wanted images that are not labelled as built from these sources."""
     built = {
         name
         for image in json.loads(inspected or "[]")
@@ -46,8 +46,8 @@ def images_not_built_from(wanted: list[str], inspected: str, sources: str) -> li
     return [name for name in wanted if name not in built]
 
 
-def images_for_rehearsal(inspected: str) -> list[str]:
-    """Return the images that `docker image inspect` shows to be built from packages, on this machine and for it."""
+def stand_in_images(inspected: str) -> list[str]:
+    """Return the stand-in images: those labelled as built from packages, which are for this machine only."""
     return [
         name
         for image in json.loads(inspected or "[]")
@@ -57,12 +57,12 @@ def images_for_rehearsal(inspected: str) -> list[str]:
 
 
 def docker_architecture(machine: str) -> str:
-    """Return what Docker calls an architecture that the kernel names."""
+    """Return Docker's name of an architecture."""
     return ARCHITECTURES.get(machine, machine)
 
 
 def images_of_another_architecture(inspected: str, machine: str) -> dict[str, list[str]]:
-    """Map each architecture but the host's to those images that `docker image inspect` shows to be built for it."""
+    """Map each architecture other than the host's to its images in the output of `docker image inspect`."""
     others: dict[str, list[str]] = {}
     for image in json.loads(inspected or "[]"):
         built_for = image.get("Architecture", "")
@@ -72,19 +72,19 @@ def images_of_another_architecture(inspected: str, machine: str) -> dict[str, li
 
 
 def images_to_pull(wanted: list[str], inspected: str, machine: str) -> list[str]:
-    """Return the wanted images that `docker image inspect` did not show, or not for this architecture."""
+    """Return the wanted images that are missing or for another architecture."""
     others = images_of_another_architecture(inspected, machine).values()
     return sorted({*images_absent(wanted, inspected), *(name for names in others for name in names if name in wanted)})
 
 
 def registry_of(prefix: str) -> str:
-    """Return the registry that Docker takes a prefix of image names to mean."""
+    """Return the registry in a prefix of image names, as Docker reads it."""
     first = prefix.partition("/")[0]
     return first if first == "localhost" or re.search("[.:]", first) else "docker.io"
 
 
 def pull_advice(words: str, machine: str) -> str:
-    """Return what helps where a pull failed with these words of Docker's; empty where nothing is known to."""
+    """Return a remedy for Docker's message of a failed pull; empty if none is known."""
     if re.search("no matching manifest|does not match the (specified|detected)", words):
         return (
             f"There is none for this host's architecture, {docker_architecture(machine)}: build and push it for "
@@ -92,21 +92,23 @@ def pull_advice(words: str, machine: str) -> str:
         )
     if re.search("no basic auth|unauthorized|authentication required|denied|forbidden", words, re.IGNORECASE):
         return (
-            "The registry has no such image for whoever asks like that: check its name, and the account in "
+            "The registry has no such image, or this account may not pull it: check its name, and the account in "
             "stack_registry_username and stack_registry_password (in this project: berth_registry_username and "
             "vault_registry_password)."
         )
     if re.search("manifest unknown|not found|no such manifest", words, re.IGNORECASE):
         return "The registry has no such image: push it first (in this project: images/build.py app --push)."
     if re.search("x509|certificate", words):
-        return "The host does not know the registry's authority: put it into /etc/docker/certs.d/<registry>/ca.crt."
+        return (
+            "The host does not trust the registry's CA: put its certificate into /etc/docker/certs.d/<registry>/ca.crt."
+        )
     return ""
 
 
 def databases_to_upgrade(lines: list[str], wanted: dict[str, str]) -> bool:
     """Tell from `docker ps` whether a database runs another image than wanted, or an upgrade was left unfinished.
 
-    An image that its name no longer means is shown by its id.
+    `docker ps` shows an image by its id if its name now belongs to another image.
     """
     running = dict(line.split() for line in lines if " " in line)
     differs = [name for name, image in wanted.items() if running.get(f"berth-{name}-1", image) != image]
@@ -117,12 +119,12 @@ class FilterModule:
     """Filters of role stack."""
 
     def filters(self) -> dict[str, object]:
-        """Name the filters for Ansible."""
+        """Return the filters by their names."""
         return {
             "databases_to_upgrade": databases_to_upgrade,
             "docker_architecture": docker_architecture,
             "images_absent": images_absent,
-            "images_for_rehearsal": images_for_rehearsal,
+            "stand_in_images": stand_in_images,
             "images_not_built_from": images_not_built_from,
             "images_of_another_architecture": images_of_another_architecture,
             "images_that_differ": images_that_differ,

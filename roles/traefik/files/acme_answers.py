@@ -1,6 +1,6 @@
-"""Ask for an ACME directory: argument 1 its address, standard input the PEM of a private authority or nothing.
+"""Fetch an ACME directory: argument 1 is its URL, standard input the PEM certificate of a private CA, or empty.
 
-Exit status 0: it is an ACME directory. 1: it is not or does not answer; standard output says why.
+Exit status 0: it is an ACME directory. 1: it is not, or does not answer; the reason is on standard output.
 """
 
 import json
@@ -11,9 +11,9 @@ import urllib.request
 pem = sys.stdin.read().strip()
 try:
     context = ssl.create_default_context(cadata=pem or None)
-    # A host with no authorities yet (no package ca-certificates) can only see whether somebody answers.
+    # A host without CA certificates yet (no package ca-certificates) cannot verify the server.
     if not context.cert_store_stats()["x509_ca"] and not ssl.create_default_context().get_ca_certs():
-        context = ssl._create_unverified_context()  # noqa: S323 - asked whether, not what
+        context = ssl._create_unverified_context()  # noqa: S323 - only reachability matters
     with urllib.request.urlopen(sys.argv[1], timeout=10, context=context) as answer:  # noqa: S310 - the operator's address
         directory = json.load(answer)
     if "newOrder" not in directory:

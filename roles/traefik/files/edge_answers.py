@@ -1,6 +1,6 @@
-"""See that the edges at two addresses answer alike. Arguments: the site's name, an address, the other one.
+"""Compare the responses of the edges at two addresses. Arguments: the site's name, and the two addresses.
 
-Exit status 0: they do. 1: they do not; standard output says what each answered.
+Exit status 0: they are the same. 1: they differ; standard output shows both.
 """
 
 import hashlib
@@ -9,19 +9,19 @@ import socket
 import ssl
 import sys
 
-# Whose certificate it is was asked before; here only what is behind it.
+# The certificate was checked before; here only the response is compared.
 trusting = ssl._create_unverified_context()  # noqa: S323
 
 
 def answer(name: str, address: str) -> str:
-    """Return the status of the front page and a sum of what it says, as the edge at this address gives it."""
+    """Return status and checksum of the front page from the edge at this address."""
     connection = http.client.HTTPSConnection(name, timeout=10)
     try:
         plain = socket.create_connection((address, 443), timeout=10)
         connection.sock = trusting.wrap_socket(plain, server_hostname=name)
         connection.request("GET", "/")
-        said = connection.getresponse()
-        return f"{said.status} {hashlib.sha256(said.read()).hexdigest()[:12]}"
+        response = connection.getresponse()
+        return f"{response.status} {hashlib.sha256(response.read()).hexdigest()[:12]}"
     except (OSError, http.client.HTTPException) as error:
         return f"nothing ({error})"
     finally:
@@ -30,5 +30,5 @@ def answer(name: str, address: str) -> str:
 
 name, *addresses = sys.argv[1:]
 answers = {address: answer(name, address) for address in addresses}
-print(", ".join(f"{address} answers {said}" for address, said in answers.items()))
+print(", ".join(f"{address} answers {found}" for address, found in answers.items()))
 sys.exit(len(set(answers.values())) != 1)

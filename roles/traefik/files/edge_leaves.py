@@ -1,8 +1,8 @@
-"""Wait until an edge has no client left, then end it and remove its container.
+"""Wait until an edge has no connections, then stop it and remove its container.
 
-Arguments: container, address of its figures, how many seconds at most, how many seconds what then still runs has.
-HTTP/3's connections are in no figure, and the edge cuts them when it stops. One that rests loses nothing by that, so
-the edge stops in a moment in which none is heard of; after the time is up, such a moment may be short.
+Arguments: container, URL of its metrics, maximum seconds to wait, seconds for requests that are then still running.
+Metrics do not count HTTP/3 connections, and the edge cuts them when it stops. An idle one loses nothing, so the edge
+is stopped while no datagrams arrive; after the maximum time, a short pause is enough.
 """
 
 import re
@@ -12,9 +12,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-# Without a datagram for so long, nobody waits for an answer over HTTP/3; or hardly anybody, when the time is up.
+# Seconds without a datagram after which no request over HTTP/3 is running; after the maximum time, hardly any.
 QUIET_SECONDS, SHORT_SECONDS = 5, 0.2
-# So much longer a short moment is waited for.
+# How long to wait for a short pause after the maximum time.
 MORE_SECONDS = 15
 
 container, address, seconds, grace = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4]
@@ -23,13 +23,13 @@ process = subprocess.check_output(["docker", "inspect", "--format={{.State.Pid}}
 
 def open_connections() -> float:
     with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - the role's own address
-        figures = answer.read().decode()
+        metrics = answer.read().decode()
     mine = r'^traefik_open_connections\{entrypoint="https?",protocol="TCP"\} (\S+)'
-    return sum(float(count) for count in re.findall(mine, figures, re.M))
+    return sum(float(count) for count in re.findall(mine, metrics, re.M))
 
 
 def datagrams() -> int:
-    """Count what has come over UDP since the container started."""
+    """Return the number of UDP datagrams that the container has received."""
     net = Path(f"/proc/{process}/net")
     plain = [line.split()[1] for line in (net / "snmp").read_text().splitlines() if re.match(r"Udp: \d", line)]
     # A kernel without IPv6 has no such file.

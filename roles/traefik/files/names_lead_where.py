@@ -1,9 +1,9 @@
-"""Ask DNS what names lead to. Arguments: the names. Standard output: JSON, for each name "A", "AAAA" and "from".
+"""Resolve names. Arguments: the names. Standard output: JSON, for each name "A", "AAAA" and "from".
 
-The servers in /etc/resolv.conf are asked, because that is what an authority sees: getent reads /etc/hosts first,
-where a host that is named like its site finds itself as 127.0.1.1. For the same reason systemd-resolved is passed over
-for the servers behind it. Only a name that DNS does not know is looked up in /etc/hosts ("from" says so), without the
-addresses of the loopback interface. "from" is empty where no server answered.
+It queries the servers in /etc/resolv.conf, to see what a CA sees: getent reads /etc/hosts first, where a host named
+like its site finds itself as 127.0.1.1. For the same reason it queries the servers behind systemd-resolved. Only a
+name that DNS does not know is looked up in /etc/hosts (see "from"), without loopback addresses. "from" is empty if no
+server answered.
 """
 
 import ipaddress
@@ -34,13 +34,13 @@ def servers(
 
 
 def question(name: str, kind: int, number: int) -> bytes:
-    """Return a DNS message that asks for records of one type, recursively."""
+    """Return a recursive DNS query for records of one type."""
     labels = b"".join(bytes([len(part)]) + part for part in name.encode("ascii").split(b".") if part)
     return struct.pack(">6H", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">2H", kind, 1)
 
 
 def skip_name(message: bytes, place: int) -> int:
-    """Return where a name in a message ends."""
+    """Return the position after a name in a message."""
     while length := message[place]:
         if length & 0xC0:
             return place + 2
@@ -49,7 +49,7 @@ def skip_name(message: bytes, place: int) -> int:
 
 
 def addresses(message: bytes, kind: int) -> list[str]:
-    """Return the addresses in an answer, at whichever end of a chain of CNAMEs they stand."""
+    """Return the addresses in a response, also those behind CNAMEs."""
     _, _, questions, answers = struct.unpack(">4H", message[:8])
     place, found = 12, []
     for _ in range(questions):
@@ -64,7 +64,7 @@ def addresses(message: bytes, kind: int) -> list[str]:
 
 
 def exchange(server: str, asked: bytes, stream: bool = False) -> bytes:
-    """Send a question to a server and return its answer; over TCP where it does not fit into a datagram."""
+    """Send a query to a server and return the response; over TCP if it was truncated."""
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as connection:
         connection.settimeout(SECONDS)
@@ -81,11 +81,11 @@ def exchange(server: str, asked: bytes, stream: bool = False) -> bytes:
 
 
 def ask(name: str, kind: int) -> "list[str] | None":
-    """Return the addresses of a name, none of it where DNS has none, or None where no server says anything."""
+    """Return the addresses of a name; an empty list if it has none, None if no server answered."""
     for server in servers() * TRIES:
         try:
             answer = exchange(server, question(name, kind, secrets.randbelow(65536)))
-            # 0: no error, 3: no such name. Anything else is no answer, and another server may know better.
+            # 0: no error, 3: no such name. On any other code, try the next server.
             if answer[3] & 0x0F in (0, 3):
                 return sorted(set(addresses(answer, kind)))
         except (OSError, ValueError, IndexError, struct.error):
@@ -94,7 +94,7 @@ def ask(name: str, kind: int) -> "list[str] | None":
 
 
 def in_hosts(name: str, file: str = "/etc/hosts") -> "dict[str, list[str]]":
-    """Return what /etc/hosts says of a name, without the loopback interface's addresses."""
+    """Return the addresses of a name in /etc/hosts, without loopback addresses."""
     found: dict[str, list[str]] = {"A": [], "AAAA": []}
     for line in Path(file).read_text(errors="replace").splitlines() if Path(file).exists() else []:
         parts = line.partition("#")[0].lower().split()
@@ -109,14 +109,14 @@ def in_hosts(name: str, file: str = "/etc/hosts") -> "dict[str, list[str]]":
 
 
 def look_up(name: str) -> "dict[str, object]":
-    """Return where a name leads, and who says so."""
-    asked = {kind: ask(name, number) for kind, number in TYPES.items()}
-    if any(asked.values()):
-        return {**{kind: found or [] for kind, found in asked.items()}, "from": "DNS"}
+    """Return the addresses of a name, and their source."""
+    found = {kind: ask(name, number) for kind, number in TYPES.items()}
+    if any(found.values()):
+        return {**{kind: addresses or [] for kind, addresses in found.items()}, "from": "DNS"}
     known = in_hosts(name)
     if any(known.values()):
         return {**known, "from": "/etc/hosts"}
-    return {"A": [], "AAAA": [], "from": "" if None in asked.values() else "DNS"}
+    return {"A": [], "AAAA": [], "from": "" if None in found.values() else "DNS"}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""berth-edge-ban: find who abuses the edge, and shut visitors out there.
+"""berth-edge-ban: find clients that abuse the edge, and block visitors there.
 
 usage: berth-edge-ban SETTINGS watch | add NETWORK | remove NETWORK | clear
 
-`watch` follows the edge's access log and writes one line for each network that is to be banned; fail2ban reads it. The
-others are for fail2ban alone, where visitors come through a proxy: ban with `fail2ban-client`, which remembers it.
+`watch` follows the edge's access log and writes one line for each network to ban; fail2ban reads these lines. Only
+fail2ban calls the other commands, where visitors come through a proxy. To ban by hand, use `fail2ban-client`, which
+keeps the ban across restarts.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Watch:
         self._sign_in = str(settings["sign_in_path"])
         self._proxies = [ip_network(one, strict=False) for one in settings["proxies"]]
         self._spared = [*self._proxies, *(ip_network(one, strict=False) for one in settings["ignore"])]
-        # Who floods is asked for again and again.
+        # A client that floods is looked up for every request.
         self._who = functools.lru_cache(1024)(self._network)
         self._limits = {SIGN_IN: settings["sign_ins"], FLOOD: settings["floods"]}
         self._counters = {name: Counter(limit["most"], limit["seconds"]) for name, limit in self._limits.items()}
@@ -40,7 +41,7 @@ class Watch:
         return None if found is None else text(found)
 
     def verdicts(self, lines: Iterable[tuple[float, str]]) -> Iterator[str]:
-        """Yield a sentence for each network that has reached a limit."""
+        """Yield a line for each network that has reached a limit."""
         for now, line in lines:
             try:
                 request = json.loads(line)
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
             chosen = json.loads(Path(settings).read_text())
             for verdict in Watch(chosen).verdicts(journal.follow(chosen["containers"])):
                 print(verdict, flush=True)
-            # It follows until it is ended; systemd starts it again.
+            # `follow` returns only if journalctl exits; systemd then restarts this program.
             return 1
         case [settings, "add", banned]:
             routes.add(_folder(settings), ip_network(banned, strict=False))

@@ -1,11 +1,11 @@
-"""What of the edge's access log is abuse: refused sign-ins and floods, and nothing that a foreign page can cause.
+"""Which access log entries count as abuse: refused sign-ins and floods, but nothing that another site's page causes.
 
-A page of somebody else's can make its visitor's browser send requests here, as many as it likes. The browser says so in
-Sec-Fetch-Site, which no page can change, and names the page in Origin. Such requests are not counted: a ban would shut
-out the visitor, and everybody behind the same address, for what he did not do.
+Another site's page can make its visitor's browser send any number of requests here. The browser marks them with
+Sec-Fetch-Site, which no page can change, and names the page in Origin. Marked requests are not counted: a ban would
+block the visitor, and everybody behind the same address, for something they did not do.
 
-Anybody can write these headers himself. He is not banned, and the limits of the edge hold him all the same. There is no
-higher limit for him: whatever he can reach, a page can make a browser reach too.
+A client can forge these headers. It is then not banned, but the edge's rate limits still apply. There is no separate,
+higher limit for such clients: a page could make a browser reach it, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OWN = {"same-origin", "none"}
 
 
 def kind(request: Mapping[str, Any], sign_in: str) -> str | None:
-    """Return as what an entry of the access log counts."""
+    """Return which kind of abuse an access log entry counts as, or None."""
     status = request.get("DownstreamStatus")
     if status not in (UNAUTHORIZED, TOO_MANY) or is_foreign(request):
         return None
@@ -31,12 +31,12 @@ def kind(request: Mapping[str, Any], sign_in: str) -> str | None:
 
 
 def is_foreign(request: Mapping[str, Any]) -> bool:
-    """Say whether a page of another origin caused this request, as far as its browser says."""
+    """Tell whether a page of another origin caused this request, according to the browser's headers."""
     site = request.get("request_Sec-Fetch-Site")
     if site is not None and site not in _OWN:
         return True
     origin = request.get("request_Origin")
-    # Browsers from before Sec-Fetch-Site name the origin of every POST from elsewhere; "null" is not ours either.
+    # Browsers older than Sec-Fetch-Site send Origin with every cross-origin POST; "null" is not our origin either.
     return origin is not None and _host(str(origin)) != str(request.get("RequestHost", "")).lower()
 
 
@@ -48,5 +48,5 @@ def _host(origin: str) -> str:
 
 
 def _path(text: str) -> str:
-    """Return the path that the service sees, however it is written."""
+    """Return the path as the service sees it: decoded and normalised."""
     return "/" + posixpath.normpath(unquote(text.partition("?")[0])).lstrip("/")

@@ -1,21 +1,21 @@
-"""How often each network did something within a time."""
+"""Counts events of each network within a time window."""
 
 from __future__ import annotations
 
-# 200 bytes each. Beyond it the one that began first is forgotten, so that no number of addresses fills the memory.
+# 200 bytes each. Beyond this the oldest is dropped, so that no number of addresses exhausts memory.
 MOST = 50_000
 
 
 class Counter:
-    """Counts from the first event of a network on, for some seconds; then anew."""
+    """A network's window starts at its first event; when it has passed, the count starts at 0 again."""
 
     def __init__(self, limit: int, seconds: float) -> None:
         self._limit, self._seconds = limit, seconds
-        # In the order in which they began: all last equally long.
+        # In the order in which the windows started: all have the same length.
         self._counts: dict[str, tuple[float, int]] = {}
 
     def reaches(self, network: str, now: float) -> bool:
-        """Count one more; say whether the limit is reached by it. Then it begins anew."""
+        """Count one event; tell whether it reached the limit, which also resets the count."""
         self._forget(now)
         began, count = self._counts.get(network, (now, 0))
         if count + 1 >= self._limit:

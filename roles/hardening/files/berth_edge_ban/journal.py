@@ -1,4 +1,4 @@
-"""Lines of containers in the journal, whole: the engine cuts what is longer than 16 KiB."""
+"""Reads complete lines of containers from the journal: the engine splits lines longer than 16 KiB."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-# The edge takes 64 KiB of headers, and JSON may write six characters for one.
+# The edge accepts 64 KiB of headers, and JSON may need six characters for one.
 LONGEST = 1 << 20
 
 
 def follow(containers: list[str]) -> Iterator[tuple[float, str]]:
-    """Yield each line that these containers write from now on, with its time; ends when journalctl does."""
+    """Yield each new line of these containers with its time, until journalctl exits."""
     fields = "MESSAGE,CONTAINER_NAME,CONTAINER_PARTIAL_MESSAGE"
     command = ["journalctl", "--follow", "--lines=0", "--all", "--output=json", f"--output-fields={fields}"]
     command += [f"CONTAINER_NAME={name}" for name in containers]
     with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace") as process:
-        assert process.stdout  # noqa: S101  # a pipe was asked for
+        assert process.stdout  # noqa: S101  # stdout=PIPE
         yield from whole(process.stdout)
 
 
 def whole(entries: Iterable[str]) -> Iterator[tuple[float, str]]:
-    """Put together what was cut, container by container."""
+    """Join the pieces of split lines, separately for each container."""
     begun: dict[str, str] = {}
     for text in entries:
         entry = json.loads(text)
@@ -35,7 +35,7 @@ def whole(entries: Iterable[str]) -> Iterator[tuple[float, str]]:
 
 
 def _text(message: Any) -> str:
-    # What is no UTF-8, such as half a character at a cut, journalctl writes as a list of bytes.
+    # journalctl writes invalid UTF-8, such as half a character where a line was split, as a list of bytes.
     if isinstance(message, list):
         return bytes(message).decode(errors="replace")
     return message if isinstance(message, str) else ""

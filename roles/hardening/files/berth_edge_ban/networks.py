@@ -1,4 +1,4 @@
-"""Which network stands for a visitor: his address, or the /64 of IPv6, of which he may use every address."""
+"""Which network a visitor counts as: an IPv4 address, or an IPv6 /64, which belongs to one customer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _GROUP = "[0-9a-f]{1,4}"
 
 
 def visitor(hops: str, proxies: Sequence[Network]) -> Address | None:
-    """Return the last hop that is no proxy of ours: what is before it, the visitor may have written.
+    """Return the last hop that is not a trusted proxy: the visitor may have forged the hops before it.
 
-    None where that is no address, or where nobody but proxies is named.
+    None if that is not an address, or if all hops are proxies.
     """
     for hop in reversed(hops.split(",")):
         try:
@@ -29,9 +29,9 @@ def visitor(hops: str, proxies: Sequence[Network]) -> Address | None:
 
 
 def network(address: Address, spared: Sequence[Network]) -> Network | None:
-    """Return what is counted and banned for this address, or None if it is never banned.
+    """Return the network that is counted and banned for this address, or None if it is never banned.
 
-    A /64 in which somebody is never banned is counted and banned by single addresses.
+    In a /64 that overlaps a network that is never banned, single addresses are counted and banned.
     """
     if any(address in one for one in spared):
         return None
@@ -43,12 +43,12 @@ def network(address: Address, spared: Sequence[Network]) -> Network | None:
 
 
 def text(one: Network) -> str:
-    """Return it as fail2ban does: a single address without its prefix."""
+    """Return it as fail2ban writes it: a single address without a prefix length."""
     return str(one.network_address if one.prefixlen == one.max_prefixlen else one)
 
 
 def pattern(banned: Network) -> str:
-    """Return a regular expression (RE2) for every address of this network, as programs write addresses.
+    """Return a regular expression (RE2) that matches every address of this network in all common spellings.
 
     Raises ValueError for an IPv6 network whose prefix ends within a group of four digits.
     """
@@ -62,7 +62,7 @@ def pattern(banned: Network) -> str:
         return "[.]".join(parts + ["[0-9]{1,3}"] * (4 - len(parts)))
     count, rest = divmod(banned.prefixlen, 16)
     if rest or not count:
-        raise ValueError(f"{banned}: the edge shuts out IPv6 networks of 16, 32, 48, 64, 80, 96, 112 or 128 bits only")
+        raise ValueError(f"{banned}: the edge blocks IPv6 networks of 16, 32, 48, 64, 80, 96, 112 or 128 bits only")
     groups = [int(group, 16) for group in banned.network_address.exploded.split(":")][:count]
     return f"(?i:{'|'.join(_spellings(groups))})"
 
@@ -71,7 +71,7 @@ def _spellings(groups: list[int]) -> list[str]:
     """Return a pattern for each place in which zeros can be left out (RFC 5952, and the long form beside it)."""
     count, written = len(groups), [f"0{{0,{4 - len(f'{group:x}')}}}{group:x}" for group in groups]
     free = 8 - count
-    # Nothing is left out up to here; behind it, anything.
+    # No zeros left out in the prefix; any spelling after it.
     found = [":".join([*written, "[0-9a-f:]+"] if free else written)]
     for start in range(count):
         for end in range(start + 1, count + 1):

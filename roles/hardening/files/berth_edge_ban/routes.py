@@ -1,4 +1,4 @@
-"""Bans by the edge: a route of its own for each network. The packet filter sees the proxy, this one the visitor."""
+"""Bans at the edge: one route for each network. Behind a proxy the packet filter sees only the proxy's address."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from berth_edge_ban.networks import Network, pattern, text
 
 
 def add(folder: Path, banned: Network) -> None:
-    """Shut out a network."""
+    """Block a network."""
     name = _name(banned)
-    # Anywhere in the header: who names others before himself shuts out nobody else.
+    # Anywhere in the header: forging other addresses in it blocks nobody else.
     header = f"(?:^|[ ,])(?:{pattern(banned)})(?:[ ,]|$)"
     router = {
         "rule": f"ClientIP(`{text(banned)}`) || HeaderRegexp(`X-Forwarded-For`, `{header}`)",
@@ -21,9 +21,9 @@ def add(folder: Path, banned: Network) -> None:
         "service": "noop@internal",
     }
     middlewares = {
-        # No cache of a proxy may keep the answer.
+        # No proxy may cache the answer.
         f"{name}-answer": {"headers": {"customResponseHeaders": {"Cache-Control": "no-store"}}},
-        # Nobody's address, so this answers 403.
+        # No client has this address, so the middleware answers 403.
         name: {"ipAllowList": {"sourceRange": ["255.255.255.255/32"]}},
     }
     draft = folder / f"{name}.new"
@@ -34,12 +34,12 @@ def add(folder: Path, banned: Network) -> None:
 
 
 def remove(folder: Path, banned: Network) -> None:
-    """Let a network in again."""
+    """Unblock a network."""
     (folder / f"{_name(banned)}.yml").unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:
-    """Let everybody in, and remove what a crash has left behind."""
+    """Unblock all networks, and remove temporary files that a crash left behind."""
     for place in [*folder.glob("ban-*.yml"), *folder.glob("ban-*.new")]:
         place.unlink(missing_ok=True)
 
