@@ -1,4 +1,4 @@
-"""The restore drill: restore into throwaway containers, compare, sign in, record the result, clean up."""
+"""The restore drill: restore into throwaway containers, compare, check, record the result, clean up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from berth.backup.settings import Settings
 from berth.host import files
 from berth.host.clock import now
 from berth.host.refused import Refused
+from berth.stack import kept
+from berth.stack.kept import Kept
 
-# The probe account of the smoke tests; berth release creates it and keeps its password.
-PROBE_EMAIL = "release-probe@berth.invalid"
 KEPT = 60
 DAY = 24 * 3600
 
@@ -123,25 +123,31 @@ def _drill(settings: Settings, wanted: str, evidence: Evidence) -> None:
         if settings.redis:
             with evidence.step("redis"):
                 seen["redis_keys"] = scratch.start_redis(run.redis_snapshot())
-        live = next((name for name in engine.writers() if "-auth_service-" in name), "")
-        if not live or not settings.mongo:
-            seen["signed_in"] = "left out: no release is live"
+        if reason := _unchecked(settings, run):
+            seen["checks"] = f"left out: {reason}"
             return
-        with evidence.step("sign in"):
-            scratch.start_auth(live)
-            seen["signed_in"] = _sign_in(scratch, settings.root / "releases")
+        with evidence.step("check"):
+            seen["checks"] = _check(settings, scratch)
 
 
-def _sign_in(scratch: Scratch, releases: Path) -> str:
-    """Sign in as the probe account; a backup from before it had its own address has the first one."""
-    password, own = (releases / "probe").read_text(), releases / "probe_email"
-    if own.exists():
-        email = own.read_text()
-        with suppress(Refused):
-            scratch.sign_in(email, password)
-            return email
-    scratch.sign_in(PROBE_EMAIL, password)
-    return PROBE_EMAIL
+def _unchecked(settings: Settings, run: Run) -> str:
+    """Say why services cannot check the restored data; empty where they can."""
+    if not settings.mongo or not kept.live(settings.root).checks:
+        return "no release with a check is live"
+    made_by = run.manifest.get("release", {}).get("release", "")
+    if not Kept(settings.root, made_by).known.checks:
+        # Nothing had made the account by then.
+        return f"release {made_by or '(none)'}, which was live when the backup was made, has no check"
+    return ""
+
+
+def _check(settings: Settings, scratch: Scratch) -> dict[str, str]:
+    """Have the live release's services check the restored data; of those that serve requests, by themselves."""
+    stack = kept.live(settings.root)
+    running = {one.service: one.name for one in engine.members(stack) if one.state == "running"}
+    secret = (settings.root / "releases/probe").read_text()
+    services = [one for one in stack.checks if one.port and one.name in running]
+    return {one.name: scratch.check(one, running[one.name], secret) for one in services}
 
 
 def _restore_and_compare(run: Run, scratch: Scratch, evidence: Evidence) -> None:

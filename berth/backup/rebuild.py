@@ -16,6 +16,7 @@ from berth.backup.settings import Settings
 from berth.host import files
 from berth.host.clock import now
 from berth.host.refused import Refused
+from berth.stack import kept
 
 FILES, DATA = "files", "data"
 # The files that a rebuilt host takes over; routes and settings are written by the roles.
@@ -63,7 +64,7 @@ def rebuild(settings: Settings, records: Records, args: Namespace) -> dict[str, 
         else:
             there = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
             # Data of an interrupted attempt is dropped, as long as no release has used it.
-            if there and (FILES not in done or engine.writers()):
+            if there and (FILES not in done or engine.writers(kept.live(settings.root))):
                 raise Refused("The database is not empty, so this is not a bare host: use ansible/restore.yml.")
             engine.drop(settings.mongo, there)
             options = ("--drop", "--oplogReplay", "--numParallelCollections=1")

@@ -15,13 +15,13 @@ from berth.backup.replay import STAGED, is_staged
 from berth.backup.restic import PIECE, Lines
 from berth.backup.restore_stream import compose
 from berth.host import commands, system
+from berth.host.live import COLOURS
 from berth.host.refused import Refused
 from berth.host.system import Container
+from berth.stack.description import Description
 
 # Stored functions are the owner's data. Other system collections are the server's, or come with their views.
 FUNCTIONS = "system.js"
-# Services that write to the databases; the front end does not.
-WRITERS = ("auth_service", "user_service", "celery_worker", "beat")
 HEALTHY_SECONDS = 180
 # A worker finishes its tasks, up to the stop timeout of its container.
 STOP_SECONDS = 180
@@ -244,15 +244,16 @@ def _tool(container: str, name: str, *options: str) -> Popen[bytes]:
     return commands.start(*shell, name, name, *_ACCESS, *options)
 
 
-def members() -> list[Container]:
+def members(stack: Description) -> list[Container]:
     """Return the containers of each colour's services, running or not."""
     listed = must(commands.run_bytes(*system.LIST_CONTAINERS), "Docker does not answer")
-    return [one for one in system.containers(listed) if one.project.startswith("berth-") and one.service != "flower"]
+    projects = [f"berth-{colour}" for colour in COLOURS]
+    return [one for one in system.containers(listed) if one.project in projects and stack.has(one.service)]
 
 
-def writers() -> list[str]:
+def writers(stack: Description) -> list[str]:
     """Return the running containers of a release that write to the databases."""
-    return [one.name for one in members() if one.service in WRITERS and one.state == "running"]
+    return [one.name for one in members(stack) if stack.get(one.service).writes and one.state == "running"]
 
 
 def stop(names: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import secrets
@@ -18,10 +17,12 @@ from berth.backup.restore_choice import Run
 from berth.backup.settings import Settings
 from berth.host import commands
 from berth.host.refused import Refused
+from berth.stack.description import Service
 
 # Secrets never touch a disk.
 SECRETS = Path("/run/berth-scratch")
 READY_SECONDS = 120
+CHECK_SECONDS = 30
 LABEL = "berth.scratch"
 _HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--restart=no")
 _SECRET = re.compile(
@@ -44,7 +45,6 @@ class Scratch:
         self.name = f"berth-{purpose}"
         self.mongo = f"{self.name}-mongo"
         self.redis = f"{self.name}-redis"
-        self.auth = f"{self.name}-auth"
         self._secrets = SECRETS / purpose
 
     def __enter__(self) -> Self:
@@ -111,30 +111,32 @@ class Scratch:
         )
         return int(keys)
 
-    def start_auth(self, live: str) -> None:
-        """Start the live release's auth_service on these databases."""
+    def check(self, service: Service, live: str, secret: str) -> str:
+        """Start a service of the live release on these databases and run its check, which is not to make an account.
+
+        Return what it says of a success. Raises Refused where it fails.
+        """
         about = engine.inspect(live)
         kept = [one for one in about["Config"]["Env"] if not one.startswith(("MONGO_URI=", "REDIS_URI=", "JWT_"))]
+        name = f"{self.name}-check"
         self._run(
-            self.auth,
-            "auth_service",
-            *("--user=10001:10001", "--tmpfs=/tmp:size=16m,mode=1777"),
+            name,
+            service.name,
+            *(f"--user={service.user}", "--tmpfs=/tmp:size=16m,mode=1777"),
             *self._limits(about),
             *(f"--env={one}" for one in kept),
             image=about["Config"]["Image"],
         )
-        engine.await_healthy(self.auth)
-
-    def sign_in(self, email: str, password: str) -> None:
-        """Sign in and read the own account, as a browser does."""
-        address = engine.inspect(self.auth)["NetworkSettings"]["Networks"][self.name]["IPAddress"]
-        credentials = json.dumps({"email": email, "password": password})
-        status, answer = _ask(address, "POST", "/api/auth/login", credentials)
-        if status != 200:
-            raise Refused(f"{email} cannot sign in on the restored data: status {status}, {answer!r}")
-        status, answer = _ask(address, "GET", "/api/auth/me", bearer=answer["access_token"])
-        if status != 200 or answer.get("email") != email:
-            raise Refused(f"auth_service does not know {email} on the restored data: status {status}, {answer!r}")
+        engine.await_healthy(name)
+        plan = {"url": f"http://127.0.0.1:{service.port}", "address": "", "headers": {}, "release": ""}
+        document = json.dumps(plan | {"seconds": CHECK_SECONDS, "secret": secret, "restored": True})
+        call = ("docker", "exec", "--interactive", name, *service.check)
+        done = commands.run_bytes(*call, seconds=2 * CHECK_SECONDS, given=document.encode())
+        words = (done.stdout or done.stderr).decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
+        if done.returncode:
+            raise Refused(f"{service.name} fails its check on the restored data: {words[0]}")
+        self._docker("rm", "--force", "--volumes", name)
+        return words[0]
 
     def load(self, run: Run) -> int:
         """Restore a run with its increments, up to the requested point in time."""
@@ -183,19 +185,6 @@ def _with_other_secrets(env: str) -> str:
             alphabet = string.ascii_letters + string.digits
             lines.append(f"{name}='{''.join(secrets.choice(alphabet) for _ in range(length))}'")
     return "\n".join(lines) + "\n"
-
-
-def _ask(address: str, method: str, path: str, body: str = "", bearer: str = "") -> tuple[int, Any]:
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
-    connection = http.client.HTTPConnection(address, 8000, timeout=30)
-    try:
-        connection.request(method, path, body or None, headers)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read() or b"{}")
-    except (OSError, ValueError) as error:
-        raise Refused(f"The throwaway auth_service does not answer: {error}") from None
-    finally:
-        connection.close()
 
 
 def _key_pair() -> dict[str, str]:

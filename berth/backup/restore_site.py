@@ -22,6 +22,7 @@ from berth.backup.run import say
 from berth.backup.settings import Settings
 from berth.host import commands
 from berth.host.refused import Failed, Refused
+from berth.stack import kept
 
 # Live, staged, and in the throwaway database.
 COPIES = 3
@@ -48,7 +49,7 @@ class Site:
 
     def writers(self) -> list[str]:
         """Return the running services that write to the databases."""
-        return engine.writers()
+        return engine.writers(kept.live(self._settings.root))
 
     # --- before the site is closed ---
 
@@ -134,7 +135,7 @@ class Site:
 
     def start(self, names: list[str]) -> None:
         """Start them, and other stopped containers of their colour; wait until all are healthy."""
-        members = engine.members()
+        members = engine.members(kept.live(self._settings.root))
         projects = {one.project for one in members if one.name in names}
         wanted = [
             one.name for one in members if one.name in names or (one.state != "running" and one.project in projects)

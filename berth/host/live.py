@@ -9,6 +9,7 @@ from pathlib import Path
 # Below the folder of the site.
 ROUTES = "traefik/dynamic/release.yml"
 MARK = "# berth-release: "
+COLOURS = ("blue", "green")
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,7 @@ def read_live(routes: Path) -> Live | None:
     except FileNotFoundError:
         return None
     return Live(**json.loads(first.removeprefix(MARK))) if first.startswith(MARK) else None
+
+
+def other(colour: str) -> str:
+    return COLOURS[1] if colour == COLOURS[0] else COLOURS[0]

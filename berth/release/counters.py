@@ -15,6 +15,7 @@ from typing import Any
 
 from berth.host import clock
 from berth.release.engine import Place
+from berth.stack.description import Description
 
 SECONDS = 3
 # The edge's own port for metrics; not published.
@@ -28,7 +29,8 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 COUNTER = "http_requests_total"
 # Answered with this, a request has its work still before it, and no status says how that ended.
 ACCEPTED = "202"
-LATE_FAILURES = "auth_work_after_answer_failures_total"
+# How the names of counters of such work end.
+LATE_FAILURES = "work_after_answer_failures_total"
 
 
 @dataclass
@@ -166,7 +168,7 @@ def parse(text: str) -> Service:
         if name == "worker_processes_lost_total":
             found.lost += float(value)
             continue
-        if name == LATE_FAILURES:
+        if name.endswith(LATE_FAILURES):
             found.late_failures += float(value)
             continue
         known = dict(_LABEL.findall(labels))
@@ -187,8 +189,8 @@ def parse(text: str) -> Service:
     return found
 
 
-def look(places: list[Place], ports: dict[str, int], edges: list[Place]) -> Seen:
-    """Read the counters of every routed service, past the edge; of one without counters, request anything."""
+def look(places: list[Place], stack: Description, edges: list[Place]) -> Seen:
+    """Read the counters of every service that has some, past the edge; of one with a port alone, request anything."""
     seen = Seen(clock.time(), began={place.name: place.began for place in places})
     for edge in edges:
         # An edge that does not answer says nothing about the release.
@@ -196,17 +198,16 @@ def look(places: list[Place], ports: dict[str, int], edges: list[Place]) -> Seen
             _, text = fetch(edge.address, EDGE_PORT, "/metrics")
             seen.edge += sum(map(float, re.findall(r"^process_cpu_seconds_total (\S+)", text, re.MULTILINE)))
     for place in places:
-        port = ports.get(place.service)
-        if port is None:
+        service = stack.get(place.service)
+        port, path = service.metrics or (service.port, "/")
+        if not port:
             continue
         try:
-            status, text = fetch(place.address, port, "/metrics")
-            if status == 200 and COUNTER in text:
+            status, text = fetch(place.address, port, path)
+            if service.metrics and status == 200 and COUNTER in text:
                 seen.services[place.service] = parse(text)
-                continue
-            status, _ = fetch(place.address, port, "/")
-            if status >= 500:
-                seen.silent[place.service] = f"answers / with {status}"
+            elif status >= (400 if service.metrics else 500):
+                seen.silent[place.service] = f"answers {path} with {status}"
         except ConnectionRefusedError:
             seen.dead[place.service] = f"does not listen on port {port}"
         except (OSError, http.client.HTTPException) as error:

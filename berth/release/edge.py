@@ -49,11 +49,6 @@ class Edge:
         text = re.sub(r"@PRIORITY\+(\d+)@", lambda found: str(priority and priority + int(found[1])), text)
         return f"{live.mark}{text}"
 
-    def ports(self) -> dict[str, int]:
-        """Return the compose services that the edge leads to, each with its port."""
-        found = re.findall(r"http://([\w-]+)-@COLOUR@:(\d+)", self._routes.read_text())
-        return {service: int(port) for service, port in found}
-
     def release_key(self) -> str:
         """Return the secret by which operators see the release; made here, and a lost one is replaced."""
         place = self._settings.releases / "release-key"

@@ -7,15 +7,17 @@ import json
 import shlex
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from berth.host import clock, commands, files, system
 from berth.host.commands import LAST_LINES, last_lines
+from berth.host.live import COLOURS, Live
 from berth.host.refused import Refused
 from berth.host.system import Container
-from berth.release.settings import COLOURS, IMAGES, Settings
+from berth.release.settings import Settings
+from berth.stack.description import PROFILE, Description
+from berth.stack.kept import Kept, compose
 
 # So long Docker may fail to list containers until that is a failure: it says nothing of those it does not list.
 LISTED_SECONDS = 10
@@ -31,6 +33,10 @@ class Side:
     release: str
     colour: str
 
+    @classmethod
+    def on(cls, settings: Settings, live: Live) -> Side:
+        return cls(settings, live.release, live.colour)
+
     @property
     def project(self) -> str:
         return f"berth-{self.colour}"
@@ -39,18 +45,29 @@ class Side:
         return f"{self.project}-{service}-1"
 
     @property
-    def compose_file(self) -> Path:
-        return self.settings.folder(self.release) / "docker-compose.prod.yml"
+    def kept(self) -> Kept:
+        return self.settings.kept(self.release)
 
     @property
-    def prefix(self) -> str:
-        """What stands before the names of this release's images: it may have come from elsewhere than the next."""
-        kept = self.settings.folder(self.release) / "image_prefix"
-        return kept.read_text().strip() if kept.exists() else self.settings.image_prefix
+    def known(self) -> Description:
+        """Return what is known of its services."""
+        return self.kept.known
+
+    def containers(self) -> list[Container]:
+        """Return the containers of the release; what somebody started beside them is none."""
+        return [one for one in containers([self.colour]) if self.known.has(one.service)]
+
+    def places(self) -> list[Place]:
+        return _places({one.name: one.service for one in self.containers()})
 
     @property
-    def images(self) -> list[str]:
-        return [f"{self.prefix}/{name}:{self.release}" for name in IMAGES]
+    def images(self) -> dict[str, str]:
+        """Return image -> a service that runs it. Raises Refused where the compose file is not valid."""
+        found = self.kept.description.images(self.kept.prefix, self.release)
+        if not found:
+            wanted = f"{self.kept.prefix}/<name>:{self.release}"
+            raise Refused(f"docker-compose.prod.yml of release {self.release} has no service with an image {wanted}.")
+        return found
 
     def compose(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run compose for this side."""
@@ -59,11 +76,9 @@ class Side:
 
     def _composed(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
         """Return the command and its environment. Until a side is live its containers do not restart."""
-        root = self.settings.root
-        command = ["docker", "compose", "--progress=plain", f"--project-directory={root}"]
-        command += [f"--project-name={self.project}", f"--env-file={root}/.env", f"--file={self.compose_file}"]
-        chosen = {"IMAGE_PREFIX": self.prefix, "RELEASE": self.release, "COLOUR": self.colour, "RESTART_POLICY": "no"}
-        return [*command, "--profile=release", *arguments], chosen
+        command = compose(self.settings.root, self.kept.compose_file, self.project)
+        chosen = {**self.kept.environment, "COLOUR": self.colour, "RESTART_POLICY": "no"}
+        return [*command, f"--profile={PROFILE}", *arguments], chosen
 
     def inspect_images(self) -> list[dict[str, Any]]:
         """Describe the release's images, or name those that are not here."""
@@ -75,26 +90,17 @@ class Side:
             raise Refused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
         return found
 
-    def check_configuration(self) -> None:
-        done = self.compose("config", "--quiet")
-        if done.returncode:
-            raise Refused(
-                f"docker-compose.prod.yml of release {self.release} is not valid.", "compose", last_lines(done)
-            )
-
     def fingerprint(self) -> str:
         """Name what would run: the images' content and every setting. The same name means nothing to do."""
-        # Of a third colour: the same on either side.
-        config = replace(self, colour="any").compose("config", "--format=json").stdout
         ids = sorted(image["Id"] for image in self.inspect_images())
-        return hashlib.sha256("\n".join([config, *ids]).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join([self.kept.started_with, *ids]).encode()).hexdigest()[:16]
 
     def schema_steps(self) -> dict[str, list[str]]:
         """Return service -> command for each image that has a label berth.schema."""
         found = {}
         for image in self.inspect_images():
             command = (image["Config"].get("Labels") or {}).get("berth.schema", "")
-            service = next(name for name, tag in zip(IMAGES, self.images, strict=True) if tag in image["RepoTags"])
+            service = next(name for tag, name in self.images.items() if tag in image["RepoTags"])
             if command:
                 found[service] = shlex.split(command)
         return found
@@ -118,13 +124,13 @@ class Side:
         """Start every container and wait until all are healthy, or name the first that cannot become it any more."""
         began = alone_since = clock.monotonic()
         # Compose will start these again; another that ends has failed.
-        ended = {container.name for container in containers([self.colour]) if container.health in ENDED}
+        ended = {container.name for container in self.containers() if container.health in ENDED}
         command, environment = self._composed("up", "--detach", "--pull=never", "--remove-orphans")
         with commands.Background(command, environment) as up:
             while True:
                 code = up.returncode()
                 done = code is not None
-                found = containers([self.colour])
+                found = self.containers()
                 if code == 0 and found and all(one.health == "healthy" for one in found):
                     return
                 failed = [one for one in found if one.health in ENDED and (done or one.name not in ended)]
@@ -150,7 +156,7 @@ class Side:
 
     def set_restart(self, policy: str) -> None:
         """Say whether its containers start with the host. Raises Refused where Docker does not take it."""
-        names = [container.name for container in containers([self.colour])]
+        names = [container.name for container in self.containers()]
         done = commands.run("docker", "update", f"--restart={policy}", *names)
         if done.returncode:
             raise Refused(f"Docker did not set the restart policy of {', '.join(names)}.", "docker", last_lines(done))
@@ -159,17 +165,37 @@ class Side:
         interactive = ("docker", "exec", "--interactive", self.container(service))
         return commands.run(*interactive, *command, seconds=seconds, given=given)
 
-    def keep_logs(self, folder: Path) -> None:
+    def keep_logs(self) -> None:
+        folder = self.kept.folder / clock.now().replace(":", "")
         folder.mkdir(parents=True, exist_ok=True)
         for container in containers([self.colour]):
             files.write(folder / f"{container.name}.log", logs(container.name, 5000))
+
+    def not_healthy(self) -> list[str]:
+        """Describe which services it lacks: empty where it is whole."""
+        found = {one.service: one for one in self.containers()}
+        wanted = dict.fromkeys([*self.known.names, *found])
+        states = {name: found[name].health if name in found else "missing" for name in wanted}
+        if not states:
+            return [f"release {self.release} has no container"]
+        return [f"{name} is {state}" for name, state in states.items() if state != "healthy"]
+
+    def discard(self) -> None:
+        """Remove at once what only requests would keep busy, where nobody was led there.
+
+        A program that has hardly begun does not hear yet that it is to stop, and its grace period would pass in vain.
+        What has no route may hold a task or a lock: it is stopped in good order.
+        """
+        names = [one.name for one in self.containers() if self.known.get(one.service).routes]
+        if names:
+            commands.run("docker", "rm", "--force", *names)
 
 
 def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
     """Return the containers of these colours that belong to a service and are not there for one command only."""
     projects = [f"berth-{colour}" for colour in colours]
     found = system.containers(_listed(*system.LIST_CONTAINERS))
-    return [one for one in found if one.project in projects and one.service != "flower"]
+    return [one for one in found if one.project in projects]
 
 
 def names() -> set[str]:
@@ -185,14 +211,6 @@ def _listed(*command: str) -> str:
             raise Refused(f"Docker does not answer: {done.stderr.strip()}")
         clock.sleep(1)
     return done.stdout
-
-
-def not_healthy(colour: str) -> list[str]:
-    """Describe which services a colour lacks: empty where it is whole."""
-    found = {one.service: one for one in containers([colour])}
-    wanted = [*IMAGES, "beat", *(name for name in found if name not in IMAGES)]
-    states = {name: found[name].health if name in found else "missing" for name in wanted}
-    return [f"{name} is {state}" for name, state in states.items() if state != "healthy"]
 
 
 def logs(name: str, lines: int) -> str:
@@ -213,17 +231,6 @@ def stop_colour(colour: str) -> None:
     commands.run("docker", "compose", f"--project-name=berth-{colour}", "down", "--remove-orphans", seconds=300)
 
 
-def discard(colour: str) -> None:
-    """Remove at once what only requests would keep busy, where nobody was led there.
-
-    A program that has hardly begun does not hear yet that it is to stop, and its grace period would pass in vain.
-    The worker may hold tasks and beat a lock: they are stopped in good order.
-    """
-    names = [one.name for one in containers([colour]) if one.service not in ("celery_worker", "beat")]
-    if names:
-        commands.run("docker", "rm", "--force", *names)
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a running container is reached from this host, past the edge."""
@@ -233,10 +240,6 @@ class Place:
     address: str
     # Another one after each start.
     began: str
-
-
-def places(colour: str) -> list[Place]:
-    return _places({one.name: one.service for one in containers([colour])})
 
 
 def edges() -> list[Place]:

@@ -17,6 +17,8 @@ from berth.host.live import Live
 from berth.host.refused import Refused
 from berth.host.system import Container
 from berth.release.settings import Settings
+from berth.stack.description import PROFILE
+from berth.stack.kept import compose
 
 UNITS = Path("/etc/systemd/system")
 TABLES = Path("/etc/nftables.d")
@@ -72,15 +74,14 @@ def _of_the_engine(settings: Settings, live: Live | None, containers: list[Conta
         lacks += _lack_of(there.get(("berth", service)), service, back)
     if live:
         project = f"berth-{live.colour}"
-        file = settings.folder(live.release) / "docker-compose.prod.yml"
-        release = _compose(settings, file, project, "release", live)
+        release = _compose(settings, settings.kept(live.release).compose_file, project, PROFILE, live)
         networks |= {key: network["name"] for key, network in release.get("networks", {}).items()}
         for service, wanted in release["services"].items():
             used[(project, service)] = wanted
             lacks += _lack_of(there.get((project, service)), f"{service} ({live.colour})", playbook("release", *again))
     watching = settings.root / "monitoring/compose.yml"
     if watching.exists():
-        config = _config(f"--file={watching}")
+        config = _config("docker", "compose", f"--file={watching}")
         for service in config["services"]:
             back = playbook("provision", "--tags", "monitoring")
             lacks += _lack_of(there.get((config["name"], service)), f"{service} (monitoring)", back)
@@ -115,17 +116,16 @@ def _connections(
 def _compose(settings: Settings, file: Path, project: str, profile: str, live: Live | None = None) -> dict[str, Any]:
     root = settings.root
     chosen = {"RELEASE": live.release if live else "-", "COLOUR": live.colour if live else "-"}
-    place = (f"--project-directory={root}", f"--project-name={project}", f"--env-file={root}/.env", f"--file={file}")
-    config = _config(*place, f"--profile={profile}", **chosen)
+    config = _config(*compose(root, file, project), f"--profile={profile}", **chosen)
     # Those without a profile are none of it.
     config["services"] = {name: one for name, one in config["services"].items() if profile in one.get("profiles", [])}
     return config
 
 
-def _config(*options: str, **chosen: str) -> dict[str, Any]:
-    done = commands.run("docker", "compose", *options, "config", "--format=json", seconds=60, **chosen)
+def _config(*command: str, **chosen: str) -> dict[str, Any]:
+    done = commands.run(*command, "config", "--format=json", seconds=60, **chosen)
     if done.returncode:
-        file = options[-1 if len(options) == 1 else 3].partition("=")[2]
+        file = next(word.removeprefix("--file=") for word in command if word.startswith("--file="))
         raise Refused(f"{file} cannot be read: {' '.join(last_lines(done)[-1:])}")
     return dict(json.loads(done.stdout))
 

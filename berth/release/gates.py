@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 
 from berth.host import clock, commands
 from berth.host.commands import LAST_LINES, last_lines
-from berth.host.live import Live
+from berth.host.live import COLOURS, Live, other
 from berth.host.lock import Run
 from berth.host.refused import Refused
 from berth.release import counters, engine
 from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.probe import Busy, ProbeFailed, Visit
-from berth.release.settings import COLOURS, other
 from berth.release.watch import counts, is_slower
 
 SNAPSHOT_SECONDS = 3600
@@ -47,17 +46,17 @@ class Gates:
         idle = other(live.colour) if live else COLOURS[0]
         same = live is not None and live.release == release
         side = Side(settings, release, live.colour if live and same else idle)
-        with self.host.lock.step("images"):
-            side.inspect_images()
         with self.host.lock.step("configuration"):
-            side.check_configuration()
+            # Read and checked here, before anything changes.
+            _ = side.kept.description
+        with self.host.lock.step("images"):
             fingerprint = side.fingerprint()
-        if live and same and live.fingerprint == fingerprint and not engine.not_healthy(live.colour):
+        if live and same and live.fingerprint == fingerprint and not side.not_healthy():
             return Candidate(side, live, live, is_live=True)
         if engine.containers([idle]):
             engine.stop_colour(idle)
         self.host.lock.note(colour=idle)
-        self.before = counts(self.host, live.colour) if live else counters.Seen()
+        self.before = counts(self.host, live) if live else counters.Seen()
         self.usual = self._speed_of(live)
         return Candidate(Side(settings, release, idle), Live(release, idle, fingerprint), live)
 
@@ -87,64 +86,53 @@ class Gates:
         live, settings = candidate.live, self.host.settings
         with self.host.lock.step("smoke"):
             usual = (self._speed_of(live) if self.usual else None) or {}
-            for path, milliseconds in self._visit(candidate).items():
+            for path, milliseconds in self._try(candidate).items():
                 if path in usual and is_slower(usual[path], milliseconds, settings):
                     raise Refused(
                         f"Release {self.run.release} failed its smoke test: {path} takes {milliseconds:.0f} ms, "
                         f"and {usual[path]:.0f} ms on the live release."
                     )
-            self._run_a_task(candidate.side)
         if live:
-            counted = counts(self.host, live.colour).since(self.before)
-            self.host.lock.note(counted=counted.plain(), start=counts(self.host, candidate.side.colour).plain())
+            counted = counts(self.host, live).since(self.before)
+            self.host.lock.note(counted=counted.plain(), start=counts(self.host, candidate.target).plain())
 
     def _speed_of(self, live: Live | None) -> dict[str, float] | None:
         if live is None:
             return None
-        with closing(self.host.account.visit(live)) as visitor:
-            try:
-                return visitor.speed(visitor.sign_in() or "")
-            except Busy:
-                return None
-            except ProbeFailed:
-                return {}
-
-    def _visit(self, candidate: Candidate) -> dict[str, float]:
-        """Return how fast the candidate answers."""
-        side, account = candidate.side, self.host.account
-        visitor = account.visit(candidate.target, self.host.edge.enable_trial(candidate.target))
         try:
-            self._await_trial(visitor)
-            if not account.is_made or visitor.sign_in() is None:
-                visitor.email = account.make(side)
-            return visitor.everything()
+            return self.host.smoke.test(live, routed=True)
+        except Busy:
+            return None
+        except ProbeFailed:
+            return {}
+
+    def _try(self, candidate: Candidate) -> dict[str, float]:
+        """Return how fast the candidate answers."""
+        side, smoke = candidate.side, self.host.smoke
+        headers = self.host.edge.enable_trial(candidate.target)
+        try:
+            with closing(smoke.visit(candidate.target, headers)) as visitor:
+                self._await_trial(visitor)
+            return smoke.test(candidate.target, headers)
         except ProbeFailed as failed:
-            culprit = side.container(failed.service)
-            lines = engine.logs(culprit, LAST_LINES).splitlines()
+            culprit = side.container(failed.service) if failed.service else ""
+            lines = failed.lines or (engine.logs(culprit, LAST_LINES).splitlines() if culprit else [])
             reason = f"Release {side.release} is healthy but failed its smoke test: {failed}"
             raise Refused(reason, culprit, lines) from failed
         finally:
-            visitor.close()
             self.host.edge.end_trial()
 
     def _await_trial(self, visitor: Visit) -> None:
-        """Wait until the edge has loaded the trial's routes. Any other fault shows in the visit itself."""
+        """Wait until the edge has loaded the trial's routes. Any other fault shows in the test itself."""
         while True:
             try:
-                visitor.ask("GET", "/")
+                visitor.ask(next(iter(visitor.paths)))
             except ProbeFailed:
                 if visitor.seconds_left() <= self.host.settings.smoke_seconds / 2:
                     raise
                 clock.sleep(0.2)
             else:
                 return
-
-    def _run_a_task(self, side: Side) -> None:
-        command, seconds = ("python3", "-m", "celery_worker", "ask"), self.host.settings.smoke_seconds
-        done = side.execute("celery_worker", *command, seconds=seconds)
-        if done.returncode:
-            reason = f"Release {side.release} failed its smoke test: its celery_worker did not complete a task."
-            raise Refused(reason, side.container("celery_worker"), last_lines(done))
 
 
 def _save_databases(release: str) -> None:

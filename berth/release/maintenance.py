@@ -10,7 +10,8 @@ from typing import Any
 from berth.host.live import Live
 from berth.host.lock import describe
 from berth.host.refused import Refused
-from berth.release import engine, switch
+from berth.release import switch
+from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.probe import ProbeFailed, Visit
 
@@ -63,14 +64,14 @@ class Maintenance:
     def _look_at_page(self) -> None:
         settings = self.host.settings
         with closing(Visit(settings.domain, settings.address, seconds=switch.ROUND_SECONDS)) as visitor:
-            if visitor.ask("GET", "/api/users/me")[0] != 503:
+            if visitor.ask("/")[0] != 503:
                 raise ProbeFailed("The site is open.")
 
     def _refuse_to_open(self, live: Live | None, held: bool) -> None:
         """Keep the page where visitors would get errors without it."""
         if not held and (run := self.host.lock.current()):
             raise Refused(f"{describe(run)} and is not finished, so the site stays closed. {FORCE}")
-        if live and (down := engine.not_healthy(live.colour)):
+        if live and (down := Side.on(self.host.settings, live).not_healthy()):
             raise Refused(
                 f"{', '.join(down)}: the site stays closed, since visitors would get errors. Start the container "
                 f"(docker start NAME), or release {live.release} again. {FORCE}"

@@ -54,16 +54,16 @@ class Recovery:
         if run.colour:
             side = Side(host.settings, run.release, run.colour)
             with suppress(OSError):
-                side.keep_logs(host.settings.folder(run.release) / clock.now().replace(":", ""))
+                side.keep_logs()
             live = host.edge.live()
             # It starts on the idle colour, so if that one is live, traffic was switched.
             if live and live.colour == run.colour:
                 roll_back(host, run)
             else:
-                engine.discard(run.colour)
+                side.discard()
                 if live:
                     # In case a rollback was interrupted here.
-                    Side(host.settings, live.release, live.colour).set_restart("unless-stopped")
+                    Side.on(host.settings, live).set_restart("unless-stopped")
             engine.stop_colour(run.colour)
         # A full disk must not keep the run from ending properly.
         with suppress(OSError):
@@ -169,7 +169,7 @@ class Recovery:
         except (Refused, ProbeFailed) as failed:
             self.undo(run, Refused(f"{cut}, and then: {failed}"), "undone")
             return f"undone: {description}"
-        Side(self.host.settings, live.release, live.colour).set_restart("unless-stopped")
+        Side.on(self.host.settings, live).set_restart("unless-stopped")
         retire(self.host, run, f"{cut}, and finished afterwards.")
         return f"finished: {description}"
 
@@ -178,17 +178,17 @@ class Recovery:
         restarted = run.boot != boot()
         if restarted:
             # The containers may still be starting.
-            self._await_healthy(live.colour)
+            self._await_healthy(Side.on(self.host.settings, live))
         confirm(self.host, live)
-        self.host.account.look(live)
+        self.host.smoke.look(live)
         if restarted:
             # Counters start from zero, and the silence of the reboot is not the release's fault.
-            run = self.host.lock.save(run, start=counts(self.host, run.colour).plain())
+            run = self.host.lock.save(run, start=counts(self.host, live).plain())
         watch_release(self.host, run)
 
-    def _await_healthy(self, colour: str) -> None:
+    def _await_healthy(self, side: Side) -> None:
         deadline = clock.monotonic() + self.host.settings.healthy_seconds
-        while engine.not_healthy(colour) and clock.monotonic() < deadline:
+        while side.not_healthy() and clock.monotonic() < deadline:
             clock.sleep(0.5)
 
 

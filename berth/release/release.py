@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from berth.host.live import COLOURS, other
 from berth.host.lock import Run
 from berth.host.refused import Refused
 from berth.release import engine, unit
@@ -13,7 +14,6 @@ from berth.release.gates import Candidate, Gates
 from berth.release.host import Host
 from berth.release.recovery import Recovery
 from berth.release.retire import retire
-from berth.release.settings import COLOURS, other
 from berth.release.switch import confirm, switch_traffic
 from berth.release.watch import watch_release
 
@@ -141,7 +141,7 @@ class Release:
             "from": live.signature if live else "nothing",
             "to": target.signature,
             # The check from outside uses the public name.
-            "probe": self.host.account.plan(target) | {"address": ""},
+            "probe": self.host.smoke.plan(target) | {"address": ""},
         }
         unit.tell_switched(run.id, switched)
         unit.ready()

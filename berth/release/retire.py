@@ -6,12 +6,12 @@ import shutil
 from typing import Any
 
 from berth.host import clock, commands
+from berth.host.live import other
 from berth.host.lock import Run
 from berth.host.refused import Refused
 from berth.release import engine
-from berth.release.engine import Side
 from berth.release.host import Host
-from berth.release.settings import COLOURS, other, stuck
+from berth.release.settings import stuck
 
 
 def retire(host: Host, run: Run, note: str) -> dict[str, Any]:
@@ -58,5 +58,7 @@ def prune(host: Host, live: str) -> None:
     beyond = set(were_live[keep:])
     for folder in [*failed[:-keep], *(folder for folder in folders if folder.name in beyond)]:
         # A failed removal is no reason to stop: the next release tries again.
-        commands.run("docker", "image", "rm", *Side(host.settings, folder.name, COLOURS[0]).images)
+        kept = host.settings.kept(folder.name)
+        if images := kept.known.images(kept.prefix, kept.release):
+            commands.run("docker", "image", "rm", *images)
         shutil.rmtree(folder, ignore_errors=True)

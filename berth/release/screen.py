@@ -153,7 +153,7 @@ def _rest(known: dict[str, Any], now: datetime) -> list[Line]:
 
 
 def _services(services: dict[str, str]) -> list[Line]:
-    """Group containers by project and state: berth-green: auth_service, beat healthy."""
+    """Group containers by project and state: healthy: green one, green two."""
     if not services:
         return _row("services", "none", RED)
     groups: dict[str, list[str]] = {}

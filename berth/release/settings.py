@@ -9,11 +9,9 @@ from pathlib import Path
 
 from berth.host import files
 from berth.host.refused import Refused
+from berth.stack.kept import Kept
 
 PLACE = Path("/opt/berth/releases/settings.json")
-COLOURS = ("blue", "green")
-# The compose services of a release; the images are named after them, and beat runs the worker's.
-IMAGES = ("auth_service", "user_service", "celery_worker", "frontend")
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,8 @@ class Settings:
     def history(self) -> Path:
         return self.root / "releases.jsonl"
 
-    def folder(self, release: str) -> Path:
-        """Return where a release keeps its compose file and, if it failed, its logs."""
-        return self.releases / release
+    def kept(self, release: str) -> Kept:
+        return Kept(self.root, release, self.image_prefix)
 
 
 def stuck(settings: Settings, error: OSError) -> Refused:
@@ -68,7 +65,3 @@ def stuck(settings: Settings, error: OSError) -> Refused:
     place, least = min(room.items(), key=lambda one: one[1].f_bavail * one[1].f_frsize)
     free = least.f_bavail * least.f_frsize // 1024**2
     return Refused(f"The disk is full: {place} has room for {free} MiB and {least.f_favail} files.")
-
-
-def other(colour: str) -> str:
-    return COLOURS[1] if colour == COLOURS[0] else COLOURS[0]

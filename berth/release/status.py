@@ -10,11 +10,12 @@ from contextlib import suppress
 from typing import Any
 
 from berth.host import clock, commands, system
+from berth.host.live import COLOURS
 from berth.host.lock import Lock, describe, is_alive
 from berth.release.expected import missing, playbook, show, state_of
 from berth.release.host import Host
 from berth.release.recovery import RESTORE
-from berth.release.settings import COLOURS, Settings
+from berth.release.settings import Settings
 
 HISTORY_LINES = 5
 CERTIFICATE_DAYS = 14

@@ -10,7 +10,6 @@ from berth.host import clock
 from berth.host.live import Live
 from berth.host.lock import Run
 from berth.host.refused import Refused
-from berth.release import engine
 from berth.release.engine import Side
 from berth.release.gates import Candidate
 from berth.release.host import Host
@@ -20,7 +19,6 @@ from berth.release.probe import ProbeFailed
 CONFIRMATIONS = 3
 # Time limit of one round, shorter than that of a whole visit.
 ROUND_SECONDS = 5
-PATHS = ("/", "/api/auth/openapi.json", "/api/users/openapi.json")
 
 
 def switch_traffic(host: Host, candidate: Candidate) -> None:
@@ -34,7 +32,7 @@ def switch_traffic(host: Host, candidate: Candidate) -> None:
         if candidate.live:
             # If this fails, a reboot would start the old colour as well, which does no harm.
             with suppress(Refused):
-                Side(host.settings, candidate.live.release, candidate.live.colour).set_restart("no")
+                Side.on(host.settings, candidate.live).set_restart("no")
 
 
 def confirm(host: Host, live: Live) -> None:
@@ -46,11 +44,8 @@ def confirm(host: Host, live: Live) -> None:
 
     def look() -> None:
         # A new connection each time.
-        with closing(replace(host.account.visit(live), seconds=ROUND_SECONDS)) as visitor:
-            for path in PATHS:
-                status, _ = visitor.ask("GET", path)
-                if status >= 400:
-                    raise ProbeFailed(f"{path} returned {status}.")
+        with closing(replace(host.smoke.visit(live), seconds=ROUND_SECONDS)) as visitor:
+            visitor.once()
 
     if problem := look_repeatedly(look, seconds):
         raise Refused(f"The edge did not route to release {live.signature} within {seconds} s: {problem}")
@@ -77,8 +72,8 @@ def roll_back(host: Host, run: Run) -> None:
         host.edge.clear_route()
         return
     old = Live(**run.live)
-    side = Side(host.settings, old.release, old.colour)
-    if engine.not_healthy(old.colour):
+    side = Side.on(host.settings, old)
+    if side.not_healthy():
         side.start(host.settings.healthy_seconds)
     # A failure here must not keep visitors on a bad release: it matters at the next boot only.
     with suppress(Refused):

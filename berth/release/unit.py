@@ -90,7 +90,7 @@ def judgement(run_id: str) -> str | None:
 
 def _tell(run_id: str, what: str, document: dict[str, Any]) -> None:
     FOLDER.mkdir(mode=0o700, exist_ok=True)
-    # It contains the probe account's password.
+    # It contains headers that are secret.
     files.write(FOLDER / f"{run_id}.{what}", json.dumps(document), 0o600)
 
 

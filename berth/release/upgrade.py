@@ -14,12 +14,15 @@ from berth.host.commands import LAST_LINES, last_lines
 from berth.host.live import Live
 from berth.host.lock import Run, describe
 from berth.host.refused import Refused
+from berth.host.system import Container
 from berth.release import engine, switch, unit
+from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.maintenance import Maintenance
 from berth.release.mongo import raise_compatibility, refuse_leap
 from berth.release.probe import ProbeFailed
 from berth.release.recovery import Recovery, interrupted
+from berth.stack.kept import FILE, compose
 
 # A database that was restarted so often will not start.
 RESTARTS = 2
@@ -259,9 +262,15 @@ class Upgrade:
         began, root = clock.monotonic(), self.host.settings.root
         chosen = {f"{database.service.upper()}_IMAGE": image for database, image in images.items()}
         done = commands.run(
-            *("docker", "compose", "--progress=plain", f"--project-directory={root}", "--project-name=berth"),
-            *(f"--env-file={root}/.env", f"--file={root}/docker-compose.prod.yml", "--profile=platform"),
-            *("up", "--detach", "--pull=never", "--no-deps", *(database.service for database in images)),
+            *compose(root, root / FILE, "berth"),
+            *(
+                "--profile=platform",
+                "up",
+                "--detach",
+                "--pull=never",
+                "--no-deps",
+                *(database.service for database in images),
+            ),
             seconds=self.healthy_seconds,
             # The compose file requires them, these services do not use them.
             RELEASE="-",
@@ -291,27 +300,36 @@ class Upgrade:
 
     def _stop_services(self, live: Live | None) -> None:
         """Each finishes its work: requests from before the page, running tasks."""
-        names = [one.name for one in engine.containers([live.colour]) if one.service != "frontend"] if live else []
-        self._timed("services stopped", "stop", names)
+        self._timed("services stopped", "stop", [one.name for group in self._writers(live) for one in group])
 
     def _start_services(self, live: Live | None) -> None:
-        """The worker last: until the smoke test has passed, no task may change what a rollback would lose."""
+        """What has no route comes last: before the smoke test, no task may change what a rollback would lose."""
         if live is None:
             return
         began = clock.monotonic()
-        found = engine.containers([live.colour])
-        for group in (("auth_service", "user_service"), ("celery_worker", "beat")):
-            names = [one.name for one in found if one.service in group]
-            self._timed("services started", "start", names)
-            for name in names:
-                self._await_healthy(name, clock.monotonic() + self.host.settings.healthy_seconds)
-            if "auth_service" in group:
+        serving, working = self._writers(live)
+        # Of a release without labels nobody knows which of them serve.
+        groups = (serving, working) if serving else (working,)
+        for number, group in enumerate(groups):
+            self._timed("services started", "start", [one.name for one in group])
+            for one in group:
+                self._await_healthy(one.name, clock.monotonic() + self.host.settings.healthy_seconds)
+            if number == 0:
                 self._look_at(live)
         self.took["services healthy"] = round(clock.monotonic() - began, 1)
 
+    def _writers(self, live: Live | None) -> tuple[list[Container], list[Container]]:
+        """Return the containers that write to the databases: those that serve requests, and the others."""
+        if live is None:
+            return [], []
+        side = Side.on(self.host.settings, live)
+        found = [one for one in side.containers() if side.known.get(one.service).writes]
+        routed = [one for one in found if side.known.get(one.service).routes]
+        return routed, [one for one in found if one not in routed]
+
     def _look_at(self, live: Live) -> None:
         try:
-            self.host.account.look(live)
+            self.host.smoke.look(live, routed=True)
         except ProbeFailed as failed:
             raise Refused(f"The site failed its smoke test after the databases were started: {failed}") from failed
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from berth.host import clock
 from berth.host.commands import LAST_LINES
+from berth.host.live import Live
 from berth.host.lock import Run, is_alive
 from berth.host.refused import Refused
 from berth.release import counters, engine, unit
+from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.settings import Settings
 
@@ -56,16 +58,18 @@ def watch_release(host: Host, run: Run) -> str:
             clock.sleep(LISTEN_SECONDS)
 
 
-def counts(host: Host, colour: str) -> counters.Seen:
-    """Return what a colour's services have counted until now."""
-    return counters.look(engine.places(colour), host.edge.ports(), engine.edges())
+def counts(host: Host, live: Live) -> counters.Seen:
+    """Return what the services of a release have counted until now."""
+    side = Side.on(host.settings, live)
+    return counters.look(side.places(), side.known, engine.edges())
 
 
 def compare(host: Host, run: Run, silence: Silence) -> None:
     """Raise Refused where the live release performs worse than the one before."""
     before, start = counters.Seen.read(run.counted), counters.Seen.read(run.start)
-    found = {one.name: one for one in engine.containers([run.colour])}
-    seen = counts(host, run.colour)
+    live = Live(run.release, run.colour)
+    found = {one.name: one for one in Side.on(host.settings, live).containers()}
+    seen = counts(host, live)
     worse, culprit = "", ""
     if ill := next((one for one in found.values() if one.health != "healthy"), None):
         worse, culprit = f"{ill.name} is {ill.health}.", ill.name

@@ -141,6 +141,8 @@ class Host(CutOff):
         self.made: set[str] = set()
         self.volumes: dict[str, bytes] = {}
         self.commands: list[tuple[str, ...]] = []
+        # What commands were given that a test answers.
+        self.given: list[tuple[tuple[str, ...], bytes]] = []
         self.failed: tuple[str, ...] = ()
         # A test's own answers: the first whose pattern is found in a command.
         self.answers: list[tuple[str, Answer]] = []
@@ -200,6 +202,7 @@ class Host(CutOff):
     def do(self, command: tuple[str, ...], given: bytes, env: Mapping[str, str]) -> Answer:
         for pattern, answer in self.answers:
             if re.search(pattern, " ".join(command)):
+                self.given.append((command, given))
                 return answer
         if command[0] == "restic":
             return self._restic(command, given, env)

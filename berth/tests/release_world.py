@@ -27,10 +27,14 @@ from berth.release.command import arguments_of, do
 from berth.release.edge import OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge
 from berth.release.probe import Visit
 from berth.release.settings import Settings
+from berth.stack import kept
+from berth.tests import compose
 from berth.tests.cut_off import Killed
 
 OLD, NEW = "1.0", "1.1"
 SERVICES = ("auth_service", "user_service", "celery_worker", "frontend", "beat")
+# What auth_service's check says of a release that fails it.
+BROKEN = "The front page references /assets/app.js, which returned 404 and 0 bytes."
 ROUTES = """# @NAME@ @AND@ @SHOWN@ @RELEASE@
 http://auth_service-@COLOUR@:8000 http://user_service-@COLOUR@:8000 http://frontend-@COLOUR@:8080
 """
@@ -69,12 +73,6 @@ class Container:
 
 
 @dataclass
-class Account:
-    email: str = ""
-    password: str = ""
-
-
-@dataclass
 class Up:
     """`docker compose up`, which has ended."""
 
@@ -104,13 +102,14 @@ class World:
     steps: list[str] = field(default_factory=list)
     now: float = 1_800_000_000.0
     containers: dict[str, Container] = field(default_factory=dict)
-    account: Account = field(default_factory=Account)
     # What the controller says of the release once it has looked from outside; None: it does not say.
     opinion: str | None = ""
     connected: bool = True
     # Whether systemd has another program take over from one that was killed, and the controller hears; or all is gone.
     takes_over: bool = True
     dead: bool = False
+    # What checks say of how long requests take.
+    speeds: dict[str, float] = field(default_factory=dict)
     # In which phase it was killed.
     killed_in: str = ""
     broken: bool = False
@@ -144,11 +143,11 @@ class World:
 
     # --- what the program is built on ---
 
-    def run(self, *command: str, given: str | None = None, **_: object) -> CompletedProcess[str]:
+    def run(self, *command: str, given: str | None = None, **environment: object) -> CompletedProcess[str]:
         what = " ".join(word for word in command if not word.startswith("-"))
 
         def done() -> CompletedProcess[str]:
-            return CompletedProcess(command, *self._do(list(command), given))
+            return CompletedProcess(command, *self._do(list(command), given, environment))
 
         failed = CompletedProcess(command, 1, "", f"{command[0]} failed")
         ended: CompletedProcess[str] = self.step(READ if READS.match(what) else COMMAND, what, done, lambda: failed)
@@ -200,7 +199,7 @@ class World:
                 self.containers[f"berth-{colour}-{service}-1"] = made
         return 0
 
-    def _do(self, command: list[str], given: str | None) -> tuple[int, str, str]:
+    def _do(self, command: list[str], given: str | None, environment: dict[str, Any]) -> tuple[int, str, str]:
         match command:
             case ["systemd-run", *_, "berth", "release", "run", run_id]:
                 self._unit("run", run_id)
@@ -210,7 +209,7 @@ class World:
                 for name in self.of(project.rpartition("-")[2]):
                     del self.containers[name]
             case ["docker", "compose", *_, "config", "--format=json"]:
-                return 0, "{}", ""
+                return compose.answer(command, environment)
             case ["docker", "ps", "--all", *_]:
                 return 0, "\n".join(self._listed()), ""
             case ["docker", "ps", *_]:
@@ -227,9 +226,18 @@ class World:
             case ["docker", "rm", "--force", *names]:
                 for name in names:
                     self.containers.pop(name, None)
-            case ["docker", "exec", *_, "auth_service.probe"]:
-                self.account = Account(**json.loads(given or ""))
+            case ["docker", "exec", _, name, *check]:
+                return self._check(self.containers[name], check, json.loads(given or ""))
         return 0, "", ""
+
+    def _check(self, one: Container, command: list[str], plan: dict[str, Any]) -> tuple[int, str, str]:
+        """Run a service's check in its container, as the edge leads it."""
+        live = self.led_to(plan["headers"])
+        if live is None or live.signature != plan["release"] or live.release != one.release:
+            return 1, f"/api/auth/login was answered by release {live and live.signature}.\n", ""
+        if command[-1] == "auth_service.probe" and self.bad == "smoke" and one.release == NEW:
+            return 1, f"{BROKEN}\n", ""
+        return 0, json.dumps({"milliseconds": self.speeds}), ""
 
     @staticmethod
     def _image(name: str) -> dict[str, Any]:
@@ -279,28 +287,21 @@ class World:
                 return Live(**json.loads(line.removeprefix(MARK)))
         return None if self.text("maintenance.yml") else self.live
 
-    def _answer(self, path: str, headers: dict[str, str], body: str) -> tuple[int, str, Live | None]:
+    def _answer(self, path: str, headers: dict[str, str]) -> tuple[int, str, Live | None]:
         live = self.led_to(headers)
         service = {"auth": "auth_service", "user": "user_service"}.get(path.removeprefix("/api/")[:4], "frontend")
         one = self.containers.get(f"berth-{live.colour}-{service}-1") if live else None
         if live is None or one is None or self.state(one) != "healthy":
             return 503, "", None
         one.requests += 1
-        if path == "/api/auth/login":
-            known = body == json.dumps(vars(self.account))
-            return (200, json.dumps({"access_token": "token"}), live) if known else (401, "{}", live)
-        if path.startswith("/api"):
-            return 200, json.dumps({"email": self.account.email}), live
-        if path.startswith("/assets") and self.bad == "smoke" and live.release == NEW:
-            return 404, "", live
-        return 200, '<script src="/assets/app.js"></script>', live
+        return (404, "{}", live) if path.startswith("/api") else (200, "<html></html>", live)
 
     def connect(self) -> SimpleNamespace:
         """Return what http.client would: a connection to the edge."""
         sent: dict[str, Any] = {}
 
-        def request(_: str, path: str, body: bytes | None, headers: dict[str, str]) -> None:
-            sent.update(path=path, headers=headers, body=(body or b"").decode())
+        def request(_: str, path: str, _body: None, headers: dict[str, str]) -> None:
+            sent.update(path=path, headers=headers)
 
         def answer() -> SimpleNamespace:
             status, text, live = self.step(REQUEST, sent["path"], lambda: self._answer(**sent), _refuse)
@@ -366,6 +367,7 @@ def _arguments(*words: str) -> Namespace:
 
 def ask(*words: str) -> dict[str, Any]:
     """Have the program do something, in a process of its own."""
+    kept.forget()
     return do(_arguments(*words))
 
 
@@ -436,12 +438,21 @@ class Worlds:
 
         return changed
 
+    def keep(self, release: str, text: str = compose.TEXT) -> None:
+        """Keep a release's compose file."""
+        folder = self.root / "releases" / release
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "docker-compose.prod.yml").write_text(text)
+        kept.forget()
+
     def make(self, bad: str = "", live: bool = True, closed: bool = False) -> World:
         """Make a host on which blue is live, or nothing; and which is open, or closed."""
         for left in (self.root, self.folder / "run"):
             REMOVE(left, ignore_errors=True)
-        for name in ("releases/0.8", f"releases/{NEW}", "edge/dynamic", "edge/next"):
+        for name in ("edge/dynamic", "edge/next"):
             (self.root / name).mkdir(parents=True)
+        for release in ("0.8", "0.9", OLD, NEW) if live else ("0.8", NEW):
+            self.keep(release)
         (self.folder / "boot").write_text("boot")
         (self.root / "releases/routes.yml").write_text(ROUTES)
         (self.root / "releases/maintenance.yml").write_text("# closed\n")

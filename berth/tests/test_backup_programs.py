@@ -9,19 +9,23 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from berth.backup import check, drill, restore_scratch
+from berth.backup import check, drill, restore_scratch, restore_site
 from berth.backup.rebuild import rebuild
 from berth.backup.records import Records
 from berth.backup.restore_choice import choose, verify
 from berth.backup.run import run
 from berth.backup.settings import Settings, Target
 from berth.host import commands
+from berth.host.live import ROUTES, Live
 from berth.host.refused import Refused
+from berth.stack import kept
+from berth.tests import compose
 from berth.tests.backup_host import LIVE, RDB, CommandError, Host
 from berth.tests.cut_off import Killed
 
@@ -365,7 +369,7 @@ def test_a_drill_restores_compares_and_leaves_its_evidence(settings: Settings, h
     seen = drilled(settings, records)
     assert (seen["result"], seen["documents"], seen["redis_keys"]) == ("passed", 3, 3)
     assert seen["collections"] == {"auth_db.users": 2, "user_db.profiles": 1}
-    assert seen["signed_in"] == "left out: no release is live"
+    assert seen["checks"] == "left out: no release with a check is live"
     assert host.made == set()
     assert json.loads(Path(seen["evidence"]).read_text())["result"] == "passed"
     lines = (settings.metrics / "berth_backup_drill.prom").read_text()
@@ -422,29 +426,70 @@ def test_a_drill_refuses_an_old_run_unless_it_is_named(settings: Settings, monke
     assert drilled(settings, records, run_id)["result"] == "passed"
 
 
-def test_a_drill_signs_in_as_the_account_of_releases(
+def keep_live(settings: Settings, monkeypatch: pytest.MonkeyPatch, text: str = compose.TEXT) -> None:
+    """Have a release be live, with its compose file kept."""
+    (settings.root / "traefik/dynamic").mkdir(parents=True, exist_ok=True)
+    (settings.root / ROUTES).write_text(Live("1.4", "blue").mark)
+    folder = settings.root / "releases/1.4"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "docker-compose.prod.yml").write_text(text)
+
+    def resolved(*command: str, **environment: Any) -> CompletedProcess[str]:
+        return CompletedProcess(command, *compose.answer(list(command), environment))
+
+    monkeypatch.setattr(commands, "run", resolved)
+    kept.forget()
+
+
+def test_a_drill_has_the_services_that_answer_requests_check_the_restored_data(
     settings: Settings, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    keep_live(settings, monkeypatch)
     records = backed_up(settings)
-    host.release = {"berth-blue-auth_service-1": "auth_service"}
+    host.release = {f"berth-blue-{name}-1": name for name in ("auth_service", "celery_worker", "frontend")}
     host.running |= set(host.release)
     (settings.root / "releases/probe").write_text("secret")
-    (settings.root / "releases/probe_email").write_text("probe@site.invalid")
-    known = {"probe@site.invalid", drill.PROBE_EMAIL}
-
-    def ask(_address: str, method: str, _path: str, body: str = "", bearer: str = "") -> tuple[int, Any]:
-        if method == "GET":
-            return 200, {"email": bearer}
-        email = json.loads(body)["email"]
-        return (200, {"access_token": email}) if email in known else (401, {"code": "wrong"})
-
-    monkeypatch.setattr(restore_scratch, "_ask", ask)
-    assert drilled(settings, records)["signed_in"] == "probe@site.invalid"
-    known.discard("probe@site.invalid")
-    assert drilled(settings, records)["signed_in"] == drill.PROBE_EMAIL
-    known.clear()
-    with pytest.raises(Refused, match="cannot sign in on the restored data: status 401"):
+    host.answers = [("auth_service.probe", (0, b'{"note": "signed in"}\n', b""))]
+    assert drilled(settings, records)["checks"] == {"auth_service": '{"note": "signed in"}'}
+    [given] = [json.loads(given) for words, given in host.given if "auth_service.probe" in words]
+    assert given == {
+        **{"url": "http://127.0.0.1:8000", "address": "", "headers": {}, "release": ""},
+        **{"seconds": 30, "secret": "secret", "restored": True},
+    }
+    assert host.made == set()
+    host.answers = [("auth_service.probe", (1, b"The probe account cannot sign in.\n", b""))]
+    with pytest.raises(Refused, match=r"auth_service fails its check on the restored data: The probe account cannot"):
         drilled(settings, records)
+    assert host.made == set()
+
+
+@pytest.mark.usefixtures("host")
+def test_a_backup_from_before_there_were_checks_is_drilled_without(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_live(settings, monkeypatch, compose.without_labels())
+    records = backed_up(settings)
+    later = settings.root / "releases/1.5/docker-compose.prod.yml"
+    later.parent.mkdir(parents=True)
+    later.write_text(compose.TEXT)
+    (settings.root / ROUTES).write_text(Live("1.5", "blue").mark)
+    why = "left out: release 1.4, which was live when the backup was made, has no check"
+    assert drilled(settings, records)["checks"] == why
+
+
+def test_a_restore_stops_what_the_live_release_says_writes_and_all_where_it_says_nothing(
+    settings: Settings, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.release = {f"berth-blue-{name}-1": name for name in ("auth_service", "beat", "frontend", "flower")}
+    host.running |= set(host.release)
+    site = restore_site.Site(settings, Records(settings))
+    keep_live(settings, monkeypatch)
+    assert site.writers() == ["berth-blue-auth_service-1", "berth-blue-beat-1"]
+    keep_live(settings, monkeypatch, compose.without_labels())
+    assert site.writers() == ["berth-blue-auth_service-1", "berth-blue-beat-1", "berth-blue-frontend-1"]
+    (settings.root / ROUTES).unlink()
+    kept.forget()
+    assert site.writers() == list(host.release)
 
 
 # --- a lost server -----------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from berth.host.refused import Refused
 from berth.release import unit
 from berth.release.command import main
 from berth.release.probe import ProbeFailed, Visit
+from berth.tests import compose
 from berth.tests.cut_off import Killed
 from berth.tests.release_world import (
     CHANGES,
@@ -33,6 +34,7 @@ from berth.tests.release_world import (
     REQUEST,
     SERVICES,
     WRITE,
+    Container,
     Fault,
     World,
     Worlds,
@@ -181,10 +183,152 @@ def test_a_history_that_a_full_disk_left_incomplete_is_completed(worlds: Worlds)
 
 def test_a_slow_release_is_refused_before_anybody_is_led_to_it(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
     world = GOOD.make(worlds)
-    monkeypatch.setattr(Visit, "speed", lambda visit, _: {"/": 90_000.0 if visit.release == f"{NEW} green" else 5.0})
+    monkeypatch.setattr(Visit, "speed", lambda visit: {"/": 90_000.0 if visit.release == f"{NEW} green" else 5.0})
     with pytest.raises(Refused, match=r"failed its smoke test: / takes 90000 ms, and 5 ms on the live release"):
         play()
     assert GOOD.state_of(world) == "old"
+
+
+def test_a_release_is_slow_where_its_own_check_says_so(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = GOOD.make(worlds)
+    check = World._check
+
+    def slow(self: World, one: Container, command: list[str], plan: dict[str, Any]) -> tuple[int, str, str]:
+        self.speeds = {"/api/users/me": 90_000.0 if one.release == NEW else 5.0}
+        return check(self, one, command, plan)
+
+    monkeypatch.setattr(World, "_check", slow)
+    with pytest.raises(Refused, match=r"smoke test: /api/users/me takes 90000 ms, and 5 ms on the live release"):
+        play()
+    assert GOOD.state_of(world) == "old"
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason", "culprit", "line"),
+    [
+        # A path says whose fault it is.
+        ((1, "/api/users/me returned 500.\n", ""), r"/api/users/me returned 500\.", "user_service", "last words"),
+        ((1, "Nobody can sign in.\n", ""), r"Nobody can sign in\.", "auth_service", "last words"),
+        (
+            (1, "", "Traceback\nKeyError: 'x'\n"),
+            "the check of auth_service ended with 1: KeyError",
+            "auth_service",
+            "Traceback",
+        ),
+        (
+            (124, "", "\ntimed out after 19 s"),
+            "ended with 124: timed out after 19 s",
+            "auth_service",
+            "timed out after 19 s",
+        ),
+    ],
+)
+def test_a_check_that_fails_is_quoted_and_its_culprit_named(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch, ended: tuple[int, str, str], reason: str, culprit: str, line: str
+) -> None:
+    world = GOOD.make(worlds)
+    check = World._check
+
+    def fails(self: World, one: Container, command: list[str], plan: dict[str, Any]) -> tuple[int, str, str]:
+        if one.release == NEW and command[-1] == "auth_service.probe":
+            return ended
+        return check(self, one, command, plan)
+
+    monkeypatch.setattr(World, "_check", fails)
+    with pytest.raises(Refused, match=f"Release {NEW} is healthy but failed its smoke test: .*{reason}"):
+        play()
+    refused = unit.FOLDER / "run-1.ended"
+    said = json.loads(refused.read_text())["refused"]
+    assert said["guilty"] == f"berth-green-{culprit}-1"
+    assert line in said["lines"]
+    assert GOOD.state_of(world) == "old"
+
+
+def test_a_check_that_was_refused_under_load_is_not_held_against_the_release(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = GOOD.make(worlds)
+    monkeypatch.setattr(World, "_check", lambda *_: (0, '{"milliseconds": {}, "note": "refused under load"}', ""))
+    assert GOOD.attempt() == ""
+    assert GOOD.state_of(world) == "new"
+
+
+def test_each_check_is_run_on_the_candidate_with_what_it_needs(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = GOOD.make(worlds)
+    check, seen = World._check, []
+
+    def noted(self: World, one: Container, command: list[str], plan: dict[str, Any]) -> tuple[int, str, str]:
+        if one.release == NEW:
+            seen.append((one.service, " ".join(command), plan))
+        return check(self, one, command, plan)
+
+    monkeypatch.setattr(World, "_check", noted)
+    play()
+    assert [(service, command) for service, command, _ in seen] == [
+        ("auth_service", "python3 -m auth_service.probe"),
+        ("celery_worker", "python3 -m celery_worker ask"),
+    ]
+    plan = seen[0][2]
+    assert (plan["url"], plan["address"], plan["release"]) == ("https://site.test", "traefik:443", f"{NEW} green")
+    assert {"X-Berth-Trial", "X-Berth-Release-Key"} == set(plan["headers"])
+    # The same for ever on this host, and nobody can guess it.
+    assert plan["secret"] == (world.root / "releases/probe").read_text()
+    assert len(plan["secret"]) > 40
+
+
+# --- What the compose file says ---
+
+
+@pytest.mark.parametrize("case", [ROLLBACK, GOOD], ids=["rollback", "release from it"])
+def test_a_release_that_was_kept_before_there_were_labels_works(worlds: Worlds, case: Case) -> None:
+    world = case.make(worlds)
+    worlds.keep("0.9" if case is ROLLBACK else OLD, compose.without_labels())
+    assert case.attempt() == ""
+    assert case.state_of(world) == "new"
+    assert results(world) == ["live"]
+
+
+def test_a_release_without_labels_has_to_be_healthy_and_to_answer(worlds: Worlds) -> None:
+    case = Case("crash")
+    world = case.make(worlds)
+    worlds.keep(NEW, compose.without_labels())
+    assert "berth-green-user_service-1 is exited" in case.attempt()
+    assert case.state_of(world) == "old"
+
+
+def test_labels_that_contradict_each_other_are_refused_before_anything_changes(worlds: Worlds) -> None:
+    world = GOOD.make(worlds, Fault(kinds=(COMMAND, REQUEST)))
+    worlds.keep(NEW, compose.TEXT.replace("berth.route: /api/users/", "berth.route: /api/auth/"))
+    reason = GOOD.attempt()
+    assert reason.endswith(
+        "berth.route of service user_service is /api/auth/, which is routed to auth_service already."
+    )
+    assert [step.split()[0] for step in world.steps] == ["systemd-run"]
+    assert results(world) == ["failed"]
+    assert GOOD.state_of(world) == "old"
+
+
+def test_a_live_release_whose_compose_file_is_damaged_does_not_keep_the_next_one_away(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    (world.root / f"releases/{OLD}/docker-compose.prod.yml").unlink()
+    assert GOOD.attempt() == ""
+    assert GOOD.state_of(world) == "new"
+
+
+def test_a_release_that_is_not_wanted_is_removed_at_once_but_for_what_may_hold_a_task(worlds: Worlds) -> None:
+    world = Case("smoke").make(worlds, Fault(kinds=(COMMAND,)))
+    Case("smoke").attempt()
+    removed = next(step for step in world.steps if step.startswith("docker rm"))
+    assert {name.split("-")[2] for name in removed.split()[2:]} == {"auth_service", "user_service", "frontend"}
+    assert Case("smoke").state_of(world) == "old"
+
+
+def test_what_somebody_started_beside_a_release_is_no_part_of_it(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    beside = Container("flower", "blue", OLD, "no", 0, "exited")
+    world.containers["berth-blue-flower-1"] = beside
+    ask("maintenance", "on", "--by=ada@laptop")
+    assert ask("maintenance", "off")["changed"] is True
 
 
 def test_a_schema_step_that_hurts_the_live_release_ends_the_attempt(
@@ -192,7 +336,7 @@ def test_a_schema_step_that_hurts_the_live_release_ends_the_attempt(
 ) -> None:
     world = GOOD.make(worlds)
 
-    def speed(_: Visit, __: str) -> dict[str, float]:
+    def speed(_: Visit) -> dict[str, float]:
         if any("auth_service.schema" in step for step in world.steps):
             raise ProbeFailed("/ gave 500.")
         return {"/": 5.0}
@@ -256,12 +400,12 @@ def test_a_docker_that_is_away_in_the_watch_is_held_against_the_release_once_it_
     world = GOOD.make(worlds)
     of_the_world, since = World._do, [0.0]
 
-    def away(self: World, words: list[str], given: str | None) -> tuple[int, str, str]:
+    def away(self: World, words: list[str], *more: Any) -> tuple[int, str, str]:
         if words[:2] == ["docker", "ps"] and self._record().get("phase") == "watch":
             since[0] = since[0] or self.now
             if self.now < since[0] + seconds:
                 return 1, "", "Cannot connect to the Docker daemon"
-        return of_the_world(self, words, given)
+        return of_the_world(self, words, *more)
 
     monkeypatch.setattr(World, "_do", away)
     reason = GOOD.attempt()
@@ -391,9 +535,10 @@ def test_a_good_release_that_was_killed_in_its_watch_goes_live_although_a_reques
         return judgement(run)
 
     def lost(self: World, path: str, **more: Any) -> Any:
-        if requests and path == "/api/users/me":
+        if requests and path == "/api/users/":
             requests.append(path)
-            if len(requests) == 2:
+            # The first of the smoke test, after those that confirm the switch.
+            if len(requests) == 5:
                 raise ConnectionResetError("reset")
         return answer(self, path, **more)
 
@@ -401,7 +546,7 @@ def test_a_good_release_that_was_killed_in_its_watch_goes_live_although_a_reques
     monkeypatch.setattr(World, "_answer", lost)
     world.opinion = None
     GOOD.attempt()
-    assert len(requests) > 2
+    assert len(requests) > 5
     assert GOOD.state_of(world) == "new"
     assert results(world) == ["live"]
 
@@ -410,11 +555,11 @@ def test_a_log_that_is_not_text_stops_nobody(worlds: Worlds, monkeypatch: pytest
     world = CRASH.make(worlds)
     of_the_world = World._do
 
-    def binary(self: World, words: list[str], given: str | None) -> tuple[int, str, str]:
+    def binary(self: World, words: list[str], *more: Any) -> tuple[int, str, str]:
         if words[:2] == ["docker", "logs"]:
             printed = RUN("printf", r"last \377 words")
             return printed.returncode, printed.stdout, printed.stderr
-        return of_the_world(self, words, given)
+        return of_the_world(self, words, *more)
 
     monkeypatch.setattr(World, "_do", binary)
     assert "berth-green-user_service-1 is exited" in CRASH.attempt()

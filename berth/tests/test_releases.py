@@ -32,10 +32,8 @@ from berth.host.live import Live
 from berth.host.lock import Lock, Run, is_alive
 from berth.host.refused import Refused
 from berth.release import counters, probe, unit, watch
-from berth.release.account import ProbeAccount
 from berth.release.command import answer_of, arguments_of
 from berth.release.edge import Edge
-from berth.release.engine import Side
 from berth.release.history import History
 from berth.release.host import Host
 from berth.release.probe import Visit
@@ -43,6 +41,7 @@ from berth.release.recovery import Recovery
 from berth.release.release import Release
 from berth.release.retire import retire
 from berth.release.settings import Settings, stuck
+from berth.stack import kept
 from shared.app import new_app
 from shared.errors import Overloaded
 from tests.support import ROOT, poll
@@ -55,6 +54,7 @@ async def no_lifespan(_: FastAPI) -> AsyncIterator[None]:
     yield
 
 
+NAMES = {"domain": "site.test", "image_prefix": "x"}
 BLUE = Live("1.0", "blue", "f1")
 GREEN = Live("1.1", "green", "f2")
 
@@ -65,7 +65,15 @@ def settings(tmp_path: Path) -> Settings:
     numbers = dict.fromkeys(written, 1)
     place = tmp_path / "settings.json"
     place.write_text(
-        json.dumps({**numbers, "root": str(tmp_path), "edge": str(tmp_path / "edge"), "domain": "site.test"})
+        json.dumps(
+            {
+                **numbers,
+                "root": str(tmp_path),
+                "edge": str(tmp_path / "edge"),
+                "domain": "site.test",
+                "image_prefix": "x",
+            }
+        )
     )
     settings = Settings.read(place)
     for folder in (settings.releases, settings.edge / "dynamic", settings.edge / "next"):
@@ -517,12 +525,14 @@ COUNTS = 'http_requests_total{{method="GET",route="/api/users/me",status="200"}}
 @pytest.fixture
 def colour(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colour]:
     engine = tmp_path / "docker"
-    engine.write_text(f"#!/bin/sh\ncase $1 in ps) cat {tmp_path}/listed;; inspect) cat {tmp_path}/described;; esac\n")
+    answers = {"ps": "listed", "inspect": "described", "compose": "config"}
+    cases = " ".join(f"{verb}) cat {tmp_path}/{file};;" for verb, file in answers.items())
+    engine.write_text(f"#!/bin/sh\ncase $1 in {cases} esac\n")
     engine.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     serves = {"auth_service": COUNTS.format(10), "user_service": COUNTS.format(10), "frontend": ""}
     servers = {}
-    routes = settings.releases / "routes.yml"
+    described = {}
     for service in serves:
 
         class Answers(BaseHTTPRequestHandler):
@@ -542,12 +552,17 @@ def colour(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         servers[service] = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
         Thread(target=servers[service].serve_forever, daemon=True).start()
         port = servers[service].server_port
-        text = re.sub(rf"(http://{service}-@COLOUR@:)\d+", rf"\g<1>{port}", routes.read_text())
-        routes.write_text(text)
+        labels = {"berth.port": str(port), **({} if service == "frontend" else {"berth.metrics": "/metrics"})}
+        described[service] = {"profiles": ["release"], "labels": labels}
+    kept.forget()
+    compose_file = settings.kept(GREEN.release).compose_file
+    compose_file.parent.mkdir()
+    compose_file.touch()
+    (tmp_path / "config").write_text(json.dumps({"services": described}))
     host = Host.of(replace(settings, watch_requests=20, watch_errors_percent=1.0))
     made = Colour(host, host.lock.begin("release", GREEN.release, "ada", vars(BLUE)), tmp_path, servers, serves)
     made.runs(*serves)
-    start = watch.counts(host, "green").plain()
+    start = watch.counts(host, GREEN).plain()
     made.run = host.lock.save(made.run, colour="green", start=start, counted=start)
     yield made
     for server in servers.values():
@@ -659,20 +674,20 @@ OVERLOADED = (503, '{"code": "overloaded"}')
 
 def test_a_probe_that_is_refused_by_load_comes_back(site: Answers) -> None:
     site.answers = [OVERLOADED, (429, "{}"), OVERLOADED, (200, "fine")]
-    assert Visit("site.test").ask("GET", "/") == (200, b"fine")
+    assert Visit("site.test").ask("/") == (200, b"fine")
     assert site.asked == 4
 
 
 def test_a_dependency_that_is_away_is_no_refusal_by_load(site: Answers) -> None:
     site.answers = [(503, '{"code": "unavailable"}')]
-    assert Visit("site.test").ask("GET", "/")[0] == 503
+    assert Visit("site.test").ask("/")[0] == 503
     assert site.asked == 1
 
 
 @pytest.mark.parametrize(
     ("answers", "seconds", "code", "says"),
     [
-        ([(500, "broken")], 30, 1, "Signing in returned 500"),
+        ([(500, "broken")], 30, 1, "/ returned 500: 'broken'"),
         # Somebody floods the site from before the visit until after it.
         ([OVERLOADED], 2, 0, "was refused under load until the time limit"),
     ],
@@ -691,27 +706,6 @@ def test_the_look_from_outside_blames_a_release_for_what_shows_thrice_and_never_
     assert probe.main() == code
     assert says in capsys.readouterr().out
     assert site.asked >= probe.TRIES
-
-
-def test_nobody_knows_the_probe_accounts_address_once_it_is_made(
-    edge: Edge, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Wrong guesses at its password would have it refused, and with it every release."""
-    account = ProbeAccount(settings, edge)
-    # Until then it is the one that programs before this one made.
-    assert account.email == "release-probe@berth.invalid"
-    given: list[dict[str, str]] = []
-
-    def execute(*_: object, given_to: list[dict[str, str]] = given, **more: str) -> CompletedProcess[str]:
-        given_to.append(json.loads(more["given"]))
-        return CompletedProcess([], 0, "", "")
-
-    monkeypatch.setattr(Side, "execute", execute)
-    side = Side(settings, "1.1", "green")
-    email = account.make(side)
-    assert re.fullmatch(r"release-probe-[0-9a-f]{16}@berth\.invalid", email)
-    assert account.email == email == account.make(side)
-    assert given == [{"email": email, "password": account.password}] * 2
 
 
 def test_layers_that_the_host_has_do_not_travel(tmp_path: Path) -> None:

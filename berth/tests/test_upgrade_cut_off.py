@@ -25,6 +25,8 @@ from berth.release.recovery import Recovery
 from berth.release.release import Release
 from berth.release.settings import Settings
 from berth.release.upgrade import Upgrade
+from berth.stack import kept
+from berth.tests import compose
 from berth.tests.cut_off import CutOff, Killed
 
 BLUE = Live("1.0", "blue", "f1")
@@ -98,6 +100,8 @@ class Docker(CutOff):
                 self.up |= set(names)
             case ["docker", "rm", "--force", *names]:
                 self.up -= set(names)
+            case ["docker", "compose", *_, "config", "--format=json"]:
+                return compose.answer(command, environment)
             case ["docker", "compose", *_, "--no-deps", first]:
                 self._start([first], environment)
             case ["docker", "compose", *_, "--no-deps", first, second]:
@@ -179,7 +183,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     )
 
 
-def site(settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str = "") -> tuple[Docker, Upgrade]:
+def site(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str = "", unlabelled: bool = False
+) -> tuple[Docker, Upgrade]:
     """A site as it is before, whatever was there."""
     for folder in (settings.root, settings.edge, settings.root.parent / "volumes"):
         _remove(folder)
@@ -187,6 +193,10 @@ def site(settings: Settings, monkeypatch: pytest.MonkeyPatch, bad: str = "") -> 
         folder.mkdir(parents=True)
     for name in ("routes.yml", "maintenance.yml"):
         (settings.releases / name).write_text("x: 1\n")
+    file = settings.kept(BLUE.release).compose_file
+    file.parent.mkdir()
+    file.write_text(compose.without_labels() if unlabelled else compose.TEXT)
+    kept.forget()
     docker = Docker(settings.root.parent / "volumes", bad)
     monkeypatch.setattr(commands, "run", docker.run)
     monkeypatch.setattr(engine, "containers", docker.containers)
@@ -334,6 +344,36 @@ def test_a_mongodb_that_cannot_take_over_the_data_is_refused_before_anything_cha
     docker.compatibility.write_text("8.0")
     assert state_of(docker, settings) == "as before"
     assert not settings.history.exists()
+
+
+def test_writers_alone_are_stopped_and_those_without_a_route_come_back_last(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    calls: list[set[str]] = []
+    run = docker.run
+
+    def noted(*command: str, **environment: Any) -> subprocess.CompletedProcess[str]:
+        if command[:2] in (("docker", "stop"), ("docker", "start")) and "blue" in command[2]:
+            calls.append({name.split("-")[2] for name in command[2:]})
+        return run(*command, **environment)
+
+    monkeypatch.setattr(commands, "run", noted)
+    work.upgrade("ada@laptop", WANTED)
+    serving, working = {"auth_service", "user_service"}, {"celery_worker", "beat"}
+    assert calls == [serving | working, serving, working]
+    assert state_of(docker, settings) == "done"
+
+
+def test_under_a_release_without_labels_every_service_is_stopped_and_started(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch, unlabelled=True)
+    looks: list[set[str]] = []
+    monkeypatch.setattr(Upgrade, "_look_at", lambda *_: looks.append(set(docker.up)))
+    work.upgrade("ada@laptop", WANTED)
+    assert looks == [docker.up]
+    assert state_of(docker, settings) == "done"
 
 
 def test_an_image_that_is_gone_from_the_host_stops_no_upgrade_of_the_server_that_runs_it(

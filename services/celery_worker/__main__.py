@@ -1,10 +1,13 @@
 """`python3 -m celery_worker worker|beat|flower`: check the settings, then become that.
 
-`python3 -m celery_worker ask`: have the worker of this release run a task, and wait for its result.
+`python3 -m celery_worker ask`: have the worker of this release run a task, and wait for its result. Berth runs this as
+the check of a release (berth.check): one sentence and exit status 1 where it fails.
 """
 
 import os
 import sys
+
+from celery.exceptions import TimeoutError as Late
 
 from celery_worker.main import create_app, own_queue, queues
 from celery_worker.settings import WorkerSettings
@@ -31,8 +34,13 @@ def main(role: str) -> None:
         app.start(["--quiet", "worker", "--without-mingle", "--without-gossip", f"--queues={read}"])
     elif role == "ask":
         asked = app.send_task(ECHO, args=[settings.release], queue=own_queue(settings), expires=ASK_SECONDS)
-        answer = asked.get(timeout=ASK_SECONDS)
-        sys.exit(None if answer == settings.release else f"asked for {settings.release}, got {answer}")
+        try:
+            answer = asked.get(timeout=ASK_SECONDS)
+        except Late:
+            answer = None
+        if answer != settings.release:
+            print(f"celery_worker did not complete a task within {ASK_SECONDS} s: it returned {answer}.")
+            sys.exit(1)
     else:
         app.start(["--quiet", "beat"])
 

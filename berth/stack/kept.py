@@ -1,0 +1,105 @@
+"""Releases as they are kept on this host: each with its own compose file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from berth.host import commands
+from berth.host.commands import last_lines
+from berth.host.live import ROUTES, read_live
+from berth.host.refused import Refused
+from berth.stack.description import PROFILE, UNKNOWN, Description, read
+
+FILE = "docker-compose.prod.yml"
+
+
+def compose(root: Path, file: Path, project: str) -> list[str]:
+    """Return the beginning of a compose command for the stack in this folder."""
+    place = [f"--project-directory={root}", f"--project-name={project}", f"--env-file={root}/.env", f"--file={file}"]
+    return ["docker", "compose", "--progress=plain", *place]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A release on this host."""
+
+    root: Path
+    release: str
+    # What stands before the names of its images, where it has not kept that itself.
+    default_prefix: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "releases" / self.release
+
+    @property
+    def compose_file(self) -> Path:
+        return self.folder / FILE
+
+    @property
+    def prefix(self) -> str:
+        """It may have come from elsewhere than the next."""
+        kept = self.folder / "image_prefix"
+        return kept.read_text().strip() if kept.exists() else self.default_prefix
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what its compose file asks for, besides .env and the colour."""
+        return {"RELEASE": self.release, **({"IMAGE_PREFIX": self.prefix} if self.prefix else {})}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return its compose file as compose resolves it, for any colour. Raises Refused where it is not valid."""
+        return _config(self)
+
+    @property
+    def description(self) -> Description:
+        """Raises Refused where its compose file or the labels in it are not valid."""
+        return _description(self)
+
+    @property
+    def known(self) -> Description:
+        """Return as much as is known: what is live must not depend on a file that somebody has damaged."""
+        try:
+            return self.description
+        except Refused:
+            return UNKNOWN
+
+    @property
+    def started_with(self) -> str:
+        """Return everything that its own services are started with, as text."""
+        services = self.config["services"].items()
+        return json.dumps({name: one for name, one in services if PROFILE in (one.get("profiles") or ())})
+
+
+# A process reads each file once.
+@cache
+def _config(kept: Kept) -> dict[str, Any]:
+    if not kept.compose_file.exists():
+        raise Refused(f"The host lacks {kept.compose_file}, so release {kept.release} is not complete.")
+    command = [*compose(kept.root, kept.compose_file, "berth-any"), "--profile=*", "config", "--format=json"]
+    done = commands.run(*command, seconds=60, **kept.environment, COLOUR="any", RESTART_POLICY="no")
+    if done.returncode:
+        raise Refused(f"{FILE} of release {kept.release} is not valid.", "compose", last_lines(done))
+    return dict(json.loads(done.stdout))
+
+
+@cache
+def _description(kept: Kept) -> Description:
+    return read(kept.config)
+
+
+def live(root: Path) -> Description:
+    """Return what is known of the release that the edge routes to."""
+    led = read_live(root / ROUTES)
+    return Kept(root, led.release).known if led else UNKNOWN
+
+
+def forget() -> None:
+    """Read files again, as another process would."""
+    _config.cache_clear()
+    _description.cache_clear()

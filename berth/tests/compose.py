@@ -1,0 +1,50 @@
+"""`docker compose config --format json` without Docker: the project's own compose file, resolved."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import cache
+from typing import Any
+
+import yaml
+
+from tests.support import ROOT
+
+TEXT = (ROOT / "docker-compose.prod.yml").read_text()
+_VARIABLE = re.compile(r"\$\{(\w+)(?::([-?+])([^}]*))?\}")
+
+
+@cache
+def without_labels(text: str = TEXT) -> str:
+    """Return the compose file as releases before labels kept it."""
+    document = yaml.safe_load(text)
+    for service in document["services"].values():
+        service.pop("labels", None)
+    return str(yaml.safe_dump(document))
+
+
+@cache
+def resolved(text: str = TEXT, **values: str) -> str:
+    """Return the compose file as compose prints it with these variables."""
+
+    def value(found: re.Match[str]) -> str:
+        name, sign, word = found.groups()
+        if sign == "+":
+            return word if values.get(name) else ""
+        return values.get(name) or (word if sign == "-" else "")
+
+    document: dict[str, Any] = yaml.safe_load(_VARIABLE.sub(value, text))
+    return json.dumps({"name": "berth-any", "services": dict(sorted(document["services"].items()))})
+
+
+def answer(command: list[str], environment: dict[str, Any]) -> tuple[int, str, str]:
+    """Answer `docker compose ... config` of a kept compose file."""
+    file = next(word.removeprefix("--file=") for word in command if word.startswith("--file="))
+    if not os.path.exists(file):
+        return 1, "", f"open {file}: no such file or directory"
+    with open(file) as opened:
+        text = opened.read()
+    known = {name: str(environment[name]) for name in ("RELEASE", "COLOUR", "IMAGE_PREFIX") if name in environment}
+    return 0, resolved(text, **known), ""
