@@ -19,7 +19,7 @@ from berth.host.refused import Refused
 PROFILE = "release"
 PREFIX = "berth."
 _PATH = re.compile(r"/[\w.~/-]*")
-_METRICS = re.compile(r"(?::(\d+))?(/[\w./-]*)")
+METRICS = re.compile(r"(?::(\d+))?(/[\w./-]*)")
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -234,7 +234,7 @@ def _boolean(text: str) -> bool:
 
 
 def _metrics(text: str) -> tuple[int, str]:
-    if not (found := _METRICS.fullmatch(text)):
+    if not (found := METRICS.fullmatch(text)):
         raise ValueError("write a path, or :PORT/PATH.")
     return _port(found[1]) if found[1] else 0, found[2]
 

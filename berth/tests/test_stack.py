@@ -40,6 +40,7 @@ def test_the_projects_own_compose_file_describes_it() -> None:
     assert {one.name: one.metrics for one in stack.services if one.metrics} == {
         "auth_service": (8000, "/metrics"),
         "user_service": (8000, "/metrics"),
+        "celery_worker": (8000, "/metrics"),
     }
     # One image for two services.
     assert stack.images(PREFIX, "1.4") == {
