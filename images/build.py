@@ -35,7 +35,11 @@ PROJECT = HERE.parent
 # A host that builds a release itself gets the same archive of the sources.
 sys.path.insert(0, str(PROJECT / "roles" / "stack" / "files"))
 
-import source_archive  # noqa: E402  # in that folder
+try:
+    import application
+    import source_archive
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing}. Run this in the virtual environment: make venv && source .venv/bin/activate")
 
 DEFAULT_PREFIX = "localhost/berth"
 MODES = ("auto", "registry", "packages")
@@ -102,13 +106,8 @@ THIRD_PARTY = (
     Image("vps", SUITE, "testbed", ("debian",)),
     Image("outside", SUITE, "testbed", ("python", "maildev", "pebble")),
 )
-# name -> (build context, bases), both relative to the project.
-APP = {
-    "auth_service": ("services", ("python",)),
-    "user_service": ("services", ("python",)),
-    "celery_worker": ("services", ("python",)),
-    "frontend": ("frontend", ("node", "nginx")),
-}
+# What Dockerfiles of an application may stand on; each is a build argument, PYTHON_IMAGE and so on.
+APP_BASES = ("python", "node", "nginx")
 BY_NAME = {image.name: image for image in THIRD_PARTY}
 
 
@@ -167,9 +166,8 @@ def wanted(targets: Iterable[str], mode: str) -> list[Image]:
         for name in DEV:
             add(name)
     if "app" in groups:
-        for _, bases in APP.values():
-            for base in bases:
-                add(base)
+        for base in APP_BASES:
+            add(base)
     return [image for image in THIRD_PARTY if image.name in names]
 
 
@@ -467,14 +465,11 @@ def build(
 def build_app(release: str, order: Order) -> list[str]:
     """Build our own images; return their names."""
     names = []
-    for name, (folder, bases) in APP.items():
-        tagged = f"{order.prefix}/{name}:{release}"
-        # The three services share one build context, with each Dockerfile in a folder of it.
-        dockerfile = "Dockerfile" if folder == name else f"{name}/Dockerfile"
-        # Only the front end shows its release.
-        shown = [f"RELEASE={release}"] if name == "frontend" else []
+    for one in application.builds((PROJECT / application.COMPOSE_FILE).read_text()):
+        tagged = f"{order.prefix}/{one.name}:{release}"
         with timed(f"{tagged} built"):
-            build(tagged, folder, dockerfile, bases, order, shown)
+            # An argument that no Dockerfile reads changes nothing.
+            build(tagged, one.context, one.dockerfile, APP_BASES, order, [f"RELEASE={release}"], one.target)
         names.append(tagged)
     return names
 
@@ -542,11 +537,12 @@ def check_push(arguments: argparse.Namespace, order: Order) -> None:
 
 def current_release() -> str:
     """Return the release name of the application's current sources, committed or not."""
+    folders = source_archive.folders_to_build(PROJECT)
     # A deleted file is not listed, which changes the name, too.
-    paths = source_archive.listed(PROJECT, source_archive.FOLDERS, *AS_THEY_ARE)
+    paths = source_archive.listed(PROJECT, folders, *AS_THEY_ARE)
     if not paths:
         raise BuildError(
-            f"git lists no files in services/ and frontend/ of {PROJECT}, which the release name is derived from: "
+            f"git lists no files in {' and '.join(folders)} of {PROJECT}, which the release name is derived from: "
             "run this in a git clone of Berth."
         )
     return release_of((path, source_archive.content(PROJECT / path)) for path in paths)
@@ -626,5 +622,5 @@ if __name__ == "__main__":
         # Containers run as other users and must be able to read these files.
         os.umask(0o022)
         main(sys.argv[1:])
-    except (BuildError, source_archive.SourcesError) as error:
+    except (BuildError, source_archive.SourcesError, application.ApplicationError) as error:
         sys.exit(f"images: {error}")

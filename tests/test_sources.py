@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
+import application
 from source_archive import SourcesError, archive, content, copy, listed, main
+
+COMPOSE = """
+services:
+  app:
+    image: ${IMAGE_PREFIX:-localhost/berth}/app:${RELEASE:?needed}
+    build: {context: services, dockerfile: app/Dockerfile}
+  beat: {image: "${IMAGE_PREFIX}/app:${RELEASE}"}
+  pages:
+    image: ${IMAGE_PREFIX}/pages:${RELEASE}
+    build: ./frontend
+  database: {image: "mongo:8"}
+"""
 
 
 def git(place: Path, *command: str) -> None:
@@ -25,6 +38,7 @@ def clone(tmp_path: Path) -> Path:
         "services/app/old.py": "",
         "frontend/index.html": "<p>",
         "inventories/production/vault.yml": "secret",
+        "docker-compose.prod.yml": COMPOSE,
         ".gitignore": ".env\n",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +126,30 @@ def test_a_machine_without_git_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "docker-compose.prod.yml").write_text(COMPOSE)
     with pytest.raises(SystemExit, match="git is not installed on this machine"):
         main(str(tmp_path))
     assert not capsys.readouterr().out
+
+
+def test_the_images_and_how_they_are_built_are_those_of_the_compose_file() -> None:
+    assert application.images(COMPOSE) == ["app", "pages"]
+    assert application.builds(COMPOSE) == [
+        application.Built("app", "services", "app/Dockerfile"),
+        application.Built("pages", "frontend"),
+    ]
+    assert application.folders(COMPOSE) == ["frontend", "services"]
+
+
+@pytest.mark.parametrize("context", ["/srv/app", "../app", "https://git.test/app.git"])
+def test_a_folder_outside_the_project_is_refused(context: str) -> None:
+    text = COMPOSE.replace("./frontend", context)
+    with pytest.raises(application.ApplicationError, match=r"build\.context of service pages is"):
+        application.builds(text)
+
+
+@pytest.mark.parametrize("text", ["", "services: [", "x: 1", "services: {database: {image: x}}"])
+def test_a_project_that_builds_nothing_has_no_sources(clone: Path, text: str) -> None:
+    (clone / "docker-compose.prod.yml").write_text(text)
+    with pytest.raises(SourcesError, match=r"docker-compose\.prod\.yml"):
+        archive(clone)

@@ -25,8 +25,6 @@ NOT_TAKEN_OVER = (
     "releases/settings.json",
     "releases/run.json",
     "releases/guard",
-    "releases/routes.yml",
-    "releases/maintenance.yml",
 )
 
 

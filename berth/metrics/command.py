@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from berth.host import files
 from berth.metrics import engine, expected, host, logs, site
@@ -28,7 +29,9 @@ class Collector:
         self._metrics = Path(str(settings["metrics"]))
         self._targets = Path(str(settings["targets"]))
         self._units = [str(unit) for unit in settings["units"]]  # type: ignore[attr-defined]
-        self._scrapes = [engine.Scrape(**scrape) for scrape in settings["scrapes"]]  # type: ignore[attr-defined]
+        scrapes: list[dict[str, Any]] = settings["scrapes"]  # type: ignore[assignment]
+        self._scrapes = {one["service"]: engine.Scrape(one["job"], int(one["port"])) for one in scrapes}
+        self._networks = [str(network) for network in settings["networks"]]  # type: ignore[attr-defined]
         self._expected = expected.Expected(**settings["expected"])  # type: ignore[arg-type]
         self._upgrades: Counter[tuple[str, str]] | None = None
         self._upgrades_at = -float(UPGRADES_SECONDS)
@@ -67,7 +70,7 @@ class Collector:
         containers = engine.inspected()
         engine.measure(metrics, containers)
         expected.containers(metrics, containers, self._expected, self._root)
-        targets = json.dumps(engine.targets(containers, self._scrapes), indent=1) + "\n"
+        targets = json.dumps(engine.targets(containers, self._scrapes, self._networks), indent=1) + "\n"
         place = self._targets / "containers.json"
         if not place.exists() or place.read_text() != targets:
             files.write(place, targets)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from berth.metrics.exposition import Metrics
+from berth.stack.description import METRICS
 
 SOCKET = Path("/run/docker.sock")
 SECONDS = 10
@@ -30,12 +31,11 @@ class _Connection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class Scrape:
-    """A compose service whose containers serve metrics."""
+    """Where containers of a compose service serve metrics."""
 
-    service: str
     job: str
-    network: str
     port: int
+    path: str = "/metrics"
 
 
 def ask(path: str, engine: Path = SOCKET) -> Any:
@@ -101,19 +101,32 @@ def measure(metrics: Metrics, containers: list[tuple[dict[str, Any], dict[str, A
             add("berth_container_memory_limit_bytes", "Memory limit.", limit, labels)
 
 
-def targets(containers: list[tuple[dict[str, Any], dict[str, Any]]], scrapes: list[Scrape]) -> list[dict[str, Any]]:
-    """Return the scrape targets of running containers, for Prometheus' file_sd_configs."""
-    by_service = {scrape.service: scrape for scrape in scrapes}
+def targets(
+    containers: list[tuple[dict[str, Any], dict[str, Any]]], scrapes: dict[str, Scrape], networks: list[str]
+) -> list[dict[str, Any]]:
+    """Return the scrape targets of running containers, for Prometheus' file_sd_configs.
+
+    Those of services that `scrapes` names, and those with a label berth.metrics, on the first of these networks.
+    """
     found = []
     for detail, _ in containers:
         labels = labels_of(detail)
-        scrape = by_service.get(labels["service"])
-        networks = detail["NetworkSettings"]["Networks"]
-        address = networks.get(scrape.network, {}).get("IPAddress") if scrape else ""
+        scrape = scrapes.get(labels["service"]) or _labelled(detail, labels["service"])
+        on = detail["NetworkSettings"]["Networks"]
+        address = next((on[name]["IPAddress"] for name in networks if on.get(name, {}).get("IPAddress")), "")
         if scrape and address and detail["State"]["Running"]:
             own = {"job": scrape.job, "instance": labels["name"], "colour": labels["colour"]}
-            found.append({"targets": [f"{address}:{scrape.port}"], "labels": own})
+            path = {} if scrape.path == "/metrics" else {"__metrics_path__": scrape.path}
+            found.append({"targets": [f"{address}:{scrape.port}"], "labels": own | path})
     return sorted(found, key=lambda each: each["labels"]["instance"])
+
+
+def _labelled(detail: dict[str, Any], service: str) -> Scrape | None:
+    """Return where a container's labels say that it serves metrics; what makes no sense was refused at its release."""
+    labels = detail["Config"]["Labels"] or {}
+    found = METRICS.fullmatch(labels.get("berth.metrics", ""))
+    port = (found[1] or labels.get("berth.port", "")) if found else ""
+    return Scrape(service, int(port), found[2]) if found and port.isdigit() else None
 
 
 def _seconds(when: str) -> float:

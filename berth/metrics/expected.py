@@ -13,6 +13,7 @@ from berth.metrics.engine import labels_of
 from berth.metrics.exposition import Metrics
 from berth.metrics.host import run
 from berth.metrics.site import ever_live
+from berth.stack.kept import services_of
 
 # A unit in one of these states is never started.
 OFF = {"", "disabled", "masked", "masked-runtime"}
@@ -22,9 +23,8 @@ OFF = {"", "disabled", "masked", "masked-runtime"}
 class Expected:
     """One field for each variable of the role."""
 
+    # That outlive releases.
     containers: list[str] = field(default_factory=list)
-    # Those of the live colour.
-    services: list[str] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
     networks: list[str] = field(default_factory=list)
     # As nftables writes them: inet berth.
@@ -49,7 +49,10 @@ def containers(
         _add(metrics, "file", str(root / ROUTES), bool(routes))
         _add(metrics, "file", str(root / "releases.jsonl"), history)
     if routes:
-        for service in expected.services:
+        of_colour = {
+            known["service"] for known in (labels_of(detail) for detail, _ in found) if known["colour"] == routes.colour
+        }
+        for service in services_of(root, routes.release) or sorted(of_colour):
             name = f"berth-{routes.colour}-{service}-1"
             _add(metrics, "container", name, name in running, service=service)
 

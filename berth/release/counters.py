@@ -190,7 +190,7 @@ def parse(text: str) -> Service:
 
 
 def look(places: list[Place], stack: Description, edges: list[Place]) -> Seen:
-    """Read the counters of every service that has some, past the edge; of one with a port alone, request anything."""
+    """Read the counters of every service with a port that has some, past the edge; of another, request anything."""
     seen = Seen(clock.time(), began={place.name: place.began for place in places})
     for edge in edges:
         # An edge that does not answer says nothing about the release.
@@ -200,7 +200,7 @@ def look(places: list[Place], stack: Description, edges: list[Place]) -> Seen:
     for place in places:
         service = stack.get(place.service)
         port, path = service.metrics or (service.port, "/")
-        if not port:
+        if not service.port:
             continue
         try:
             status, text = fetch(place.address, port, path)

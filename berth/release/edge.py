@@ -12,6 +12,8 @@ from typing import Any
 from berth.host import files
 from berth.host.clock import now
 from berth.host.live import Live, read_live
+from berth.host.refused import Refused
+from berth.release.routes import EVERYBODY, Audience, maintenance, routes
 from berth.release.settings import Settings
 
 # The edge runs as this group; what only it and root may read holds a secret.
@@ -28,26 +30,32 @@ class Edge:
         self._watched = settings.edge / "dynamic"
         # Drafts must be on the same file system, and where the edge does not look.
         self._next = settings.edge / "next"
-        self._routes = settings.releases / "routes.yml"
-        self._maintenance = settings.releases / "maintenance.yml"
+        self._former_routes = settings.releases / "routes.yml"
 
     def live(self) -> Live | None:
         return read_live(self._watched / "release.yml")
 
-    def routes(self, live: Live, name: str = "", condition: str = "", priority: int = 0) -> str:
-        """Return the routes to a colour: for everybody, or for those who fulfil a condition."""
-        text = self._routes.read_text()
+    def routes(self, live: Live, audience: Audience = EVERYBODY) -> str:
+        """Return the routes to a colour, as a file for the edge. Raises Refused where its compose file is not valid."""
+        description = self._settings.kept(live.release).description
+        shown = f"Header(`{RELEASE_HEADER}`, `{self.release_key()}`)"
+        if not description.routes and self._former_routes.exists():
+            return f"{live.mark}{self._former(live, shown, audience)}"
+        return f"{live.mark}{_document(routes(description, self._settings, live, shown, audience))}"
+
+    def _former(self, live: Live, shown: str, audience: Audience) -> str:
+        """Return the routes to a release whose compose file has no labels, from what earlier versions wrote for it."""
+        text = self._former_routes.read_text()
         for place, value in {
-            "@NAME@": name,
-            "@AND@": f"({condition}) && " if condition else "",
-            "@SHOWN@": f"Header(`{RELEASE_HEADER}`, `{self.release_key()}`)",
+            "@NAME@": audience.name,
+            "@AND@": f"({audience.condition}) && " if audience.condition else "",
+            "@SHOWN@": shown,
             "@RELEASE@": live.release,
             "@COLOUR@": live.colour,
         }.items():
             text = text.replace(place, value)
-        # 0: by the length of the rules, among themselves and with files of others beside them.
-        text = re.sub(r"@PRIORITY\+(\d+)@", lambda found: str(priority and priority + int(found[1])), text)
-        return f"{live.mark}{text}"
+        priority = audience.priority
+        return re.sub(r"@PRIORITY\+(\d+)@", lambda found: str(priority and priority + int(found[1])), text)
 
     def release_key(self) -> str:
         """Return the secret by which operators see the release; made here, and a lost one is replaced."""
@@ -61,7 +69,10 @@ class Edge:
 
     def leads_to(self, live: Live) -> bool:
         """Tell whether the routes are, to the letter, what they would be if written now."""
-        return self._text("release.yml") == self.routes(live)
+        try:
+            return self._text("release.yml") == self.routes(live)
+        except Refused:
+            return False
 
     def switch(self, live: Live) -> None:
         """Switch traffic to this colour, that of operators during maintenance too."""
@@ -94,7 +105,8 @@ class Edge:
         """Route requests that have a secret header to this colour; return that header."""
         key = secrets.token_urlsafe(32)
         condition = f"Header(`{TRIAL_HEADER}`, `{key}`)"
-        draft = self._draft("trial.yml", self.routes(live, "-trial", condition, 30000), 0o640, EDGE_GROUP)
+        text = self.routes(live, Audience("-trial", condition, 30000))
+        draft = self._draft("trial.yml", text, 0o640, EDGE_GROUP)
         draft.rename(self._watched / draft.name)
         return {TRIAL_HEADER: key}
 
@@ -106,11 +118,16 @@ class Edge:
         before = self._operators()
         known = {"by": before.get("by") or by, "since": before.get("since") or now()}
         allowed = [f"Header(`{OPERATOR_HEADER}`, `{key}`)", *map(_comes_from, addresses)]
-        routes = self.routes(live, "-operator", " || ".join(allowed), 20000)
+        try:
+            text = self.routes(live, Audience("-operator", " || ".join(allowed), 20000))
+        except Refused:
+            # A site is closed although nobody knows the routes of what is live; operators see the page, too.
+            text = f"{live.mark}{{}}\n"
         operators = json.dumps({"key": key, "addresses": addresses, **known})
-        page = self._maintenance.read_text().replace("@COLOUR@", live.colour)
+        description = self._settings.kept(live.release).known
+        page = _document(maintenance(description, self._settings, live))
         # Both are written before either is put in place: a full disk leaves operators where they were.
-        drafts = [self._draft("operator.yml", f"# {operators}\n{routes}", 0o640, EDGE_GROUP)]
+        drafts = [self._draft("operator.yml", f"# {operators}\n{text}", 0o640, EDGE_GROUP)]
         drafts.append(self._draft("maintenance.yml", page))
         for draft in drafts:
             draft.rename(self._watched / draft.name)
@@ -153,6 +170,11 @@ class Edge:
         draft: Path = self._next / name
         files.write(draft, text, mode, group)
         return draft
+
+
+def _document(content: dict[str, Any]) -> str:
+    """Return a file for the edge, which reads JSON as YAML."""
+    return f"{json.dumps(content, indent=1)}\n"
 
 
 def _comes_from(address: str) -> str:

@@ -125,7 +125,7 @@ class Side:
         began = alone_since = clock.monotonic()
         # Compose will start these again; another that ends has failed.
         ended = {container.name for container in self.containers() if container.health in ENDED}
-        command, environment = self._composed("up", "--detach", "--pull=never", "--remove-orphans")
+        command, environment = self._composed("up", "--detach", "--no-build", "--pull=never", "--remove-orphans")
         with commands.Background(command, environment) as up:
             while True:
                 code = up.returncode()

@@ -37,6 +37,17 @@ class Settings:
     drain_seconds: int
     # Services of the compose file that run elsewhere: a managed database.
     managed: list[str] = field(default_factory=list)
+    # Middlewares of the edge for services whose clients have a limited rate, and for all services; and the same for
+    # requests through trusted proxies.
+    rate_middlewares: list[str] = field(default_factory=list)
+    rate_proxied_middlewares: list[str] = field(default_factory=list)
+    middlewares: list[str] = field(default_factory=list)
+    proxied_middlewares: list[str] = field(default_factory=list)
+    # Addresses and networks of the trusted proxies.
+    trusted_proxies: list[str] = field(default_factory=list)
+    # Whether the edge traces requests.
+    traces: bool = False
+    maintenance_retry_after: int = 120
 
     @classmethod
     def read(cls, place: Path = PLACE) -> Settings:

@@ -27,6 +27,7 @@ def switch_traffic(host: Host, candidate: Candidate) -> None:
         # In this order: whenever the host goes down in between, the colour that gets traffic starts again at boot.
         candidate.side.set_restart("unless-stopped")
         host.lock.note(switched=clock.time())
+        candidate.side.kept.write_services()
         host.edge.switch(candidate.target)
         confirm(host, candidate.target)
         if candidate.live:

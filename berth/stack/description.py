@@ -19,8 +19,17 @@ from berth.host.refused import Refused
 PROFILE = "release"
 PREFIX = "berth."
 _PATH = re.compile(r"/[\w.~/-]*")
-_METRICS = re.compile(r"(?::(\d+))?(/[\w./-]*)")
+METRICS = re.compile(r"(?::(\d+))?(/[\w./-]*)")
 _BOOLEANS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The requests of one client to a path: on average in a second, and at once."""
+
+    path: str
+    average: int
+    burst: int
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,13 @@ class Service:
     routes: tuple[str, ...] = ()
     # 0: it answers no requests over HTTP.
     port: int = 0
+    # Whether it gets cookies.
+    cookies: bool = True
+    # Whether the edge limits the rate of its clients; and further limits, on some paths.
+    rate_limit: bool = True
+    limits: tuple[Limit, ...] = ()
+    # Paths of the page, and of the document for programs, that visitors of the closed site get.
+    maintenance: tuple[str, ...] = ()
     # Smoke test, run in its container.
     check: tuple[str, ...] = ()
     # Stopped while data is replaced.
@@ -138,12 +154,20 @@ def _refuse_contradiction(one: Service) -> None:
         for key, value in (("route", one.routes), ("check", one.check)):
             if value:
                 raise _refused(one.name, f"{PREFIX}{key}", f"is for services of profile {PROFILE}.")
+    for limit in one.limits:
+        if not limit.path.startswith(one.routes):
+            raise _refused(one.name, "berth.limits", f"has {limit.path}, which is below none of its routes.")
+    if one.maintenance and not one.routes:
+        raise _refused(one.name, "berth.maintenance", "needs a route: the edge gets the page from there.")
 
 
 def _refuse_shared(services: tuple[Service, ...]) -> None:
     """A route leads to one service; a user is that of one image, since secret files belong to users."""
     routes: dict[str, str] = {}
     users: dict[str, Service] = {}
+    pages = [one.name for one in services if one.maintenance]
+    if len(pages) > 1:
+        raise _refused(pages[1], "berth.maintenance", f"is set although {pages[0]} has the page.")
     for one in services:
         for route in one.routes:
             if route in routes:
@@ -172,6 +196,25 @@ def _routes(text: str) -> tuple[str, ...]:
     return routes
 
 
+def _limits(text: str) -> tuple[Limit, ...]:
+    found = [limit.split() for limit in text.split(",")]
+    for words in found:
+        if (
+            len(words) != 3
+            or not _PATH.fullmatch(words[0])
+            or not all(word.isdigit() and int(word) for word in words[1:])
+        ):
+            raise ValueError("write PATH AVERAGE BURST, requests in a second and at once; several separated by commas.")
+    return tuple(Limit(path, int(average), int(burst)) for path, average, burst in found)
+
+
+def _page(text: str) -> tuple[str, ...]:
+    paths = tuple(text.split())
+    if not 1 <= len(paths) <= 2 or not all(_PATH.fullmatch(path) for path in paths):
+        raise ValueError("write the path of a page, and that of a document for programs if there is one.")
+    return paths
+
+
 def _port(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise ValueError("a port is a number from 1 to 65535.")
@@ -191,7 +234,7 @@ def _boolean(text: str) -> bool:
 
 
 def _metrics(text: str) -> tuple[int, str]:
-    if not (found := _METRICS.fullmatch(text)):
+    if not (found := METRICS.fullmatch(text)):
         raise ValueError("write a path, or :PORT/PATH.")
     return _port(found[1]) if found[1] else 0, found[2]
 
@@ -206,6 +249,10 @@ def _words(text: str) -> str:
 _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "berth.route": ("routes", _routes),
     "berth.port": ("port", _port),
+    "berth.cookies": ("cookies", _boolean),
+    "berth.rate_limit": ("rate_limit", _boolean),
+    "berth.limits": ("limits", _limits),
+    "berth.maintenance": ("maintenance", _page),
     "berth.check": ("check", _command),
     "berth.writes": ("writes", _boolean),
     "berth.metrics": ("metrics", _metrics),

@@ -8,13 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from berth.host import commands
+from berth.host import commands, files
 from berth.host.commands import last_lines
 from berth.host.live import ROUTES, read_live
 from berth.host.refused import Refused
 from berth.stack.description import PROFILE, UNKNOWN, Description, read
 
 FILE = "docker-compose.prod.yml"
+SERVICES = "services.json"
 
 
 def compose(root: Path, file: Path, project: str) -> list[str]:
@@ -69,6 +70,10 @@ class Kept:
         except Refused:
             return UNKNOWN
 
+    def write_services(self) -> None:
+        """Write the names of its services for programs that may not read .env, as compose does."""
+        files.write(self.folder / SERVICES, json.dumps({"services": self.description.names}))
+
     @property
     def started_with(self) -> str:
         """Return everything that its own services are started with, as text."""
@@ -97,6 +102,12 @@ def live(root: Path) -> Description:
     """Return what is known of the release that the edge routes to."""
     led = read_live(root / ROUTES)
     return Kept(root, led.release).known if led else UNKNOWN
+
+
+def services_of(root: Path, release: str) -> list[str] | None:
+    """Return the names of a release's services; None where they were not written, by an earlier version."""
+    written = files.read_json(root / "releases" / release / SERVICES)
+    return list(written["services"]) if written else None
 
 
 def forget() -> None:

@@ -35,9 +35,6 @@ OLD, NEW = "1.0", "1.1"
 SERVICES = ("auth_service", "user_service", "celery_worker", "frontend", "beat")
 # What auth_service's check says of a release that fails it.
 BROKEN = "The front page references /assets/app.js, which returned 404 and 0 bytes."
-ROUTES = """# @NAME@ @AND@ @SHOWN@ @RELEASE@
-http://auth_service-@COLOUR@:8000 http://user_service-@COLOUR@:8000 http://frontend-@COLOUR@:8080
-"""
 COUNT = 'http_requests_total{method="GET",route="/x",status="%s"} %s\n'
 STARTS_IN_SECONDS = 0.4
 # A write needs room on the disk; other changes of files do not.
@@ -454,8 +451,6 @@ class Worlds:
         for release in ("0.8", "0.9", OLD, NEW) if live else ("0.8", NEW):
             self.keep(release)
         (self.folder / "boot").write_text("boot")
-        (self.root / "releases/routes.yml").write_text(ROUTES)
-        (self.root / "releases/maintenance.yml").write_text("# closed\n")
         self.world = World(self.root, bad)
         if live:
             self.world.up("blue", OLD)

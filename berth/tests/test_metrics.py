@@ -14,13 +14,21 @@ from typing import Any
 
 import pytest
 
+from berth.host.live import ROUTES, Live
 from berth.metrics import command as program
-from berth.metrics import engine, host, logs
+from berth.metrics import engine, expected, host, logs
 from berth.metrics.exposition import Metrics
 
 RUNNING = {
     "Name": "/berth-blue-auth_service-1",
-    "Config": {"Labels": {"com.docker.compose.project": "berth-blue", "com.docker.compose.service": "auth_service"}},
+    "Config": {
+        "Labels": {
+            "com.docker.compose.project": "berth-blue",
+            "com.docker.compose.service": "auth_service",
+            "berth.port": "8000",
+            "berth.metrics": "/metrics",
+        }
+    },
     "State": {
         "Running": True,
         "OOMKilled": False,
@@ -124,7 +132,8 @@ def settings(tmp_path: Path) -> Path:
         "metrics": str(tmp_path / "metrics"),
         "targets": str(tmp_path / "targets"),
         "units": ["good.service"],
-        "scrapes": [{"service": "auth_service", "job": "services", "network": "berth_data", "port": 8000}],
+        "scrapes": [{"service": "edge", "job": "edges", "port": 8082}],
+        "networks": ["berth_edge", "berth_data"],
         "seconds": 15,
         "expected": {
             "containers": ["berth-mongo-1"],
@@ -213,6 +222,62 @@ def test_traffic_is_that_of_the_hosts_own_interfaces() -> None:
         ("node_network_transmit_bytes_total", "eth0", "9"),
         ("node_network_transmit_errs_total", "eth0", "11"),
     ]
+
+
+def container(service: str, networks: dict[str, str], **labels: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    known = {"com.docker.compose.service": service, **{f"berth.{name}": value for name, value in labels.items()}}
+    addresses = {"Networks": {name: {"IPAddress": address} for name, address in networks.items()}}
+    detail = {**RUNNING, "Name": f"/{service}", "Config": {"Labels": known}, "NetworkSettings": addresses}
+    return detail, {}
+
+
+BOTH = {"data": "1.1.1.1", "edge": "2.2.2.2"}
+
+
+@pytest.mark.parametrize(
+    ("one", "target"),
+    [
+        (
+            container("api", {"data": "1.1.1.1", "edge": "2.2.2.2"}, port="80", metrics="/metrics"),
+            ("api", "2.2.2.2:80"),
+        ),
+        (
+            container("api", {"data": "1.1.1.1"}, port="80", metrics=":9100/figures"),
+            ("api", "1.1.1.1:9100", "/figures"),
+        ),
+        (container("edge_a", {"edge": "3.3.3.3"}), ("edges", "3.3.3.3:8082")),
+        (container("api", {"edge": "2.2.2.2"}, port="80"), None),
+        (container("api", {"edge": "2.2.2.2"}, metrics="/metrics"), None),
+        (container("api", {"other": "2.2.2.2"}, port="80", metrics="/metrics"), None),
+        ((STOPPED, {}), None),
+    ],
+)
+def test_prometheus_scrapes_what_labels_and_settings_name(
+    one: tuple[dict[str, Any], dict[str, Any]], target: tuple[str, ...] | None
+) -> None:
+    found = engine.targets([one], {"edge_a": engine.Scrape("edges", 8082)}, ["edge", "data"])
+    said = [
+        (each["labels"]["job"], *each["targets"], *filter(None, [each["labels"].get("__metrics_path__")]))
+        for each in found
+    ]
+    assert said == ([target] if target else [])
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_service_of_the_live_release_that_has_no_container_is_missing(tmp_path: Path, written: bool) -> None:
+    live = tmp_path / ROUTES
+    live.parent.mkdir(parents=True)
+    live.write_text(Live("1.4", "blue", "f").mark)
+    if written:
+        place = tmp_path / "releases/1.4/services.json"
+        place.parent.mkdir(parents=True)
+        place.write_text('{"services": ["auth_service", "worker"]}')
+    metrics = Metrics()
+    expected.containers(metrics, [(RUNNING, {})], expected.Expected(), tmp_path)
+    lines = re.findall(r'^berth_present\{kind="container".*service="(\w+)"\} (\d)', metrics.text(), re.MULTILINE)
+    seen = dict(lines)
+    # An earlier version wrote no list: then what is there is all that is known.
+    assert seen == ({"auth_service": "1", "worker": "0"} if written else {"auth_service": "1"})
 
 
 def test_an_update_that_waits_for_a_restart_is_told_with_its_time(tmp_path: Path) -> None:

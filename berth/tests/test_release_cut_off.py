@@ -283,6 +283,7 @@ def test_each_check_is_run_on_the_candidate_with_what_it_needs(worlds: Worlds, m
 def test_a_release_that_was_kept_before_there_were_labels_works(worlds: Worlds, case: Case) -> None:
     world = case.make(worlds)
     worlds.keep("0.9" if case is ROLLBACK else OLD, compose.without_labels())
+    (world.root / "releases/routes.yml").write_text("# @RELEASE@ @COLOUR@ @AND@@NAME@ @SHOWN@ @PRIORITY+1@\n")
     assert case.attempt() == ""
     assert case.state_of(world) == "new"
     assert results(world) == ["live"]

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -25,7 +25,6 @@ import pytest
 import yaml
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from jinja2 import Environment, FileSystemLoader
 
 from berth.host import clock, commands, files
 from berth.host.live import Live
@@ -42,6 +41,7 @@ from berth.release.release import Release
 from berth.release.retire import retire
 from berth.release.settings import Settings, stuck
 from berth.stack import kept
+from berth.tests import compose
 from shared.app import new_app
 from shared.errors import Overloaded
 from tests.support import ROOT, poll
@@ -61,29 +61,14 @@ GREEN = Live("1.1", "green", "f2")
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    written = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_stack_settings"]
-    numbers = dict.fromkeys(written, 1)
+    numbers = {one.name: 1 for one in fields(Settings) if one.default is one.default_factory is MISSING}
+    places = {"root": str(tmp_path), "edge": str(tmp_path / "edge"), "domain": "site.test", "image_prefix": "x"}
+    middlewares = {"rate_middlewares": ["rate-limit"], "middlewares": ["in-flight"]}
     place = tmp_path / "settings.json"
-    place.write_text(
-        json.dumps(
-            {
-                **numbers,
-                "root": str(tmp_path),
-                "edge": str(tmp_path / "edge"),
-                "domain": "site.test",
-                "image_prefix": "x",
-            }
-        )
-    )
+    place.write_text(json.dumps({**numbers, **places, **middlewares}))
     settings = Settings.read(place)
     for folder in (settings.releases, settings.edge / "dynamic", settings.edge / "next"):
         folder.mkdir(parents=True)
-    jinja = Environment(loader=FileSystemLoader(ROLE / "templates"), autoescape=False)  # noqa: S701  # YAML, not HTML
-    jinja.filters["to_json"] = json.dumps
-    jinja.filters["bool"] = bool
-    values = {**yaml.safe_load((ROLE / "defaults/main.yml").read_text()), "stack_domain": "site.test"}
-    for name in ("routes.yml", "maintenance.yml"):
-        (settings.releases / name).write_text(jinja.get_template(f"opt/berth/releases/{name}.j2").render(values))
     return settings
 
 
@@ -96,6 +81,12 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def edge(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Edge:
     monkeypatch.setattr(os, "chown", lambda *_: None)
+    for live in (BLUE, GREEN):
+        place = settings.kept(live.release).compose_file
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(compose.TEXT)
+    monkeypatch.setattr(commands, "run", compose.run)
+    kept.forget()
     return Edge(settings)
 
 

@@ -40,6 +40,7 @@ def test_the_projects_own_compose_file_describes_it() -> None:
     assert {one.name: one.metrics for one in stack.services if one.metrics} == {
         "auth_service": (8000, "/metrics"),
         "user_service": (8000, "/metrics"),
+        "celery_worker": (8000, "/metrics"),
     }
     # One image for two services.
     assert stack.images(PREFIX, "1.4") == {
@@ -96,6 +97,27 @@ def test_several_routes_and_metrics_on_a_port_of_their_own() -> None:
         (
             {"api": service(metrics="metrics")},
             'berth.metrics of service api is "metrics": write a path, or :PORT/PATH.',
+        ),
+        ({"api": service(cookies="no")}, 'berth.cookies of service api is "no": write "true" or "false".'),
+        (
+            {"api": service(route="/a", port="1", limits="/a 0 1")},
+            'berth.limits of service api is "/a 0 1": write PATH AVERAGE BURST',
+        ),
+        (
+            {"api": service(route="/a", port="1", limits="/b 1 1")},
+            "berth.limits of service api has /b, which is below none of its routes.",
+        ),
+        ({"api": service(maintenance="/x")}, "berth.maintenance of service api needs a route"),
+        (
+            {"api": service(route="/", port="1", maintenance="x.html")},
+            'berth.maintenance of service api is "x.html": write the path of a page',
+        ),
+        (
+            {
+                "a": service(route="/a", port="1", maintenance="/x"),
+                "b": service(route="/b", port="1", maintenance="/x"),
+            },
+            "berth.maintenance of service b is set although a has the page.",
         ),
         ({"api": service(secrets=" ")}, 'berth.secrets of service api is " ": a value is needed.'),
         (

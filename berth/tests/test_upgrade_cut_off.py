@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(
         Maintenance, "close", lambda self, live, addresses, by="": self.host.edge.close(live, "key", addresses, by)
     )
-    names = set(Settings.__dataclass_fields__) - {"root", "edge", "domain", "address", "image_prefix"}
-    numbers: dict[str, Any] = dict.fromkeys(names, 1)
+    needed = {one.name for one in fields(Settings) if one.default is one.default_factory is MISSING}
+    numbers: dict[str, Any] = dict.fromkeys(needed - {"root", "edge", "domain", "address", "image_prefix"}, 1)
     return Settings(
         root=tmp_path / "root", edge=tmp_path / "edge", domain="site.test", address="", image_prefix="x", **numbers
     )
@@ -191,8 +192,6 @@ def site(
         _remove(folder)
     for folder in (settings.releases, settings.edge / "dynamic", settings.edge / "next"):
         folder.mkdir(parents=True)
-    for name in ("routes.yml", "maintenance.yml"):
-        (settings.releases / name).write_text("x: 1\n")
     file = settings.kept(BLUE.release).compose_file
     file.parent.mkdir()
     file.write_text(compose.without_labels() if unlabelled else compose.TEXT)
@@ -205,6 +204,8 @@ def site(
     monkeypatch.setattr(shutil, "rmtree", lambda place, **_: docker.remove(place))
     host = Host.of(settings)
     host.edge.switch(BLUE)
+    kept.forget()
+    docker.steps = 0
     work = Upgrade(host, Recovery(host), 1)
     # In this process instead of a unit.
     monkeypatch.setattr(unit, "launch_to_end", lambda _verb, run_id, *_: _launched(work, run_id))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import application
 import build
 
 pytestmark = pytest.mark.integration
@@ -94,7 +95,10 @@ def test_without_a_login_the_sentence_says_how_to_log_in(registry: str, image: s
 @pytest.fixture
 def pushed(registry: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A release that only the registry has."""
-    names = [f"{registry}/berth/{name}:1.0" for name in build.APP]
+    names = [
+        f"{registry}/berth/{name}:1.0"
+        for name in application.images((build.PROJECT / application.COMPOSE_FILE).read_text())
+    ]
     for name in names:
         docker("build", "--quiet", f"--tag={name}", "-", given=f"FROM scratch\nLABEL berth.test={name}\n")
     with monkeypatch.context() as patch:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -72,22 +73,21 @@ def certificate(folder: Path) -> None:
     (folder / "certificate.yml").write_text(yaml.safe_dump({"tls": {"certificates": certificates}}))
 
 
-def settings_of_releases(root: Path) -> Settings:
-    """Write down where everything is, as role stack does for `berth release`, and make the folders."""
-    names = yaml.safe_load((ROOT / "roles/stack/vars/main.yml").read_text())["_stack_settings"]
-    places = {"root": str(root), "edge": str(root / "edge"), "domain": SITE}
-    (root / "settings.json").write_text(json.dumps({**dict.fromkeys(names, 1), **places}))
+def settings_of_releases(root: Path, **edge: Any) -> Settings:
+    """Write down what role stack does for `berth release`, and keep the project's compose file as release 1.0."""
+    numbers = {one.name: 1 for one in fields(Settings) if one.default is one.default_factory is MISSING}
+    places = {"root": str(root), "edge": str(root / "edge"), "domain": SITE, "image_prefix": "x"}
+    (root / "settings.json").write_text(json.dumps({**numbers, **places, **edge}))
     settings = Settings.read(root / "settings.json")
-    for folder in (settings.releases, settings.edge / "dynamic", settings.edge / "next"):
+    for folder in (settings.releases / "1.0", settings.edge / "dynamic", settings.edge / "next"):
         folder.mkdir(parents=True)
+    settings.kept("1.0").compose_file.write_text((ROOT / "docker-compose.prod.yml").read_text())
+    (root / ".env").touch()
     return settings
 
 
-def write_rules(settings: Settings, stack: Mapping[str, object], **traefik: object) -> None:
-    """Write what both roles write for every release, and the certificate."""
-    for name in ("routes.yml", "maintenance.yml"):
-        text = rendered("stack", f"opt/berth/releases/{name}.j2", stack_domain=SITE, **stack)
-        (settings.releases / name).write_text(text)
+def write_rules(settings: Settings, **traefik: object) -> None:
+    """Write what role traefik writes for every release, and the certificate."""
     dynamic = settings.edge / "dynamic"
     known = {"traefik_domain": SITE, "_traefik_to": "nobody", **traefik}
     (dynamic / "edge.yml").write_text(rendered("traefik", "opt/berth/traefik/dynamic/edge.yml.j2", **known))

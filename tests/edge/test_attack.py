@@ -101,9 +101,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Attacked]:
     compose = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())["services"]["traefik_a"]
     memory = default_of(compose["mem_limit"])
     own = [f"--env={name}={default_of(value)}" for name, value in compose.get("environment", {}).items()]
-    settings = settings_of_releases(tmp_path)
-    middlewares = {"stack_api_middlewares": ["rate-limit"], "stack_middlewares": ["in-flight", "in-flight-all"]}
-    write_rules(settings, middlewares)
+    settings = settings_of_releases(
+        tmp_path, rate_middlewares=["rate-limit"], middlewares=["in-flight", "in-flight-all"]
+    )
+    write_rules(settings)
     (tmp_path / "traefik.yml").write_text(static_configuration())
     dynamic = settings.edge / "dynamic"
     program = f"--volume={ROOT}/tests/attack/clients.py:/clients.py:ro"

@@ -115,22 +115,22 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("berth")
-    settings = settings_of_releases(root)
+    settings = settings_of_releases(
+        root,
+        rate_middlewares=["rate-limit"],
+        rate_proxied_middlewares=["rate-limit-proxied"],
+        middlewares=["in-flight", "in-flight-all"],
+        proxied_middlewares=["in-flight-proxied", "in-flight-all"],
+        trusted_proxies=PROXIES,
+    )
     dynamic = settings.edge / "dynamic"
-    stack = {
-        "stack_api_middlewares": ["rate-limit"],
-        "stack_api_proxied_middlewares": ["rate-limit-proxied"],
-        "stack_middlewares": ["in-flight", "in-flight-all"],
-        "stack_proxied_middlewares": ["in-flight-proxied", "in-flight-all"],
-        "stack_trusted_proxies": PROXIES,
-    }
     traefik = {
         "traefik_trusted_proxies": PROXIES,
         "traefik_security_txt": SECURITY_TXT,
         "traefik_rate_limit_average": 1,
         "traefik_rate_limit_burst": BURST,
     }
-    write_rules(settings, stack, **traefik)
+    write_rules(settings, **traefik)
     for name, protocol in (("edge", False), ("balanced", True)):
         (root / f"{name}.yml").write_text(static_configuration(**traefik, traefik_proxy_protocol=protocol))
     with BED.network(), ThreadPoolExecutor() as at_once:

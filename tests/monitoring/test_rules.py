@@ -129,7 +129,6 @@ def container(name: str, service: str, project: str, running: bool = True) -> tu
 
 
 def test_prometheus_is_led_to_running_containers_of_both_colours_and_to_no_other() -> None:
-    scrape = Scrape("auth_service", "auth_service", "berth_edge", 8000)
     found = targets(
         [
             container("berth-green-auth_service-1", "auth_service", "berth-green"),
@@ -137,7 +136,8 @@ def test_prometheus_is_led_to_running_containers_of_both_colours_and_to_no_other
             container("berth-blue-auth_service-2", "auth_service", "berth-blue", running=False),
             container("berth-redis-1", "redis", "berth"),
         ],
-        [scrape],
+        {"auth_service": Scrape("auth_service", 8000)},
+        ["berth_edge"],
     )
     assert [each["labels"]["instance"] for each in found] == ["berth-blue-auth_service-1", "berth-green-auth_service-1"]
     assert found[0]["targets"] == ["172.28.0.5:8000"]
@@ -211,6 +211,8 @@ def live_site(root: Path) -> None:
     (root / "traefik/dynamic/release.yml").write_text('# berth-release: {"release": "1.4.0", "colour": "blue"}\n')
     attempt = {"verb": "release", "result": "live", "at": "2026-11-29T02:00:00Z", "seconds": 40, "colour": "blue"}
     (root / "releases.jsonl").write_text(json.dumps(attempt) + "\n")
+    (root / "releases/1.4.0").mkdir(parents=True)
+    (root / "releases/1.4.0/services.json").write_text('{"services": ["auth_service", "beat", "frontend"]}')
 
 
 def test_a_container_that_was_removed_or_stopped_is_missing_and_not_left_out(tmp_path: Path) -> None:
@@ -220,7 +222,7 @@ def test_a_container_that_was_removed_or_stopped_is_missing_and_not_left_out(tmp
         container("berth-blue-beat-1", "beat", "berth-blue"),
         container("berth-blue-auth_service-1", "auth_service", "berth-blue", running=False),
     ]
-    wanted = Expected(["berth-mongo-1", "berth-redis-1"], ["auth_service", "beat", "frontend"])
+    wanted = Expected(["berth-mongo-1", "berth-redis-1"])
     metrics = Metrics()
     expected.containers(metrics, found, wanted, tmp_path)
     assert samples(metrics) == {
@@ -249,7 +251,7 @@ def test_where_nothing_was_ever_released_no_release_is_missing(tmp_path: Path) -
         '{"verb": "release", "result": "failed", "at": "2026-11-29T02:00:00Z", "seconds": 4, "colour": "blue"}\n'
     )
     metrics = Metrics()
-    expected.containers(metrics, [], Expected(services=["beat"]), tmp_path)
+    expected.containers(metrics, [], Expected(), tmp_path)
     assert samples(metrics) == {}
 
 
@@ -340,12 +342,10 @@ def test_a_program_that_does_not_answer_is_not_taken_for_nothing_wrong(
         upgrades()
 
 
-def test_the_services_that_are_expected_are_those_of_the_compose_file() -> None:
+def test_the_containers_that_are_expected_are_the_platform_of_the_compose_file() -> None:
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     services = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())["services"]
-    released = {name for name, service in services.items() if "release" in service["profiles"]}
     platform = {name for name, service in services.items() if "platform" in service["profiles"]}
-    assert set(defaults["monitoring_expected_services"]) == released
     # Of the edges one serves, whichever: EdgeDown.
     stay = {f"berth-{name}-1" for name in platform if not name.startswith("traefik_")}
     assert set(defaults["monitoring_expected_containers"]) == stay

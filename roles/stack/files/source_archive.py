@@ -17,7 +17,9 @@ from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
-FOLDERS = ("services", "frontend")
+import application
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
 class SourcesError(Exception):
@@ -91,15 +93,32 @@ def copy(directory: Path, files: Iterable[str], to: Path) -> None:
         os.utime(to / name, (0, 0))
 
 
+def folders_to_build(directory: Path) -> list[str]:
+    """Return the folders from which the compose file of a project builds its images.
+
+    Raises:
+        SourcesError: it says none, or is not a compose file.
+    """
+    place = directory / application.COMPOSE_FILE
+    try:
+        found = application.folders(place.read_text())
+    except (OSError, application.ApplicationError) as error:
+        raise SourcesError(f"the sources are what {place} builds images from: {error}") from None
+    if not found:
+        raise SourcesError(f"no service in {place} has a build section, so there are no sources.")
+    return found
+
+
 def archive(directory: Path) -> bytes:
     """Pack the files so that the same sources always give the same bytes.
 
     Raises:
         SourcesError: there are untracked files, or the directory is no repository.
     """
-    if unknown := listed(directory, FOLDERS, "--others", "--exclude-standard"):
+    folders = folders_to_build(directory)
+    if unknown := listed(directory, folders, "--others", "--exclude-standard"):
         raise SourcesError(f"git does not track {', '.join(unknown)}. Add them, or move them elsewhere.")
-    files = listed(directory, FOLDERS, "--cached")
+    files = listed(directory, folders, "--cached")
     packed = BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
         # With entries for folders, so that they are readable in the images whatever the host's umask is.
