@@ -16,6 +16,7 @@ from berth.backup.restic import PIECE, Lines
 from berth.backup.restore_stream import compose
 from berth.host import commands, system
 from berth.host.live import COLOURS
+from berth.host.mongosh import LOGIN, SHELL
 from berth.host.refused import Refused
 from berth.host.system import Container
 from berth.stack.description import Description
@@ -49,10 +50,6 @@ if [ -e next ]; then
 fi
 sync; rm -rf before next.part
 """
-_SHELL = """
-const admin = new Mongo("mongodb://127.0.0.1:27017/?directConnection=true").getDB("admin");
-admin.auth("root", require("fs").readFileSync("/run/secrets/mongo_root_password", "utf8").trim());
-"""
 
 
 def docker(*arguments: str, seconds: float = 120) -> CompletedProcess[bytes]:
@@ -74,7 +71,7 @@ def inspect(container: str) -> dict[str, Any]:
 
 def mongo_shell(container: str, script: str) -> Any:
     """Run a script in mongosh as root and return the JSON it printed last."""
-    call = ("exec", "--interactive", container, "mongosh", "--quiet", "--norc", "--nodb", "--eval", _SHELL + script)
+    call = ("exec", "--interactive", container, *SHELL, "--eval", LOGIN + script)
     output = must(docker(*call), f"The database in {container} does not answer")
     return json.loads(output.splitlines()[-1]) if output else None
 

@@ -16,6 +16,7 @@ from berth.backup import restore_engine as engine
 from berth.backup.restore_choice import Run
 from berth.backup.settings import Settings
 from berth.host import commands
+from berth.host.mongosh import SHELL
 from berth.host.refused import Refused
 from berth.stack.description import Service
 
@@ -88,7 +89,7 @@ class Scratch:
             image=live["Config"]["Image"],
             command=("mongod", "--replSet", "rs0", "--keyFile", "/run/secrets/mongo_keyfile", "--bind_ip_all"),
         )
-        setup = ("exec", self.mongo, "mongosh", "--quiet", "--norc", "--nodb", "/etc/berth/mongo-init.js")
+        setup = ("exec", self.mongo, *SHELL, "/etc/berth/mongo-init.js")
         self._await(setup, "The throwaway database did not start")
 
     def start_redis(self, snapshot: Iterable[bytes]) -> int:

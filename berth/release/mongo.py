@@ -12,15 +12,11 @@ from dataclasses import dataclass
 
 from berth.host import commands
 from berth.host.commands import last_lines
+from berth.host.mongosh import LOGIN, SHELL
 from berth.host.refused import Refused
 
 # On one member it takes seconds; it may have to wait for indexes that are being built.
 RAISE_SECONDS = 600
-_SHELL = ("mongosh", "--quiet", "--norc", "--nodb")
-_LOGIN = """
-const admin = new Mongo("mongodb://127.0.0.1:27017/?directConnection=true").getDB("admin");
-admin.auth("root", require("fs").readFileSync("/run/secrets/mongo_root_password", "utf8").trim());
-"""
 _ASK = """
 const found = admin.adminCommand({ getParameter: 1, featureCompatibilityVersion: 1 }).featureCompatibilityVersion;
 print(found.targetVersion ? `${found.version} on its way to ${found.targetVersion}` : found.version);
@@ -58,7 +54,7 @@ def version_in(image: str) -> Version:
 
 def version_of(container: str, image: str) -> Version:
     """Return the version of the running server, whose image may be gone; of the image where it is down."""
-    done = commands.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + "print(admin.version());")
+    done = commands.run("docker", "exec", container, *SHELL, "--eval", LOGIN + "print(admin.version());")
     found = re.search(r"^(\d+)\.(\d+)\.(\d+)", done.stdout, re.MULTILINE)
     return version_in(image) if done.returncode or not found else Version(*map(int, found.groups()))
 
@@ -93,7 +89,7 @@ def refuse_leap(container: str, old_image: str, new_image: str) -> None:
 
 
 def _compatibility(container: str) -> str:
-    done = commands.run("docker", "exec", container, *_SHELL, "--eval", _LOGIN + _ASK)
+    done = commands.run("docker", "exec", container, *SHELL, "--eval", LOGIN + _ASK)
     if done.returncode or not done.stdout.strip():
         raise Refused(
             f"{container} does not answer, so its featureCompatibilityVersion could not be checked. "
@@ -109,7 +105,7 @@ def raise_compatibility(container: str) -> Refused | None:
 
     mongo-init.js does it in each play too. Returns a refusal if it failed.
     """
-    done = commands.run("docker", "exec", container, *_SHELL, "/etc/berth/mongo-init.js", seconds=RAISE_SECONDS)
+    done = commands.run("docker", "exec", container, *SHELL, "/etc/berth/mongo-init.js", seconds=RAISE_SECONDS)
     if done.returncode == 0:
         return None
     lines = last_lines(done)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from berth.host.live import COLOURS, other
-from berth.host.lock import Run
+from berth.host.lock import Run, describe
 from berth.host.refused import Refused
 from berth.release import engine, unit
 from berth.release.engine import Side
 from berth.release.gates import Candidate, Gates
 from berth.release.host import Host
-from berth.release.recovery import Recovery
+from berth.release.recovery import RELEASES, Recovery
 from berth.release.retire import retire
 from berth.release.switch import confirm, switch_traffic
 from berth.release.watch import watch_release
@@ -95,10 +95,16 @@ class Release:
 
         Where the run had already failed for a reason of its own, that one is returned: it caused what the controller
         saw. A run that has ended stays as it is, and the note says so.
+
+        Raises Refused for a run of another verb: what it holds is undone by its own.
         """
         lock = self.host.lock
         run = lock.current()
         ours = run is not None and run.id == run_id
+        if run and ours and run.verb not in RELEASES:
+            raise Refused(
+                f"{describe(run)}. Only a release or a rollback is undone so. To end it: sudo berth release settle"
+            )
         if ours:
             unit.judge(run_id, reason)
             # The run's own process, if it is alive, rolls back.

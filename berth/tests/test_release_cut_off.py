@@ -19,6 +19,7 @@ from berth.host.lock import Lock
 from berth.host.refused import Refused
 from berth.release import unit
 from berth.release.command import main
+from berth.release.host import Host
 from berth.release.probe import ProbeFailed, Visit
 from berth.tests import compose
 from berth.tests.cut_off import Killed
@@ -577,6 +578,16 @@ def test_a_run_whose_controller_is_connected_is_waited_for_unless_its_lock_is_br
     assert results(world) == ["undone"]
     ask("undo", run, "--reason=enough")
     assert GOOD.state_of(world) == "old"
+
+
+@pytest.mark.parametrize("verb", ["upgrade", "restore"])
+def test_a_run_of_another_verb_is_not_undone_as_a_release(worlds: Worlds, verb: str) -> None:
+    host = Host.of(settings_of(GOOD.make(worlds).root))
+    run = host.lock.begin(verb, "mongo:9", "ada@laptop", {})
+    with pytest.raises(Refused, match="Only a release or a rollback is undone so"):
+        ask("undo", run.id, "--reason=enough")
+    assert host.lock.current() == run
+    assert results(worlds.world) == []
 
 
 @pytest.mark.parametrize("case", [GOOD, LATE], ids=["live", "failed"])
