@@ -16,7 +16,7 @@ DOCUMENTATION = """
 name: doctor
 short_description: Files of variables that cannot be read, as doctor_unread
 description:
-  - In ansible/doctor.yml an unreadable file of variables counts as empty, and the variable doctor_unread has the reason by path.
+  - In ansible/doctor.yml an unreadable file of variables counts as empty, and doctor_unread has the reason by path.
   - In any other playbook it does nothing.
   - It has to stand before host_group_vars in vars_plugins_enabled.
 options: {}
