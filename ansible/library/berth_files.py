@@ -36,9 +36,15 @@ options:
         type: str
         required: true
       content:
-        description: Without it (and without O(files[].settings)) a file is rendered from the role's templates, where
-          it has the same path below C(templates/).
+        description: Without it (and without O(files[].settings)) a file is rendered from the role's templates, or copied
+          from its files, where it has the same path below C(templates/) or C(files/).
         type: str
+      src:
+        description: Its path below C(templates/) or C(files/), where that is another one.
+        type: str
+      vars:
+        description: Variables for its template.
+        type: dict
       settings:
         description: Keys with the values they must have. The last line that sets a key is replaced, one that is
           commented out is taken next, a key that is missing is appended. The rest of the file stays.
@@ -50,7 +56,7 @@ options:
         type: str
         choices: [present, directory, absent, limited]
       owner:
-        description: An account. Without it root.
+        description: An account, or a number that is uid and gid. Without it root.
         type: str
       group:
         description: Without it the owner's own. For V(state=limited), without it, whichever it is.
@@ -154,6 +160,8 @@ class Target:
         self.differs = self._differs(found)
 
     def _ids(self, owner: str, group: str | None) -> tuple[int, int]:
+        if owner.isdigit():
+            return int(owner), int(owner)
         try:
             account = pwd.getpwnam(owner)
         except KeyError:
