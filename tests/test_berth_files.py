@@ -9,6 +9,7 @@ import os
 import pwd
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib import util
@@ -121,6 +122,7 @@ ROLE = """\
       - {path: "{{ folder }}/a.conf", src: etc/a.conf.j2, vars: {own: "{{ shown }} of its own"}, owner: "{{ me }}"}
       - {path: "{{ folder }}/b.conf", src: etc/b.conf, owner: "{{ me }}"}
 """
+INCLUDE = "{% include 'etc/a.inc' %}"
 PLAY = """\
 - hosts: localhost
   gather_facts: false
@@ -133,14 +135,20 @@ def test_a_role_gives_a_template_with_variables_and_a_file_as_it_is(tmp_path: Pa
     role = tmp_path / "roles/one"
     for path, text in {
         "tasks/main.yml": ROLE,
-        "templates/etc/a.conf.j2": "# {{ ansible_managed }}\n{% if own %}\na = {{ own }}\n{% endif %}\n{% include 'etc/a.inc' %}",
+        "templates/etc/a.conf.j2": "# {{ ansible_managed }}\n{% if own %}\na = {{ own }}\n{% endif %}\n" + INCLUDE,
         "templates/etc/a.inc": "b = {{ shown }}\n",
         "files/etc/b.conf": "b = {{ shown }}\n",
     }.items():
         (role / path).parent.mkdir(parents=True, exist_ok=True)
         (role / path).write_text(text)
     (tmp_path / "play.yml").write_text(PLAY)
-    extra = json.dumps({"folder": str(tmp_path / "there"), "me": str(os.getuid())})
+    extra = json.dumps(
+        {
+            "folder": str(tmp_path / "there"),
+            "me": str(os.getuid()),
+            "ansible_python_interpreter": sys.executable,
+        }
+    )
     subprocess.run(
         ["ansible-playbook", "-i", "localhost,", "-c", "local", "-e", extra, tmp_path / "play.yml"],
         env={
@@ -150,7 +158,7 @@ def test_a_role_gives_a_template_with_variables_and_a_file_as_it_is(tmp_path: Pa
         },
         check=True,
     )
-    assert (tmp_path / "there/a.conf").read_text() == "# Ansible managed\na = words of its own\nb = words\n"
+    assert (tmp_path / "there/a.conf").read_text() == "# Ansible managed\na = words of its own\nb = words"
     assert (tmp_path / "there/b.conf").read_text() == "b = {{ shown }}\n"
 
 
