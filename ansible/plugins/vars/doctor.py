@@ -39,7 +39,7 @@ class VarsModule(BaseVarsPlugin):  # type: ignore[misc]
 
     def get_vars(self, loader: Any, _path: str, _entities: Any) -> dict[str, Any]:
         """Return what could not be read so far, in the doctor."""
-        if not is_doctor(tuple(CLIARGS.get("args", ()))):
+        if not is_doctor(tuple(CLIARGS.get("args") or ())):
             return {}
         if not isinstance(loader.load_from_file, Tolerant):
             loader.load_from_file = Tolerant(loader.load_from_file)
