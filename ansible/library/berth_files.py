@@ -36,8 +36,8 @@ options:
         type: str
         required: true
       content:
-        description: Without it (and without O(files[].settings)) a file is rendered from the role's templates, or copied
-          from its files, where it has the same path below C(templates/) or C(files/).
+        description: Without it (and without O(files[].settings)) a file is rendered from the role's templates, or
+          copied from its files, where it has the same path below C(templates/) or C(files/).
         type: str
       src:
         description: Its path below C(templates/) or C(files/), where that is another one.
