@@ -3,7 +3,7 @@
 # Images of the two HTTP services install theirs with --no-deps, so what is excluded (requirements/excluded.txt) is not in them.
 set -eu
 cd "$(dirname "$0")/.."
-for wish in requirements/controller requirements/dev \
+for wish in requirements/controller requirements/mitogen requirements/dev \
     services/auth_service/requirements services/user_service/requirements services/celery_worker/requirements services/celery_worker/requirements-dev; do
   case $wish in services/auth_service/* | services/user_service/*) except="--excludes ../../requirements/excluded.txt" ;; *) except= ;; esac
   # shellcheck disable=SC2086  # one option of two words, or none

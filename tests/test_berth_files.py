@@ -8,6 +8,8 @@ import json
 import os
 import pwd
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib import util
@@ -104,6 +106,60 @@ def test_a_file_and_a_folder_belong_to_their_account_and_its_group(
     )  # fmt: skip
     # Given on paper only, so somebody else has them.
     assert run(*entries, check=True)["written"] == [str(file), str(folder), str(shared)]
+
+
+def test_an_owner_may_be_a_number_that_no_account_has(
+    run: Run, given: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    run({"path": str(tmp_path / "file"), "content": "1", "owner": "10099"})
+    assert given[str(tmp_path / "file")] == (10099, 10099)
+
+
+ROLE = """\
+- name: Write
+  berth_files:
+    files:
+      - {path: "{{ folder }}/a.conf", src: etc/a.conf.j2, vars: {own: "{{ shown }} of its own"}, owner: "{{ me }}"}
+      - {path: "{{ folder }}/b.conf", src: etc/b.conf, owner: "{{ me }}"}
+"""
+INCLUDE = "{% include 'etc/a.inc' %}"
+PLAY = """\
+- hosts: localhost
+  gather_facts: false
+  vars: {shown: words}
+  roles: [one]
+"""
+
+
+def test_a_role_gives_a_template_with_variables_and_a_file_as_it_is(tmp_path: Path) -> None:
+    role = tmp_path / "roles/one"
+    for path, text in {
+        "tasks/main.yml": ROLE,
+        "templates/etc/a.conf.j2": "# {{ ansible_managed }}\n{% if own %}\na = {{ own }}\n{% endif %}\n" + INCLUDE,
+        "templates/etc/a.inc": "b = {{ shown }}\n",
+        "files/etc/b.conf": "b = {{ shown }}\n",
+    }.items():
+        (role / path).parent.mkdir(parents=True, exist_ok=True)
+        (role / path).write_text(text)
+    (tmp_path / "play.yml").write_text(PLAY)
+    extra = json.dumps(
+        {
+            "folder": str(tmp_path / "there"),
+            "me": str(os.getuid()),
+            "ansible_python_interpreter": sys.executable,
+        }
+    )
+    subprocess.run(
+        ["ansible-playbook", "-i", "localhost,", "-c", "local", "-e", extra, tmp_path / "play.yml"],
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(MODULE.parents[2] / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(tmp_path / "roles"),
+        },
+        check=True,
+    )
+    assert (tmp_path / "there/a.conf").read_text() == "# Ansible managed\na = words of its own\nb = words"
+    assert (tmp_path / "there/b.conf").read_text() == "b = {{ shown }}\n"
 
 
 @pytest.mark.parametrize(("kind", "name"), [("owner", "nobody-has-this-name"), ("group", "none-has-this-name")])

@@ -189,7 +189,7 @@ def test_the_demo_s_release_is_that_of_the_sources_and_not_the_one_it_was_made_w
         "zone": "test",
         "images": {**names, "IMAGE_PREFIX": "localhost/nobody", "RELEASE": "old"},
     }
-    (tmp_path / "connection.yml").write_text(yaml.safe_dump(bed))
+    (tmp_path / "connection.json").write_text(json.dumps(bed))
     release = build.current_release()
     (tmp_path / "docker").write_text(DOCKER.replace("*:unbuilt", f"*:{release}"))
     (tmp_path / "docker").chmod(0o755)

@@ -15,3 +15,10 @@ def test_defaults_and_argument_specs_name_the_same_variables(role: Path) -> None
     optional = {name for name, option in options.items() if not option.get("required")}
     assert set(defaults) == optional
     assert all(name.startswith(f"{role.name}_") for name in options)
+
+
+def test_logrotate_is_given_a_file_of_root() -> None:
+    """With Ansible's own strategy the modules template and copy validate a file of the account that logged in."""
+    tasks = yaml.safe_load((ROOT / "roles/base/tasks/security_log.yml").read_text())
+    checked = [task for task in tasks if "logrotate --debug" in str(task)]
+    assert [list(task) for task in checked] == [["name", "berth_files"]]

@@ -60,16 +60,28 @@ SAID = {
     "ansible_user": "root",
     "_backup_times": {"rc": 0},
     "_base_dpkg": {"stdout_lines": []},
-    "_base_looked": {
-        "stdout": "{container: none, disk_mb: 10000, operator: ada, root_filesystem: ext4, root_password: true, "
-        "swaps: [], swap_file_bytes: 2147483648, provider_accounts: []}"
+    "_base_look": {
+        "container": "none",
+        "disk_mb": 10000,
+        "operator": "ada",
+        "root_filesystem": "ext4",
+        "root_password": True,
+        "swaps": [],
+        "swap_file_bytes": 2147483648,
+        "provider_accounts": [],
+        "stopped": [],
     },
     "_docker_looked": {"stdout": "{disk_mb: 10000, nofile_ceiling: 1048576, schedule: true}"},
     "_docker_dpkg": {"stdout_lines": []},
     "_firewall_looked": {"stdout": "{other: '', resolvers: 192.0.2.53, connection: 192.0.2.9 5000 192.0.2.1 22}"},
-    "_hardening_looked": {
-        "stdout": "{calendars: [true, true], privileged_programs: [/usr/bin/chfn, /usr/bin/su], packages: [], "
-        "ssh_kex: [], ssh_cipher: [], ssh_mac: [], ssh_key_sig: []}"
+    "_hardening_look": {
+        "calendars": [True, True],
+        "privileged_programs": ["/usr/bin/chfn", "/usr/bin/su"],
+        "packages": [],
+        "ssh_kex": [],
+        "ssh_cipher": [],
+        "ssh_mac": [],
+        "ssh_key_sig": [],
     },
     "_hardening_baseline": {"stat": {"exists": False}},
     "_monitoring_login_made": {"rc": 0, "stdout": '{"changed": false, "sum": "0"}'},
@@ -83,7 +95,7 @@ SAID = {
     "_stack_verb": "release",
     "_traefik_configuration": {"changed": False},
     "_traefik_container": {"changed": False},
-    "_traefik_looked": {"stdout": "{serving: a, running: [a], certificates: [/acme-v02.api.letsencrypt.org.json]}"},
+    "_traefik_look": {"serving": "a", "running": ["a"], "certificates": ["/acme-v02.api.letsencrypt.org.json"]},
     "_traefik_to": "a",
 }
 # What roles go through whose keys have a type.

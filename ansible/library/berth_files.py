@@ -35,9 +35,15 @@ options:
         type: str
         required: true
       content:
-        description: Without it (and without O(files[].settings)) a file is rendered from the role's templates, where
-          it has the same path below C(templates/).
+        description: Without it (and without O(files[].settings)) a file is rendered from the role's templates, or
+          copied from its files, where it has the same path below C(templates/) or C(files/).
         type: str
+      src:
+        description: Its path below C(templates/) or C(files/), where that is another one.
+        type: str
+      vars:
+        description: Variables for its template.
+        type: dict
       settings:
         description: Keys and their values. The last line that sets a key is replaced; without one, the last line in
           which it is commented out; a missing key is appended. The rest of the file is kept.
@@ -49,7 +55,7 @@ options:
         type: str
         choices: [present, directory, absent, limited]
       owner:
-        description: An account. Without it root.
+        description: An account, or a number that is uid and gid. Without it root.
         type: str
       group:
         description: Group; the owner's by default. For V(state=limited) it is not changed by default.
@@ -153,6 +159,8 @@ class Target:
         self.differs = self._differs(found)
 
     def _ids(self, owner: str, group: str | None) -> tuple[int, int]:
+        if owner.isdigit():
+            return int(owner), int(owner)
         try:
             account = pwd.getpwnam(owner)
         except KeyError:

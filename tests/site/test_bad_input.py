@@ -94,7 +94,7 @@ def test_it_is_named_before_anything_changes(values: list[str], named: list[str]
 
 @pytest.mark.usefixtures("environment_stays")
 def test_a_wrong_vault_password_is_called_that(tmp_path: Path) -> None:
-    for name in ("connection.yml", "logs.json", "vault.yml"):
+    for name in ("connection.json", "logs.json", "vault.yml"):
         shutil.copy(STATE / name, tmp_path)
     (tmp_path / "vault-password").write_text("not the password\n")
     assert "Decryption failed" in refusal(play(state=tmp_path))
