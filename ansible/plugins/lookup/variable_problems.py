@@ -36,7 +36,6 @@ options: {}
 """
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMON = ROOT / "inventories/common/all.yml"
 
 # Besides those of the roles: a name that begins like this is ours, or a mistake.
 PREFIXES = ("berth_", "maintenance_", "release_", "restore_")
@@ -317,17 +316,6 @@ class Given:
         return [f"{self.where(name)} means nothing to {named}: it is for {', '.join(f'{one}.yml' for one in takers)}."]
 
 
-def is_glue(value: object) -> bool:
-    """Return whether a value is one of the common file, which owners do not write."""
-    origin = Origin.get_tag(value) if Origin else None
-    return bool(origin and origin.path and _real(origin.path) == COMMON)
-
-
-@functools.cache
-def _real(path: str) -> Path:
-    return Path(path).resolve()
-
-
 def template_problem(error: BaseException, reached: set[str], specs: Mapping[str, Spec]) -> str:
     """Say why a value cannot be made out, without showing a secret that it reads.
 
@@ -356,6 +344,15 @@ def template_problem(error: BaseException, reached: set[str], specs: Mapping[str
     return " ".join(said.split())[:300]
 
 
+def former_link(folder: Path) -> str:
+    """Return what to do about the link that an environment of an earlier version has; empty for none."""
+    link = folder / "00-common.yml"
+    if not link.is_symlink():
+        return ""
+    shown = link.relative_to(ROOT) if link.is_relative_to(ROOT) else link
+    return f"{shown} is not needed any more: the defaults of the roles read your variables. Remove it: rm {shown}"
+
+
 _said: dict[str, list[str]] = {}
 
 
@@ -378,18 +375,15 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     def _problems(self, known: Mapping[str, Any]) -> list[str]:
         specs = declared()
         typed = frozenset(load_extra_vars(self._loader))
-        if "_berth_common" not in known:
-            return [self._no_common(known)]
+        if said := former_link(Path(str(known.get("inventory_dir") or "."))):
+            return [said]
         problems: list[str] = []
         unknown: dict[str, list[str]] = {}
         own: frozenset[str] = frozenset()
         for name in (one for one in known if one in specs and "renamed_to" not in specs[one]):
-            raw = known[name]
-            if is_glue(raw):
-                continue
             run = Given(known, typed)
             try:
-                value = self._templar.template(raw)
+                value = self._templar.template(known[name])
             # Whatever a template, a look-up or the vault says becomes a sentence about the variable.
             except Exception as error:
                 if why := template_problem(error, reach(name, known), specs):
@@ -411,18 +405,3 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         asked = [Path(one).resolve() for one in ansible_context.CLIARGS.get("args", ())]
         ours = all(one.parent in (ROOT, ROOT / "ansible") and one.stem != "preflight" for one in asked)
         return tuple(one.stem for one in asked) if ours else ()
-
-    @staticmethod
-    def _no_common(known: Mapping[str, Any]) -> str:
-        folder = Path(str(known.get("inventory_dir") or "."))
-        shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-        if (folder / "00-common.yml").exists():
-            return f"Name the folder, -i {shown}, and not a file in it: 00-common.yml beside it joins the roles."
-        link = f"ln -s ../common/all.yml {shown}/00-common.yml"
-        old = folder / "group_vars/all/common.yml"
-        if old.is_symlink() or "all" in known:
-            return (
-                "What joins the roles has moved, so that values of yours win over it:"
-                f" rm {shown}/group_vars/all/common.yml && {link}"
-            )
-        return f"{shown} lacks what joins the roles: {link}"
