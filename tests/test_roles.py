@@ -152,3 +152,11 @@ def test_a_role_with_its_own_variables_passes_its_checks_and_names_what_is_missi
     assert code != 0
     assert "environment_domain (in this project: berth_domain" in said
     assert "environment_mail_host (in this project: berth_smtp_host" in said
+
+
+def test_backups_without_the_name_of_a_site_are_refused(tmp_path: Path) -> None:
+    values = {"backup_password": "x" * 24, "backup_targets": [{"name": "store", "repository": "/srv/store"}]}
+    task = {"ansible.builtin.import_role": {"name": "backup", "tasks_from": "preflight"}}
+    code, said = play(tmp_path, [{"hosts": "all", "tasks": [task], "vars": values}])
+    assert code != 0
+    assert "backup_site (in this project: berth_domain) is missing." in said
