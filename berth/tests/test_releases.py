@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -25,7 +26,6 @@ import pytest
 import yaml
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from jinja2 import Environment, FileSystemLoader
 
 from berth.host import clock, commands, files
 from berth.host.live import Live
@@ -45,7 +45,7 @@ from berth.release.retire import retire
 from berth.release.settings import Settings, stuck
 from shared.app import new_app
 from shared.errors import Overloaded
-from tests.support import ROOT, poll
+from tests.support import ROOT, poll, rendered
 
 ROLE = ROOT / "roles/stack"
 
@@ -59,6 +59,12 @@ BLUE = Live("1.0", "blue", "f1")
 GREEN = Live("1.1", "green", "f2")
 
 
+@cache
+def rendered_routes(name: str) -> str:
+    """Return a file of routes as role stack writes it."""
+    return rendered("stack", f"opt/berth/releases/{name}.j2", stack_domain="site.test")
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     written = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_stack_settings"]
@@ -70,12 +76,8 @@ def settings(tmp_path: Path) -> Settings:
     settings = Settings.read(place)
     for folder in (settings.releases, settings.edge / "dynamic", settings.edge / "next"):
         folder.mkdir(parents=True)
-    jinja = Environment(loader=FileSystemLoader(ROLE / "templates"), autoescape=False)  # noqa: S701  # YAML, not HTML
-    jinja.filters["to_json"] = json.dumps
-    jinja.filters["bool"] = bool
-    values = {**yaml.safe_load((ROLE / "defaults/main.yml").read_text()), "stack_domain": "site.test"}
     for name in ("routes.yml", "maintenance.yml"):
-        (settings.releases / name).write_text(jinja.get_template(f"opt/berth/releases/{name}.j2").render(values))
+        (settings.releases / name).write_text(rendered_routes(name))
     return settings
 
 
