@@ -287,7 +287,7 @@ MISTAKES: dict[str, tuple[Callable[[Facts], None], str, str, str, str]] = {
     "a certificate at its end": (put("host/certificate/days", 3.0), "certificate", "wrong", "3 days", "CertificateExpiresSoon"),
     "a certificate without an alias": (put("host/certificate/names", [SITE]), "certificate", "wrong", "not for shop.net", "site.yml"),
     "no way to the mail server": (put("host/smtp", {"ok": False, "step": "connecting", "said": "timed out"}), "smtp", "wrong", "timed out", "block outgoing mail"),
-    "another name in the mail server's certificate": (put("host/smtp", {"ok": False, "step": "STARTTLS", "said": "mismatch"}), "smtp", "wrong", "STARTTLS", "environment_smtp_security"),
+    "another name in the mail server's certificate": (put("host/smtp", {"ok": False, "step": "STARTTLS", "said": "mismatch"}), "smtp", "wrong", "STARTTLS", "berth_smtp_security"),
     "another mail password": (put("host/smtp", {"ok": False, "step": "login", "said": "535 no", "code": 535}), "smtp", "wrong", "535", "vault_smtp_password"),
     "a sender that is refused": (put("host/smtp", {"ok": False, "step": "sender", "said": "553 no", "code": 553}), "smtp", "wrong", "553", "berth_mail_from"),
     "greylisting": (put("host/smtp", {"ok": False, "step": "recipient", "said": "451 later", "code": 451}), "smtp", "warning", "451", "berth_operator_mail"),

@@ -110,6 +110,7 @@ def said(tmp_path_factory: pytest.TempPathFactory, plain_registry: str) -> dict[
     pulls = {"stack_image_transport": "registry", "stack_registry": plain_registry}
     login = {"stack_registry_username": "ada", "stack_registry_password": TOKEN}
     hosts = {
+        "nameless": {"docker": "whole", "stack_domain": ""},
         "no-docker": {"docker": "none"},
         "stopped": {"docker": "stopped"},
         "unbuilt": {"docker": "whole", "stack_release": "unbuilt"},
@@ -123,6 +124,7 @@ def said(tmp_path_factory: pytest.TempPathFactory, plain_registry: str) -> dict[
     common = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
+        "stack_domain": "www.site.test",
         "stack_release": "1.0",
         "stack_disk_free_gib": 0,
     }
@@ -155,6 +157,7 @@ def told(host: str, output: str) -> str:
 
 
 SENTENCES = {
+    "nameless": "stack_domain (in this project: berth_domain) is missing.",
     "no-docker": "Docker is not installed there. Install or start Docker there; or set stack_image_transport to source",
     "stopped": f"Its Docker engine does not answer: {STOPPED}",
     "unbuilt": "images of release unbuilt are not built. The controller lacks localhost/berth/auth_service:unbuilt,",

@@ -203,7 +203,7 @@ def test_the_example_and_the_inventory_that_begins_as_one_are_the_same() -> None
     ("name", "value"),
     [
         ("env", "Production"),
-        ("env", "common"),
+        ("env", "demo"),
         ("env", "../x"),
         ("host", "https://203.0.113.7"),
         ("host", "203.0.113.7:22"),

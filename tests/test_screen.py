@@ -20,7 +20,7 @@ from tests.terminal import Seen, on_terminal
 SECONDS = 60
 INVENTORY = (
     "berth: {hosts: {here: {ansible_connection: local, ansible_become: false, ansible_python_interpreter: "
-    "'{{ ansible_playbook_python }}', _berth_common: true}}}\n"
+    "'{{ ansible_playbook_python }}'}}}\n"
 )
 WARNS = """\
 from ansible.module_utils.basic import AnsibleModule

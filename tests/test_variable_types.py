@@ -184,9 +184,6 @@ def values(role: str) -> dict[str, Any]:
     found: dict[str, Any] = {"role_path": place, "ansible_search_path": [place]}
     for file in files:
         found |= ansible_loader().load_from_file(str(file), trusted_as_template=True) or {}
-    if not role:
-        shared = ansible_loader().load_from_file(str(ROOT / "inventories/common/all.yml"), trusted_as_template=True)
-        found |= shared["all"]["vars"]
     found |= OWNER | SAID
     templar, known = Templar(ansible_loader(), found), declared()
     typed = (known.names.keys() | {name for name, kind in known.structures.items() if kind == "records"}) & found.keys()

@@ -89,7 +89,7 @@ def test_the_playbook_shows_them(tmp_path: Path) -> None:
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(
         "berth: {hosts: {here: {ansible_connection: local, ansible_become: false, ansible_python_interpreter: "
-        "'{{ ansible_playbook_python }}', _berth_common: true}}}\n"
+        "'{{ ansible_playbook_python }}'}}}\n"
     )
     done = subprocess.run(
         ["ansible-playbook", "ansible/logs.yml", "-i", str(inventory), "-e", "request=12345678"],

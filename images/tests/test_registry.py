@@ -116,6 +116,7 @@ def test_a_host_pulls_with_the_login_and_keeps_nothing_of_it(registry: str, push
     here = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
+        "stack_domain": "www.site.test",
         "stack_disk_free_gib": 0,
         "stack_image_transport": "registry",
         "stack_image_prefix": f"{registry}/berth",

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from ansible.template import Templar, trust_as_template
 
 from berth.host.lock import Lock
 from berth.metrics import expected
@@ -21,6 +22,7 @@ from berth.metrics.expected import Expected
 from berth.metrics.exposition import Metrics
 from berth.metrics.host import boot, file_systems, mounts, places, units, upgrades
 from berth.metrics.site import backups, releases
+from tests.support import ansible_loader
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/monitoring"
@@ -348,7 +350,8 @@ def test_the_containers_that_are_expected_are_the_platform_of_the_compose_file()
     platform = {name for name, service in services.items() if "platform" in service["profiles"]}
     # Of the edges one serves, whichever: EdgeDown.
     stay = {f"berth-{name}-1" for name in platform if not name.startswith("traefik_")}
-    assert set(defaults["monitoring_expected_containers"]) == stay
+    expected = Templar(ansible_loader()).template(trust_as_template(defaults["monitoring_expected_containers"]))
+    assert set(expected) == stay
 
 
 def test_backups_are_expected_since_they_were_ordered_of_each_target_and_verb(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_mistakes_around_a_host_are_named_in_one_run(
         tmp_path,
         doctor_resolvers=[liar],
         traefik_domain_aliases=[f"mail.{testbed['zone']}"],
-        environment_smtp_port=1,
+        berth_smtp_port=1,
         base_minimum_disk_mb=900_000_000,
         base_minimum_memory_mb=90_000_000,
         base_timezone="Mars/Base",

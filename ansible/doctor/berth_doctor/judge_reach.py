@@ -119,11 +119,11 @@ def _covers(pattern: str, name: str) -> bool:
 
 
 SMTP_REMEDIES = {
-    "connecting": "Check berth_smtp_host, environment_smtp_port and environment_smtp_security "
+    "connecting": "Check berth_smtp_host, berth_smtp_port and berth_smtp_security "
     "(starttls: 587, tls: 465). Many providers block outgoing mail ports until one asks them.",
-    "STARTTLS": "Set environment_smtp_security to what the server speaks (tls on port 465), and berth_smtp_host to the "
+    "STARTTLS": "Set berth_smtp_security to what the server speaks (tls on port 465), and berth_smtp_host to the "
     "name in its certificate.",
-    "login": "Correct environment_smtp_username, and vault_smtp_password in the vault.",
+    "login": "Correct berth_smtp_username, and vault_smtp_password in the vault.",
     "sender": "Set berth_mail_from to an address that this account may send from.",
     "recipient": "Correct berth_operator_mail (or doctor_mail).",
     "mail": "Read the mail server's log.",

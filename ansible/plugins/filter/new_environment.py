@@ -91,8 +91,8 @@ def problems(answers: dict[str, str]) -> list[str]:
     host, domain, mail, smtp, admin = (answers.get(name, "") for name in ("host", "domain", "mail", "smtp", "admin"))
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", answers.get("env", "")):
         found.append(f"env is {answers.get('env')!r}: a name in lower case, such as production or staging.")
-    elif answers["env"] in ("common", "demo"):
-        found.append(f"env is {answers['env']}, which this project uses itself: take another name.")
+    elif answers["env"] == "demo":
+        found.append("env is demo, which this project uses itself: take another name.")
     several = "holds more than one address: write one" if "," in mail else ""
     for name, value, problem in (
         ("host", host, RULES.host_problem(host)),

@@ -36,7 +36,6 @@ options: {}
 """
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMON = ROOT / "inventories/common/all.yml"
 
 # Besides the roles' prefixes: a name with one of these is one of ours, or a mistake.
 PREFIXES = ("berth_", "maintenance_", "release_", "restore_")
@@ -303,6 +302,8 @@ class Given:
     def _misplaced(self, name: str, spec: Spec) -> list[str]:
         if "renamed_to" in spec:
             return [f"{self.where(name)} is now called {spec['renamed_to']}: rename it."]
+        if "removed" in spec:
+            return [f"{self.where(name)} is not used any more: {spec['removed']} Remove it."]
         if spec.get("typed") and name not in self.typed:
             return [f"{self.where(name)} belongs on the command line (-e), not in an inventory."]
         takers = spec.get("playbooks")
@@ -310,17 +311,6 @@ class Given:
             return []
         named = " and ".join(f"{one}.yml" for one in self.playbooks)
         return [f"{self.where(name)} is not read by {named}: it is for {', '.join(f'{one}.yml' for one in takers)}."]
-
-
-def is_glue(value: object) -> bool:
-    """Return whether a value is one of the common file, which owners do not write."""
-    origin = Origin.get_tag(value) if Origin else None
-    return bool(origin and origin.path and _real(origin.path) == COMMON)
-
-
-@functools.cache
-def _real(path: str) -> Path:
-    return Path(path).resolve()
 
 
 def template_problem(error: BaseException, reached: set[str], specs: Mapping[str, Spec]) -> str:
@@ -351,6 +341,15 @@ def template_problem(error: BaseException, reached: set[str], specs: Mapping[str
     return " ".join(said.split())[:300]
 
 
+def former_link(folder: Path) -> str:
+    """Return what to do about the link that an environment of an earlier version has; empty for none."""
+    link = folder / "00-common.yml"
+    if not link.is_symlink():
+        return ""
+    shown = link.relative_to(ROOT) if link.is_relative_to(ROOT) else link
+    return f"{shown} is not needed any more: the defaults of the roles read your variables. Remove it: rm {shown}"
+
+
 _said: dict[str, list[str]] = {}
 
 
@@ -373,18 +372,15 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     def _problems(self, known: Mapping[str, Any]) -> list[str]:
         specs = declared()
         typed = frozenset(load_extra_vars(self._loader))
-        if "_berth_common" not in known:
-            return [self._no_common(known)]
+        if said := former_link(Path(str(known.get("inventory_dir") or "."))):
+            return [said]
         problems: list[str] = []
         unknown: dict[str, list[str]] = {}
         own: frozenset[str] = frozenset()
-        for name in (one for one in known if one in specs and "renamed_to" not in specs[one]):
-            raw = known[name]
-            if is_glue(raw):
-                continue
+        for name in (one for one in known if one in specs and not {"renamed_to", "removed"} & specs[one].keys()):
             run = Given(known, typed)
             try:
-                value = self._templar.template(raw)
+                value = self._templar.template(known[name])
             # Any error of a template, a lookup or the vault becomes a sentence about the variable.
             except Exception as error:
                 if why := template_problem(error, reach(name, known), specs):
@@ -406,18 +402,3 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         asked = [Path(one).resolve() for one in ansible_context.CLIARGS.get("args", ())]
         ours = all(one.parent in (ROOT, ROOT / "ansible") and one.stem != "preflight" for one in asked)
         return tuple(one.stem for one in asked) if ours else ()
-
-    @staticmethod
-    def _no_common(known: Mapping[str, Any]) -> str:
-        folder = Path(str(known.get("inventory_dir") or "."))
-        shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-        if (folder / "00-common.yml").exists():
-            return f"Name the folder, -i {shown}, and not a file in it: 00-common.yml beside it joins the roles."
-        link = f"ln -s ../common/all.yml {shown}/00-common.yml"
-        old = folder / "group_vars/all/common.yml"
-        if old.is_symlink() or "all" in known:
-            return (
-                "What joins the roles has moved, so that values of yours win over it:"
-                f" rm {shown}/group_vars/all/common.yml && {link}"
-            )
-        return f"{shown} lacks what joins the roles: {link}"

@@ -42,6 +42,9 @@ MADE_OF = {
 JOINED = {
     "BERTH_DOMAIN": "berth_domain",
     "SMTP_HOST": "berth_smtp_host",
+    "SMTP_PORT": "berth_smtp_port",
+    "SMTP_USERNAME": "berth_smtp_username",
+    "SMTP_SECURITY": "berth_smtp_security",
     "MAIL_FROM": "berth_mail_from",
     "TRUSTED_PROXIES": "berth_trusted_proxies",
     "TRACES_ENDPOINT": "berth_traces_endpoint",
@@ -81,7 +84,8 @@ def _base(name: str) -> str:
 
 
 def _role_variable(name: str) -> str:
-    return f"environment_{_base(name)}"
+    # The services say SMTP_, the roles mail_, as base does.
+    return f"environment_{_base(name).replace('smtp_', 'mail_')}"
 
 
 def _where(name: str) -> str:
