@@ -161,7 +161,11 @@ def test_mistakes_around_a_host_are_named_in_one_run(
 
 def test_where_nobody_gets_in_the_rest_is_still_seen(tmp_path: Path) -> None:
     status, said, lines = doctor(
-        tmp_path, ansible_ssh_private_key_file=str(tmp_path / "no-such-key"), demo_vault_password="not the password"
+        tmp_path,
+        ansible_ssh_private_key_file=str(tmp_path / "no-such-key"),
+        demo_vault_password="not the password",
+        # The connection of the test before is still open.
+        ansible_ssh_args="-o ControlMaster=no -o ControlPath=none",
     )
     assert status != 0
     found = wrong(lines)
