@@ -207,7 +207,7 @@ def test_down_keeps_the_data_and_down_v_removes_it(running: Checkout) -> None:
         visitor = join(http, Mailbox(MAILBOX))
     account = {"email": visitor.email, "password": visitor.password}
     env = (running.path / ".env").read_text()
-    assert "its data stays" in running.make("down")
+    assert "the data is kept" in running.make("down")
     running.make("up")
     assert (running.path / ".env").read_text() == env
     assert httpx.post(f"{AUTH}/api/auth/login", json=account).status_code == 200
