@@ -105,7 +105,7 @@ def test_sshd_on_another_port_is_asked_for(address: str) -> None:
     assert f"connect to host {address} port 22: Connection refused" in said
     assert "ansible_port: <port>" in said
     last = said.rpartition("fatal: ")[2]
-    assert last.count("Where sshd listens on another port") == 1, "both logins fail for the same reason"
+    assert last.count("If sshd listens on another port") == 1, "both logins fail for the same reason"
 
 
 def test_an_unknown_host_key_and_a_changed_one_are_told_apart(address: str, known: dict[str, object]) -> None:
