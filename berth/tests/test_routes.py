@@ -108,7 +108,7 @@ def test_the_longest_prefix_comes_first_for_an_audience_with_a_priority_of_its_o
 
     traced = " && HeaderRegexp(`Traceparent`, `.`)"
     assert 30000 <= priority("") < priority(" && PathPrefix(`/shop/`)") < priority(" && PathPrefix(`/shop/pay`)")
-    # Whoever has the key sees the release on every path, and a client's trace ends on every path.
+    # On every path, clients with the key see the release, and the trace context of a client is dropped.
     assert priority(f"{traced}") > priority(" && PathPrefix(`/shop/pay`)")
     assert priority(f" && {SHOWN}") > priority(f" && PathPrefix(`/shop/pay`){traced}")
     assert {name.endswith(("-trial", "-blue")) for name in (*http["middlewares"], *http["services"])} == {True}
