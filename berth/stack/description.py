@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from berth.host.refused import Refused
+from berth.stack import needs
 
 # The compose profile of a release's services.
 PROFILE = "release"
@@ -57,6 +58,8 @@ class Service:
     writes: bool = False
     # Where its counters are read: port and path.
     metrics: tuple[int, str] | None = None
+    # Files that it reads in /run/secrets.
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,9 @@ UNKNOWN = Description()
 def read(config: dict[str, Any]) -> Description:
     """Read what `docker compose config --format json` prints. Raises Refused where labels contradict each other."""
     every = {name: one or {} for name, one in config.get("services", {}).items()}
+    files = needs.read(config).files()
     labelled = any(key.startswith(PREFIX) for one in every.values() for key in one.get("labels") or {})
-    services = [_service(name, one, labelled) for name, one in every.items()]
+    services = [_service(name, one, labelled, files.get(name, ())) for name, one in every.items()]
     for one in services:
         _refuse_contradiction(one)
     release = tuple(one for one in services if PROFILE in one.profiles)
@@ -118,10 +122,10 @@ def read(config: dict[str, Any]) -> Description:
     return Description(release)
 
 
-def _service(name: str, found: dict[str, Any], labelled: bool) -> Service:
+def _service(name: str, found: dict[str, Any], labelled: bool, secrets: tuple[str, ...]) -> Service:
     values = _values(name, found.get("labels") or {}) if labelled else {"writes": True}
     image, user = str(found.get("image") or ""), str(found.get("user") or "")
-    return Service(name, image, tuple(found.get("profiles") or ()), user, **values)
+    return Service(name, image, tuple(found.get("profiles") or ()), user, secrets=secrets, **values)
 
 
 def _values(service: str, labels: dict[str, str]) -> dict[str, Any]:
@@ -245,7 +249,7 @@ def _words(text: str) -> str:
     return text
 
 
-# Label -> field of the service and how it is read. Those without a field are read by roles.
+# Label -> field of the service and how it is read. Those without a field are read elsewhere.
 _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "berth.route": ("routes", _routes),
     "berth.port": ("port", _port),
@@ -256,5 +260,6 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "berth.check": ("check", _command),
     "berth.writes": ("writes", _boolean),
     "berth.metrics": ("metrics", _metrics),
+    # Read in berth/stack/needs.py.
     **dict.fromkeys(("berth.mongo", "berth.redis", "berth.secrets", "berth.backup"), ("", _words)),
 }

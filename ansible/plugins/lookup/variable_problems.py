@@ -11,6 +11,7 @@ import difflib
 import functools
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,13 @@ import yaml
 from ansible.errors import AnsibleUndefinedVariable
 from ansible.utils.vars import load_extra_vars
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
 from ansible.plugins.lookup import LookupBase  # type: ignore[attr-defined]  # not the folder here
+from berth.host.refused import Refused  # found at the root
+from berth.stack import needs as stack_needs
+
+ROOT = Path(__file__).resolve().parents[3]
 
 try:
     from ansible._internal._datatag._tags import Origin
@@ -34,8 +41,6 @@ short_description: Return a sentence for each problem of the current host's vari
 description: Takes no terms. Finds unknown names with one of our prefixes, and values of another type than declared.
 options: {}
 """
-
-ROOT = Path(__file__).resolve().parents[3]
 
 # Besides the roles' prefixes: a name with one of these is one of ours, or a mistake.
 PREFIXES = ("berth_", "maintenance_", "release_", "restore_")
@@ -75,7 +80,17 @@ def declared() -> dict[str, Spec]:
     own = yaml.load((ROOT / "ansible/variables.yml").read_text(), yaml.CSafeLoader)["options"]
     for name, spec in own.items():
         found[name] = {**found[spec["like"]], **spec} if "like" in spec else spec
+    for name in secrets():
+        found.setdefault(f"vault_{name}", {"type": "str", "description": f"Secret {name} of the application."})
+        # Until the compose file named them.
+        found.setdefault(f"environment_{name}", {"renamed_to": f"vault_{name}"})
     return found
+
+
+def secrets() -> list[str]:
+    """Return the secrets that the compose file names. Raises Refused where it is not valid."""
+    text = (ROOT / stack_needs.COMPOSE_FILE).read_text(encoding="utf-8")
+    return stack_needs.read(yaml.load(text, yaml.CSafeLoader)).variables
 
 
 @functools.cache
@@ -370,7 +385,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         return _said[host]
 
     def _problems(self, known: Mapping[str, Any]) -> list[str]:
-        specs = declared()
+        try:
+            specs = declared()
+        except (Refused, yaml.YAMLError) as problem:
+            return [str(problem)]
         typed = frozenset(load_extra_vars(self._loader))
         if said := former_link(Path(str(known.get("inventory_dir") or "."))):
             return [said]
