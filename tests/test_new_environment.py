@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from importlib import util
@@ -46,9 +47,10 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fresh(folder: Path) -> Path:
     """What the playbook reads, in a folder with a blank in its name."""
     root = folder / "our site"
-    for name in ("ansible", "inventories"):
+    for name in ("ansible", "inventories", "berth"):
         shutil.copytree(ROOT / name, root / name, symlinks=True)
-    shutil.copy(ROOT / "ansible.cfg", root)
+    for name in ("ansible.cfg", "docker-compose.prod.yml"):
+        shutil.copy(ROOT / name, root)
     (root / "services/shared").mkdir(parents=True)
     for name in ("rules.py", "keys.py"):
         shutil.copy(ROOT / "services/shared" / name, root / "services/shared")
