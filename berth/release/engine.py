@@ -111,8 +111,8 @@ class Side:
                 lacks = [str(one) for one in (source, *(source / file for file in secrets)) if not is_there(one)]
                 if lacks:
                     raise Refused(
-                        f"Service {name} of release {self.release} needs {lacks[0]}, which this host lacks. Provisioning"
-                        " writes the secrets of a new service:"
+                        f"Service {name} of release {self.release} needs {lacks[0]}, which this host lacks."
+                        " Provisioning writes the secrets of a new service:"
                         f" ansible-playbook site.yml -i inventories/<env> -e release={self.release}"
                     )
 

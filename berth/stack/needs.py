@@ -106,7 +106,7 @@ def from_line(line: str) -> Needs:
         found = json.loads(line)
         holders = {name: Holder(**{**one, "secrets": tuple(one["secrets"])}) for name, one in found["holders"].items()}
         return Needs(**{**found, "holders": holders})
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"no description of secrets: {error}") from None
 
 

@@ -59,7 +59,7 @@ def test_it_is_one_line_that_dotenv_can_hold() -> None:
     assert not {"'", "\\", "\n"} & set(line)
     assert from_line(line) == needs
     for broken in ("", "[]", '{"holders": {"a": {}}}', '{"holders": {}, "more": 1}'):
-        with pytest.raises(ValueError, match=""):
+        with pytest.raises(ValueError, match="no description of secrets"):
             from_line(broken)
 
 
