@@ -260,7 +260,7 @@ def environment_variable_problems(more: dict[str, Any], compose: str, own: dict[
     for name, value in more.items():
         where = f"berth_environment.{name}"
         if name in taken:
-            problems.append(f"{where} is a line that Berth writes from another variable: docs/operations/secrets.md.")
+            problems.append(f"{where} is a line that Berth writes from another variable: docs/operations/variables.md.")
         elif name not in read:
             close = next(iter(difflib.get_close_matches(str(name), read - taken, 1, 0.7)), "")
             meant = f" Did you mean {close}?" if close else ""
