@@ -14,7 +14,8 @@ from pathlib import Path
 from tests.support import ROOT
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "docs/operations.md", "docs/security.md", "docs/architecture.md")),
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("operations.md", "security.md", "architecture.md", "extending.md")),
     *(
         page
         for folder in ("operations", "disasters", "runbooks", "evidence")
