@@ -79,8 +79,15 @@ def good() -> dict[str, str]:
     return values
 
 
+EDGE = (ROOT / "roles/traefik/files/docker-compose.edge.yml").read_text()
+
+
 def compose() -> str:
     return (ROOT / "docker-compose.prod.yml").read_text()
+
+
+def read_by_compose() -> set[str]:
+    return set(re.findall(r"\$\{([A-Z_0-9]+)", compose() + EDGE))
 
 
 def secrets_of(**changes: str) -> dict[str, dict[str, str]]:
@@ -99,7 +106,7 @@ def test_every_group_of_the_example_has_an_explanation() -> None:
 
 
 def test_compose_reads_only_variables_that_are_written() -> None:
-    assert set(re.findall(r"\$\{([A-Z_0-9]+)", compose())) - BY_THE_RUN <= set(example())
+    assert read_by_compose() - BY_THE_RUN <= set(example())
 
 
 class Noticed(dict[str, str]):
@@ -117,7 +124,7 @@ class Noticed(dict[str, str]):
 def test_every_variable_has_a_reader() -> None:
     values = Noticed(good())
     berth_secrets.secrets(values)
-    by_compose = set(re.findall(r"\$\{([A-Z_0-9]+)", compose()))
+    by_compose = read_by_compose()
     # The name of the site is for people who open the file.
     assert set(example()) - values.names - by_compose == {"BERTH_DOMAIN"}
 
@@ -281,7 +288,7 @@ def test_the_user_ids_are_those_of_the_containers() -> None:
         yaml.safe_load((ROOT / "roles/monitoring/vars/main/main.yml").read_text())["_monitoring_uid"]
     )
     assert {name: f"{uid}:{uid}" for name, uid in owners.items()} == users
-    assert {services[name]["user"] for name in ("traefik_a", "traefik_b")} == {"10000:10000"}
+    assert {one["user"] for one in yaml.safe_load(EDGE)["services"].values()} == {"10000:10000"}
 
 
 def test_an_env_from_before_the_description_gives_each_service_what_it_reads() -> None:

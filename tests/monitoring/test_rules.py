@@ -348,8 +348,7 @@ def test_the_containers_that_are_expected_are_the_platform_of_the_compose_file()
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     services = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())["services"]
     platform = {name for name, service in services.items() if "platform" in service["profiles"]}
-    # Of the edges one serves, whichever: EdgeDown.
-    stay = {f"berth-{name}-1" for name in platform if not name.startswith("traefik_")}
+    stay = {f"berth-{name}-1" for name in platform}
     expected = Templar(ansible_loader()).template(trust_as_template(defaults["monitoring_expected_containers"]))
     assert set(expected) == stay
 
