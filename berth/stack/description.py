@@ -47,6 +47,8 @@ class Service:
     port: int = 0
     # Whether it gets cookies.
     cookies: bool = True
+    # Whether a client may change to another protocol on its connection, such as WebSocket.
+    upgrade: bool = False
     # Whether the edge limits the rate of its clients; and further limits, on some paths.
     rate_limit: bool = True
     limits: tuple[Limit, ...] = ()
@@ -254,6 +256,7 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "berth.route": ("routes", _routes),
     "berth.port": ("port", _port),
     "berth.cookies": ("cookies", _boolean),
+    "berth.upgrade": ("upgrade", _boolean),
     "berth.rate_limit": ("rate_limit", _boolean),
     "berth.limits": ("limits", _limits),
     "berth.maintenance": ("maintenance", _page),
