@@ -46,8 +46,8 @@ def journal_lines(rows: Iterable[str], coloured: bool = False) -> list[str]:
 
 
 def service_of(container: str) -> str:
-    """Return berth-green-auth_service-1 as auth_service/green, berth-mongo-1 as mongo, and others as they are."""
-    found = re.fullmatch(r"berth-(?:(blue|green)-)?([a-z_]+)-\d+", container)
+    """Return berth-green-web-1 as web/green, berth-mongo-1 as mongo, and others as they are."""
+    found = re.fullmatch(r"berth-(?:(blue|green)-)?([\w.-]+)-\d+", container)
     if not found:
         return container
     return f"{found[2]}/{found[1]}" if found[1] else found[2]
