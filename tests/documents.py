@@ -21,6 +21,7 @@ PAGES = [
         for folder in ("operations", "disasters", "runbooks", "evidence")
         for page in sorted((ROOT / "docs" / folder).glob("*.md"))
     ),
+    *sorted((ROOT / "monitoring/runbooks").glob("*.md")),
 ]
 # console: a server before its first run; rescue: the provider's rescue system; store: where backups are kept.
 PROMPT = re.compile(r"(controller|host|console|rescue|store)([$#]) (.*)")
