@@ -14,7 +14,7 @@ from tests.documents import commands_of
 from tests.support import ROOT, poll
 
 # Those of Berth's alerts, and of the application's.
-RUNBOOKS = [page for folder in ("docs/runbooks", "monitoring/runbooks") for page in sorted((ROOT / folder).glob("*.md"))]
+RUNBOOKS = sorted([*(ROOT / "docs/runbooks").glob("*.md"), *(ROOT / "monitoring/runbooks").glob("*.md")])
 # Two screens of a terminal.
 MOST_LINES = 50
 REDIS = ["redis-server", "--dir", "/data", "--appendonly", "yes", "--appendfsync", "always"]
