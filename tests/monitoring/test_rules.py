@@ -229,6 +229,11 @@ def test_inhibitions_and_routes_name_rules_that_exist() -> None:
     assert {name for matcher in matchers for name in matcher.split("|")} <= set(rules())
 
 
+def test_what_an_alert_of_the_application_may_need_is_what_inhibits_it() -> None:
+    text = (ROLE / "templates/config/alertmanager/alertmanager.yml.j2").read_text()
+    assert set(re.findall(r"'needs =~ \"\.\*(\w+)\.\*\"'", text)) == set(filters("monitoring_application").NEEDS)
+
+
 def container(name: str, service: str, project: str, running: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
     labels = {"com.docker.compose.project": project, "com.docker.compose.service": service}
     detail = {
