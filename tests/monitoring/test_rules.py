@@ -149,7 +149,7 @@ def test_the_compose_file_names_the_alerts_and_dashboards_of_the_application() -
 
 def test_an_application_without_alerts_and_a_monitoring_without_an_application_are_fine(tmp_path: Path) -> None:
     for found in (
-        application(tmp_path, named={"secrets": "of another role"}),
+        application(tmp_path, named={"secrets": "of role environment"}),
         filters("monitoring_application").application(""),
     ):
         assert found == {"rules_file": "", "rules": "", "dashboards": [], "problems": []}
@@ -196,6 +196,7 @@ def test_an_application_without_alerts_and_a_monitoring_without_an_application_a
             "m is no unit of a panel",
         ),
         ({"dashboards": "{own: 1}"}, "dashboards.yml is a list of dashboards"),
+        ({"named": {"alert": "alerts.yml"}}, "x-berth has alert. Known keys: alerts, dashboards, secrets."),
         (
             {"named": {"alerts": "nowhere.yml"}},
             "compose.yml: x-berth.alerts is nowhere.yml: name a file, relative to the folder of",

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 ROLE = Path(__file__).resolve().parents[1]
+# Of x-berth; role environment reads the secrets.
+KEYS = ("alerts", "dashboards", "secrets")
 SEVERITIES = ("critical", "warning", "info")
 # Label `needs` of an alert: while this is down, no mail is sent about the alert.
 NEEDS = ("service", "databases")
@@ -64,6 +66,9 @@ def _named(compose: Path) -> dict[str, Any]:
     named = (document if isinstance(document, dict) else {}).get("x-berth") or {}
     if not isinstance(named, dict):
         raise ApplicationError(f"{compose.name}: x-berth holds keys and values, such as alerts: monitoring/alerts.yml.")
+    for key in named:
+        if key not in KEYS:
+            raise ApplicationError(f"{compose.name}: x-berth has {key}. Known keys: {', '.join(KEYS)}.")
     return named
 
 
