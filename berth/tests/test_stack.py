@@ -33,19 +33,18 @@ def service(**labels: str) -> dict[str, Any]:
 
 def test_the_projects_own_compose_file_describes_it() -> None:
     stack = described()
-    assert set(stack.names) == {"auth_service", "user_service", "celery_worker", "beat", "frontend"}
-    assert stack.routes == {"/api/auth/": "auth_service", "/api/users/": "user_service", "/": "frontend"}
-    assert [one.name for one in stack.checks] == ["auth_service", "celery_worker"]
-    assert {one.name for one in stack.services if not one.writes} == {"frontend"}
-    assert {one.name: one.metrics for one in stack.services if one.metrics} == {
-        "auth_service": (8000, "/metrics"),
-        "user_service": (8000, "/metrics"),
-        "celery_worker": (8000, "/metrics"),
-    }
+    # It may have been given more services.
+    assert set(stack.names) >= {"auth_service", "user_service", "celery_worker", "beat", "frontend"}
+    routes = {"/api/auth/": "auth_service", "/api/users/": "user_service", "/": "frontend"}
+    assert routes.items() <= stack.routes.items()
+    assert {one.name for one in stack.checks} >= {"auth_service", "celery_worker"}
+    assert not stack.get("frontend").writes
+    for name in ("auth_service", "user_service", "celery_worker"):
+        assert stack.get(name).metrics == (8000, "/metrics")
+        assert stack.get(name).writes
     # One image for two services.
-    assert stack.images(PREFIX, "1.4") == {
-        f"{PREFIX}/{name}:1.4": name for name in ("auth_service", "user_service", "celery_worker", "frontend")
-    }
+    images = set(stack.names) - {"beat"}
+    assert stack.images(PREFIX, "1.4") == {f"{PREFIX}/{name}:1.4": name for name in images}
     assert stack.images(PREFIX, "1.3") == stack.images("elsewhere", "1.4") == {}
     assert stack.get("celery_worker").user == "10003:10003"
 
