@@ -20,7 +20,7 @@ export default defineConfig({
     watch: process.env.DEV_POLLING === 'true' ? { usePolling: true, interval: 300 } : {},
     proxy: Object.fromEntries(
       routes.map((route) => {
-        const [prefix, target] = route.split('=')
+        const [prefix = '', target = ''] = route.split('=')
         return [`${prefix}/`, { target, changeOrigin: false }]
       }),
     ),
