@@ -19,7 +19,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-vm test-hosts test-readme test-fast lint unit \
-  integration dev-compose molecule site site-alone test-site-long scan images lock venv venv-dev make4
+  integration dev-compose molecule site site-alone test-site-long scan images lock openapi \
+  new-service venv venv-dev make4
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -120,6 +121,13 @@ images: venv ## Build or pull every image; starts a Docker engine if none is run
 
 lock: ## Compile the lock files from their .in files
 	@requirements/lock.sh
+
+openapi: venv-dev frontend/node_modules/.package-lock.json ## Write the OpenAPI documents of the services, and the front end's types
+	@PYTHONPATH=services python services/openapi.py
+	@cd frontend && npm run --silent api-types
+
+new-service: venv-dev ## An HTTP service more: make new-service NAME=orders
+	@python services/template/new_service.py "$${NAME:-}"
 
 venv: ## The virtual environment .venv with Ansible
 	@requirements/venv.sh controller

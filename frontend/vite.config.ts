@@ -2,8 +2,8 @@ import { fileURLToPath } from 'node:url'
 import react from '@vitejs/plugin-react'
 import { defineConfig } from 'vitest/config'
 
-const authUrl = process.env.AUTH_URL ?? 'http://localhost:8002'
-const userUrl = process.env.USER_URL ?? 'http://localhost:8001'
+// PREFIX=URL, separated by spaces: docker-compose.dev.yml says it.
+const routes = (process.env.API_ROUTES ?? '').split(' ').filter(Boolean)
 
 // index.html carries the release, not the bundle: an unchanged front end keeps its file names from one
 // release to the next, so browsers keep their cache and either colour can serve the other's page.
@@ -18,10 +18,12 @@ export default defineConfig({
     strictPort: true,
     // Docker Desktop's mounts carry no change events from macOS and Windows; there, set DEV_POLLING=true.
     watch: process.env.DEV_POLLING === 'true' ? { usePolling: true, interval: 300 } : {},
-    proxy: {
-      '/api/auth': { target: authUrl, changeOrigin: false },
-      '/api/users': { target: userUrl, changeOrigin: false },
-    },
+    proxy: Object.fromEntries(
+      routes.map((route) => {
+        const [prefix = '', target = ''] = route.split('=')
+        return [`${prefix}/`, { target, changeOrigin: false }]
+      }),
+    ),
   },
   build: {
     // The content security policy allows no data: scripts and no inline code, so nothing is inlined.

@@ -11,6 +11,7 @@ it is healthy and prints the addresses. `down` stops it and keeps its data.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import secrets
@@ -18,13 +19,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = ROOT / ".env"
 IMAGES_ENV = ROOT / ".cache" / "images.env"
 PROJECT = os.environ.get("COMPOSE_PROJECT_NAME") or "berth-dev"
 COMPOSE = ["docker", "compose", "-f", "docker-compose.dev.yml"]
-PORTS = (5173, 8001, 8002, 1080, 1025, 27017, 6379)
 # The DER prefix of every public key on P-256.
 P_256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 # Folders that containers read, under other user ids.
@@ -121,7 +123,27 @@ def owners() -> set[str]:
     return set(subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
-def stop_for_others() -> None:
+def services() -> dict[str, Any]:
+    """Return the services that are started, as compose reads them."""
+    command = [*COMPOSE, "config", "--format", "json"]
+    found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    started: dict[str, Any] = json.loads(found.stdout)["services"]
+    return started
+
+
+def ports(service: dict[str, Any]) -> list[int]:
+    """Return the ports of this machine on which a service answers."""
+    return [int(port["published"]) for port in service.get("ports", [])]
+
+
+def descriptions(started: dict[str, Any]) -> dict[str, str]:
+    """Return the address of each API's description, of what the front end forwards to."""
+    routes = dict(route.split("=") for route in started["frontend"]["environment"]["API_ROUTES"].split())
+    names = {prefix: str(urlsplit(target).hostname) for prefix, target in routes.items()}
+    return {name: f"http://localhost:{ports(started[name])[0]}{prefix}/docs" for prefix, name in names.items()}
+
+
+def stop_for_others(started: dict[str, Any]) -> None:
     """Stop if another checkout is running, or another program uses a port."""
     running = owners()
     for other in running - {str(ROOT)}:
@@ -129,7 +151,7 @@ def stop_for_others() -> None:
     if running:
         return
     taken = []
-    for port in PORTS:
+    for port in [each for service in started.values() for each in ports(service)]:
         with socket.socket() as probe:
             if not probe.connect_ex(("127.0.0.1", port)):
                 taken.append(str(port))
@@ -151,17 +173,17 @@ def up() -> None:
     settle_env()
     stop_for_unreadable_sources()
     chosen = images()
-    stop_for_others()
+    started = services()
+    stop_for_others(started)
     subprocess.run(
         [*COMPOSE, "up", "--build", "--detach", "--wait"], cwd=ROOT, env={**os.environ, **chosen}, check=True
     )
-    print("""
+    lines = "".join(f"  {name:<16} {address}\n" for name, address in descriptions(started).items())
+    print(f"""
 It is running, and reloads on changes.
 
   Front end        http://localhost:5173
-  auth_service     http://localhost:8002/api/auth/docs
-  user_service     http://localhost:8001/api/users/docs
-  Mailbox          http://localhost:1080
+{lines}  Mailbox          http://localhost:1080
   MongoDB, Redis   localhost:27017, localhost:6379
   Logs             docker compose -f docker-compose.dev.yml logs -f
   Stop             make dev-down

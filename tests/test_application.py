@@ -57,5 +57,6 @@ def test_the_product_does_not_name_the_sample() -> None:
 
 def test_each_service_of_the_sample_would_be_found() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())["services"]
-    assert {name for name, one in services.items() if "platform" not in one["profiles"]} == SERVICES
+    # Of more services the product cannot know.
+    assert {name for name, one in services.items() if "platform" not in one["profiles"]} >= SERVICES
     assert all(NAMES.search(f"service: {name}") for name in SERVICES)

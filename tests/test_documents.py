@@ -281,15 +281,20 @@ def test_the_first_page_of_an_operator_has_the_four_commands_and_leads_to_every_
     assert set((ROOT / "docs/operations").glob("*.md")) | set((ROOT / "docs/disasters").glob("*.md")) <= linked
 
 
-def test_the_drawing_names_every_container_and_network_of_production() -> None:
+def test_the_drawing_names_what_stays_every_network_and_only_services_that_there_are() -> None:
     drawing = re.findall(r"(?ms)^```mermaid$(.*?)^```$", (ROOT / "docs/architecture.md").read_text())[0]
-    names = set()
+    profiles, names = {}, set()
     for file in ("docker-compose.prod.yml", EDGE):
         production = yaml.safe_load((ROOT / file).read_text())
-        names |= set(production["services"]) | {network["name"] for network in production["networks"].values()}
-    # Flower is optional and serves nobody.
-    names -= {"flower"}
+        profiles |= {name: service["profiles"][0] for name, service in production["services"].items()}
+        names |= {network["name"] for network in production["networks"].values()}
+    names |= {name for name, profile in profiles.items() if profile == "platform"}
     assert [name for name in sorted(names) if name not in drawing] == []
+    # An application that has been given more services need not draw them.
+    drawn = re.search(r"(?ms)^ *subgraph release\[.*?$(.*?)^ *end$", drawing)
+    assert drawn
+    assert drawn[1].split()
+    assert [name for name in drawn[1].split() if profiles.get(name) != "release"] == []
 
 
 def test_every_command_is_run_or_says_why_not() -> None:

@@ -17,6 +17,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -29,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+# Every image of a release.
+IMAGES = sorted(set(re.findall(r"/(\w+):\$\{RELEASE\}", (ROOT / "docker-compose.prod.yml").read_text())))
 STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".demo")).resolve()
 ROUND_SECONDS = 20
 PIECE_MIB = 32
@@ -256,7 +259,7 @@ def schema_step(bed: Bed) -> dict[str, Any]:
         "database = MongoClient(load_settings(UserSettings).mongo_uri.get_secret_value())['user_db']; "
         "database.profiles.update_many({}, {chr(36) + 'set': {'bio': 'lost'}})"
     )
-    for service in ("auth_service", "user_service", "celery_worker", "frontend"):
+    for service in IMAGES:
         command = f"python3 -c {shlex.quote(harm)}".replace('"', '\\"')
         label = f'\nLABEL berth.schema="{command}"\n' if service == "user_service" else "\nLABEL harmful=1\n"
         image = f"localhost/berth/{service}"

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+# Every image of a release.
+IMAGES = sorted(set(re.findall(r"/(\w+):\$\{RELEASE\}", (ROOT / "docker-compose.prod.yml").read_text())))
 HERE = Path(__file__).resolve().parent
 STATE = Path(os.environ.get("BERTH_TESTBED", ROOT / ".demo"))
 PREFIX = "localhost/berth"
@@ -179,7 +181,7 @@ class Bed:
 
 
 def build_bad(source: str, name: str) -> None:
-    for service in ("auth_service", "user_service", "celery_worker", "frontend"):
+    for service in IMAGES:
         lines = f"FROM {PREFIX}/{service}:{source}\nLABEL berth.bench={name}\n{BAD[name].get(service, '')}\n"
         sh("docker", "build", "--quiet", "--tag", f"{PREFIX}/{service}:bench-{name}", "-", given=lines)
 
@@ -205,7 +207,7 @@ def build(source: str, name: str) -> None:
         "user_service": ("routes.py", ROUTES, "10002:10002"),
         "celery_worker": ("tasks.py", TASK, "10003:10003"),
     }
-    for service in ("auth_service", "user_service", "celery_worker", "frontend"):
+    for service in IMAGES:
         lines = [f"FROM {PREFIX}/{service}:{source}", f"LABEL berth.bench={name}"]
         if service in more:
             file, text, user = more[service]

@@ -14,6 +14,8 @@ import yaml
 from tests.support import ROOT
 
 TEXT = (ROOT / "docker-compose.prod.yml").read_text()
+# The services of a release; the project may have been given more of them.
+RELEASE = tuple(name for name, each in yaml.safe_load(TEXT)["services"].items() if "release" in each["profiles"])
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?+])([^}]*))?\}")
 
 

@@ -32,7 +32,7 @@ from berth.tests import compose
 from berth.tests.cut_off import Killed
 
 OLD, NEW = "1.0", "1.1"
-SERVICES = ("auth_service", "user_service", "celery_worker", "frontend", "beat")
+SERVICES = compose.RELEASE
 # What auth_service's check says of a release that fails it.
 BROKEN = "The front page references /assets/app.js, which returned 404 and 0 bytes."
 COUNT = 'http_requests_total{method="GET",route="/x",status="%s"} %s\n'

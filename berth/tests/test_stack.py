@@ -32,19 +32,18 @@ def service(**labels: str) -> dict[str, Any]:
 
 def test_the_projects_own_compose_file_describes_it() -> None:
     stack = described()
-    assert set(stack.names) == {"auth_service", "user_service", "celery_worker", "beat", "frontend"}
-    assert stack.routes == {"/api/auth/": "auth_service", "/api/users/": "user_service", "/": "frontend"}
-    assert [one.name for one in stack.checks] == ["auth_service", "celery_worker"]
-    assert {one.name for one in stack.services if not one.writes} == {"frontend"}
-    assert {one.name: one.metrics for one in stack.services if one.metrics} == {
-        "auth_service": (8000, "/metrics"),
-        "user_service": (8000, "/metrics"),
-        "celery_worker": (8000, "/metrics"),
-    }
+    # It may have been given more services.
+    assert set(stack.names) >= {"auth_service", "user_service", "celery_worker", "beat", "frontend"}
+    routes = {"/api/auth/": "auth_service", "/api/users/": "user_service", "/": "frontend"}
+    assert routes.items() <= stack.routes.items()
+    assert {one.name for one in stack.checks} >= {"auth_service", "celery_worker"}
+    assert not stack.get("frontend").writes
+    for name in ("auth_service", "user_service", "celery_worker"):
+        assert stack.get(name).metrics == (8000, "/metrics")
+        assert stack.get(name).writes
     # One image for two services.
-    assert stack.images(PREFIX, "1.4") == {
-        f"{PREFIX}/{name}:1.4": name for name in ("auth_service", "user_service", "celery_worker", "frontend")
-    }
+    images = set(stack.names) - {"beat"}
+    assert stack.images(PREFIX, "1.4") == {f"{PREFIX}/{name}:1.4": name for name in images}
     assert stack.images(PREFIX, "1.3") == stack.images("elsewhere", "1.4") == {}
     assert stack.get("celery_worker").user == "10003:10003"
 
@@ -174,13 +173,9 @@ def test_a_kept_release_is_read_once_with_its_own_prefix(tmp_path: Path, asked: 
 def test_the_services_are_written_for_programs_that_may_not_read_the_environment(tmp_path: Path) -> None:
     assert kept.services_of(tmp_path, "1.4") == {}
     Kept(tmp_path, "1.4").write_services()
-    assert kept.services_of(tmp_path, "1.4") == {
-        "auth_service": True,
-        "user_service": True,
-        "celery_worker": True,
-        "beat": False,
-        "frontend": False,
-    }
+    written = {"auth_service": True, "user_service": True, "celery_worker": True, "beat": False, "frontend": False}
+    # The application may have been given more.
+    assert kept.services_of(tmp_path, "1.4").items() >= written.items()
 
 
 def test_a_release_that_is_not_kept_is_refused_and_of_a_live_one_nothing_is_known(

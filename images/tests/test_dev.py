@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -119,19 +120,26 @@ def test_sources_that_only_their_owner_can_read_are_named_with_the_remedy(checko
 
 def test_a_port_that_is_taken_is_named_unless_it_is_our_own(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.setattr(dev, "PORTS", (taken.getsockname()[1],))
+        started = {"redis": {"ports": [{"published": str(taken.getsockname()[1])}]}, "beat": {}}
         monkeypatch.setattr(dev, "owners", set)
         with pytest.raises(dev.DevError, match=f"port {taken.getsockname()[1]}"):
-            dev.stop_for_others()
+            dev.stop_for_others(started)
         monkeypatch.setattr(dev, "owners", lambda: {str(checkout)})
-        dev.stop_for_others()
+        dev.stop_for_others(started)
         monkeypatch.setattr(dev, "owners", lambda: {str(checkout), "/home/ada/berth"})
         with pytest.raises(dev.DevError, match="It is already running from /home/ada/berth"):
-            dev.stop_for_others()
+            dev.stop_for_others(started)
 
 
-def test_the_ports_are_those_of_the_compose_file() -> None:
-    text = (Path(dev.__file__).parents[1] / "docker-compose.dev.yml").read_text()
-    published = {int(port) for port in re.findall(r'"127\.0\.0\.1:(\d+):\d+"', text)}
-    # Flower's, in a profile of its own.
-    assert published - {5555} == set(dev.PORTS)
+@pytest.mark.skipif(not shutil.which("docker"), reason="compose reads its own file")
+def test_ports_and_addresses_are_those_of_the_compose_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JWT_PRIVATE_KEY", "JWT_PUBLIC_KEYS", "JWT_SECRET_KEY"):
+        monkeypatch.setenv(name, "-")
+    started = dev.services()
+    assert {5173, 8001, 8002, 1080, 1025, 27017, 6379} <= {
+        port for each in started.values() for port in dev.ports(each)
+    }
+    assert "flower" not in started, "its profile was not asked for"
+    addresses = dev.descriptions(started)
+    assert addresses["user_service"] == "http://localhost:8001/api/users/docs"
+    assert addresses["auth_service"] == "http://localhost:8002/api/auth/docs"

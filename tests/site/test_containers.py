@@ -6,11 +6,17 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from testinfra.host import Host
 
-OURS = ("auth_service", "user_service", "celery_worker", "frontend")
+import application
+from tests.support import ROOT
+
+COMPOSE_FILE = (ROOT / "docker-compose.prod.yml").read_text()
+OURS = application.images(COMPOSE_FILE)
 WATCHING = {"prometheus", "alertmanager", "node_exporter", "blackbox_exporter", "redis_exporter"}
-SITE = {"traefik_a", "mongo", "redis", "auth_service", "user_service", "celery_worker", "beat", "frontend"}
+RELEASE = {name for name, each in yaml.safe_load(COMPOSE_FILE)["services"].items() if "release" in each["profiles"]}
+SITE = {"traefik_a", "mongo", "redis"} | RELEASE
 SERVICES = SITE | WATCHING
 
 

@@ -15,9 +15,10 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
+import application
 from tests.support import PLAIN, ROOT, Visitor, operate, playbook
 
-SERVICES = ("auth_service", "user_service", "celery_worker", "frontend")
+SERVICES = application.images((ROOT / "docker-compose.prod.yml").read_text())
 PREFIX = "localhost/berth"
 TOKEN = "the-token-of-the-registry"
 # bcrypt, which is all that the registry takes, with the least work that it takes.

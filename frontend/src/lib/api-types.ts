@@ -1,4 +1,4 @@
-// Written by `npm run api-types` from openapi/*.json. Do not edit.
+// Written by `npm run api-types` from services/*/openapi.json. Do not edit.
 
 export interface paths {
     "/api/auth/register": {

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from shared import keys
 from shared.tokens import Claims, Signer, TokenInvalid, Verifier, key_id
 
+SERVICES = Path(__file__).parents[2]
+HTTP_SERVICES = [path.parent.name for path in sorted(SERVICES.glob("*/routes.py"))]
 OLD, NEW = keys.new_private_key(), keys.new_private_key()
 OLD_PUBLIC, NEW_PUBLIC = keys.public_key(OLD), keys.public_key(NEW)
 ADA = Claims(sub="1", email="ada@example.com", sid="s", name="Ada")
@@ -252,7 +254,7 @@ def test_python_jose_uses_cryptography_and_its_own_arithmetic_is_never_loaded() 
         "import sys\n"
         "for name in ('ecdsa', 'rsa', 'pyasn1'):\n"
         "    sys.modules[name] = None\n"  # As in the images: an import of it fails.
-        "import auth_service.main, user_service.main\n"
+        f"import {', '.join(f'{name}.main' for name in HTTP_SERVICES)}\n"
         "from jose.backends import ECKey\n"
         "from shared import keys, tokens\n"
         "private = keys.new_private_key()\n"
@@ -270,9 +272,9 @@ def test_python_jose_uses_cryptography_and_its_own_arithmetic_is_never_loaded() 
     assert done.stdout == "1 jose.backends.cryptography_backend\n[]\n"
 
 
-@pytest.mark.parametrize("service", ["auth_service", "user_service"])
+@pytest.mark.parametrize("service", HTTP_SERVICES)
 def test_no_image_installs_python_joses_own_arithmetic(service: str) -> None:
-    folder = Path(__file__).parents[2] / service
+    folder = SERVICES / service
     locked = set(re.findall(r"^([a-z0-9-]+)==", (folder / "requirements.txt").read_text(), re.MULTILINE))
     assert {"python-jose", "cryptography"} <= locked
     assert not {"ecdsa", "rsa", "pyasn1"} & locked
