@@ -92,9 +92,9 @@ def refuse_name(name: str, prod: dict[str, Any], dev: dict[str, Any]) -> None:
 
 
 def next_uid(prod: dict[str, Any]) -> int:
-    """Return the number after the highest one in use: that of a service that was removed may still own files."""
-    used = [int(number) for one in prod["services"].values() for number in re.findall(r"\d+", str(one.get("user", "")))]
-    return max(FIRST_UID, *(number + 1 for number in used))
+    users = [str(one.get("user", "")) for one in prod["services"].values()]
+    used = {int(number) for user in users for number in re.findall(r"\d+", user)}
+    return next(number for number in range(FIRST_UID, 65534) if number not in used)
 
 
 def next_port(dev: dict[str, Any]) -> int:
