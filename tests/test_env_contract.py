@@ -149,7 +149,7 @@ def test_every_variable_has_a_reader() -> None:
 def test_a_service_gets_every_secret_it_needs_and_none_it_does_not_know(service: str) -> None:
     fields = SETTINGS[service].model_fields
     required = {name for name, field in fields.items() if field.is_required()}
-    given = set(secrets_of().get(service, labelled(service)))
+    given = set(secrets_of()[service])
     assert required - given - set(environment_of(service)) == set()
     assert given <= set(fields)
 
@@ -158,13 +158,6 @@ def test_a_service_gets_every_secret_it_needs_and_none_it_does_not_know(service:
 def test_a_service_is_told_nothing_it_does_not_know(service: str) -> None:
     known = set(SETTINGS[service].model_fields) | {"web_concurrency"}
     assert set(environment_of(service)) <= known
-
-
-def labelled(service: str) -> set[str]:
-    """Return the names of the secret files that a service's labels speak of."""
-    labels = SERVICES[service]["labels"]
-    uris = {f"{store}_uri" for store in ("mongo", "redis") if f"berth.{store}" in labels}
-    return uris | {name.strip() for name in labels.get("berth.secrets", "").split(",")}
 
 
 def environment_of(service: str) -> list[str]:
