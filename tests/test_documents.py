@@ -283,7 +283,8 @@ def test_the_first_page_of_an_operator_has_the_four_commands_and_leads_to_every_
 
 def test_the_drawing_names_what_stays_every_network_and_only_services_that_there_are() -> None:
     drawing = re.findall(r"(?ms)^```mermaid$(.*?)^```$", (ROOT / "docs/architecture.md").read_text())[0]
-    profiles, names = {}, set()
+    profiles: dict[str, str] = {}
+    names: set[str] = set()
     for file in ("docker-compose.prod.yml", EDGE):
         production = yaml.safe_load((ROOT / file).read_text())
         profiles |= {name: service["profiles"][0] for name, service in production["services"].items()}
