@@ -132,7 +132,8 @@ def formatted(answer: dict[str, Any], args: argparse.Namespace) -> str:
         return json.dumps(answer)
     if args.command == "rollback":
         state = "is live already" if "already" in answer else f"is live again after {answer['seconds']:.0f} s"
-        return f"Release {answer['release']} {state}. Details: sudo berth status"
+        note = f" {answer['note']}" if answer.get("note") else ""
+        return f"Release {answer['release']} {state}.{note} Details: sudo berth status"
     coloured = args.colour == "always" or (
         args.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     )

@@ -41,7 +41,7 @@ class Gates:
     usual: dict[str, float] | None = None
 
     def inspect(self) -> Candidate:
-        """Check images and configuration, starting nothing; choose the colour, and stop what was left on it."""
+        """Check images and configuration, and choose the colour, changing nothing."""
         settings, live, release = self.host.settings, self.host.edge.live(), self.run.release
         idle = other(live.colour) if live else COLOURS[0]
         same = live is not None and live.release == release
@@ -53,12 +53,16 @@ class Gates:
             fingerprint = side.fingerprint()
         if live and same and live.fingerprint == fingerprint and not side.not_healthy():
             return Candidate(side, live, live, is_live=True)
-        if engine.containers([idle]):
-            engine.stop_colour(idle)
-        self.host.lock.note(colour=idle)
+        return Candidate(Side(settings, release, idle), Live(release, idle, fingerprint), live)
+
+    def clear(self, candidate: Candidate) -> None:
+        """Stop what was left on the candidate's colour; note how the live release performs before."""
+        colour, live = candidate.side.colour, candidate.live
+        if engine.containers([colour]):
+            engine.stop_colour(colour)
+        self.host.lock.note(colour=colour)
         self.before = counts(self.host, live) if live else counters.Seen()
         self.usual = self._speed_of(live)
-        return Candidate(Side(settings, release, idle), Live(release, idle, fingerprint), live)
 
     def schema(self, candidate: Candidate) -> None:
         """Run the schema steps, which both releases have to work with. A rollback runs none."""

@@ -48,6 +48,8 @@ class Settings:
     # Whether the edge traces requests.
     traces: bool = False
     maintenance_retry_after: int = 120
+    # For each hook.
+    hook_seconds: int = 300
 
     @classmethod
     def read(cls, place: Path = PLACE) -> Settings:
