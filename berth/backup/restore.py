@@ -152,7 +152,8 @@ class Restore:
         Raises Refused where nothing was changed, Failed where changes have been undone, or are not finished.
         """
         inherited = self._settle_before()
-        run_id = self._lock.begin("restore", request.about, by, phase=PREPARING, run_id=run_id, **inherited).id
+        with self._lock.without_commands():
+            run_id = self._lock.begin("restore", request.about, by, phase=PREPARING, run_id=run_id, **inherited).id
         began = time.monotonic()
         try:
             hooks(self._settings).before("restore", **facts(self._settings, by, run_id))

@@ -18,10 +18,10 @@ FILE = "docker-compose.prod.yml"
 SERVICES = "services.json"
 
 
-def compose(root: Path, file: Path, project: str) -> list[str]:
+def compose(root: Path, file: Path, project: str, progress: str = "plain") -> list[str]:
     """Return the beginning of a compose command for the stack in this folder."""
     place = [f"--project-directory={root}", f"--project-name={project}", f"--env-file={root}/.env", f"--file={file}"]
-    return ["docker", "compose", "--progress=plain", *place]
+    return ["docker", "compose", f"--progress={progress}", *place]
 
 
 @dataclass(frozen=True)

@@ -46,13 +46,15 @@ class World(CutOff):
         # What each hook was told, in their order; and what they answer.
         self.hooked: list[dict[str, str]] = []
         self.bad_hooks: dict[str, tuple[int, str]] = {}
+        # Containers of `berth run`.
+        self.commands: list[str] = []
         World.latest = self
 
     latest: World
 
     def run(self, *command: str, **_: Any) -> CompletedProcess[str]:
         """Take the place of commands.run, where only hooks are started; each is a step."""
-        code, output = 0, ""
+        code, output = 0, "\n".join(self.commands) if command[:2] == ("docker", "ps") else ""
         if command[0] == "systemd-run":
             facts = (word.removeprefix("--setenv=BERTH_") for word in command if word.startswith("--setenv=BERTH_"))
             code, output = self.bad_hooks.get(Path(command[-1]).name, (0, ""))
@@ -272,6 +274,21 @@ def steps(settings: Settings, asked: Request) -> int:
     assert state_of(world, asked) == "done"
     assert site_lock(settings).current() is None
     return world.steps
+
+
+def test_no_data_is_replaced_under_a_command(settings: Settings, asked: Request) -> None:
+    world = World()
+    world.commands = ["berth-run-auth_service-0a1b2c3d"]
+    with pytest.raises(Refused, match=r"A command of `berth run` or `berth console` runs\. Wait until it is done"):
+        work(settings, world).run(asked, "ada@laptop")
+    assert (world.steps, state_of(world, asked)) == (0, "as before")
+    assert site_lock(settings).current() is None
+    # Its program is there, its container not yet.
+    world.commands = []
+    lock = site_lock(settings)
+    with lock.with_command(), pytest.raises(Refused, match="Wait until it is done"):
+        work(settings, world).run(asked, "ada@laptop")
+    assert site_lock(settings).current() is None
 
 
 def test_hooks_are_told_what_is_done_before_and_after(settings: Settings, asked: Request) -> None:
