@@ -25,6 +25,10 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--service", default="", help="only this one, on whichever colour; without it all containers")
     parser.add_argument("--since", default="", help="as journalctl takes it: -1h, today, 2026-11-25 02:30")
     parser.add_argument("--lines", type=int, default=0, help="the last so many; without it and --since, 50")
+    if "--since" in argv[:-1]:
+        # A time may begin with a dash, which argparse takes for an option.
+        at = argv.index("--since")
+        argv = [*argv[:at], f"--since={argv[at + 1]}", *argv[at + 2 :]]
     return parser.parse_args(argv)
 
 

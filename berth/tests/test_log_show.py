@@ -56,7 +56,7 @@ def test_the_last_lines_of_all_containers_are_shown_without_colour_in_a_pipe(
 def test_one_service_is_followed_on_both_colours_from_a_moment_on(
     journal: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert show.main(["-f", "--service", "auth_service", "--since=-1h"]) == 0
+    assert show.main(["-f", "--service", "auth_service", "--since", "-1h"]) == 0
     assert (journal / "asked").read_text().split()[-4:] == [
         "--since=-1h",
         "--follow",
