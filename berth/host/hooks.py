@@ -1,6 +1,7 @@
 """Programs of the owner that run before and after a verb: <root>/hooks/before-release, after-release and so on.
 
 Each runs in a systemd unit of its own, so that it has the same rights whoever starts it: some callers are sandboxed.
+Units named berth-... mail their failure; that of a hook is told by its caller.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ class Hooks:
         """Return a sentence about its failure and its last lines; nothing where it succeeded."""
         name = f"{when}-{verb}"
         # What a killed program has left running.
-        commands.run("systemctl", "stop", *(f"berth-hook-{one}-{verb}.service" for one in (BEFORE, AFTER)))
+        commands.run("systemctl", "stop", *(f"hook-{one}-{verb}.service" for one in (BEFORE, AFTER)))
         given = {"hook": name, "verb": verb, **{fact: facts.get(fact, "") for fact in FACTS}}
         # One line each: a reason may quote several.
         told = {f"BERTH_{fact.upper()}": " ".join(value.split())[:LONGEST_VALUE] for fact, value in given.items()}
         done = commands.run(
-            *("systemd-run", "--quiet", "--wait", "--collect", "--pipe", f"--unit=berth-hook-{name}"),
+            *("systemd-run", "--quiet", "--wait", "--collect", "--pipe", f"--unit=hook-{name}"),
             *(f"--setenv={variable}={value}" for variable, value in {"HOME": "/root", **told}.items()),
             *("timeout", f"--kill-after={KILL_SECONDS}", str(self.seconds), str(self.folder / name)),
             seconds=self.seconds + KILL_SECONDS + SPARE_SECONDS,

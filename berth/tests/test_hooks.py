@@ -94,7 +94,7 @@ def test_a_hook_that_fails_is_named_with_its_status_and_last_line(
 def test_what_a_killed_program_left_running_is_stopped_first(tmp_path: Path, unit: Unit) -> None:
     put(tmp_path, "after-release", "exit 0")
     Hooks(tmp_path, 5).after("release")
-    left = ("berth-hook-before-release.service", "berth-hook-after-release.service")
+    left = ("hook-before-release.service", "hook-after-release.service")
     assert unit.ran[0] == ("systemctl", "stop", *left)
 
 
