@@ -12,7 +12,7 @@ For people:
   berth drill                         restore drill: the newest backup, into throwaway containers
   berth secrets check ENV_FILE        check a .env file
 For Ansible and systemd units:
-  berth release|upgrade|rebuild|secrets|metrics|ship ...
+  berth release|upgrade|rebuild|secrets|metrics|ship|job|jobs ...
 
 Run any of them with --help for more.
 """
@@ -39,6 +39,8 @@ COMMANDS = {
     "metrics": ("berth.metrics.command", False),
     "run": ("berth.once.command", True),
     "console": ("berth.once.command", True),
+    "job": ("berth.once.command", True),
+    "jobs": ("berth.once.command", True),
     "logs": ("berth.logs.show", False),
     "ship": ("berth.logs.command", False),
 }

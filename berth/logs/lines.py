@@ -48,8 +48,11 @@ def journal_lines(rows: Iterable[str], coloured: bool = False) -> list[str]:
 def service_of(container: str) -> str:
     """Return berth-green-auth_service-1 as auth_service/green, berth-mongo-1 as mongo, and others as they are.
 
-    A command beside the live release, berth-run-auth_service-0a1b2c3d, is auth_service/run.
+    A command beside the live release, berth-run-auth_service-0a1b2c3d, is auth_service/run; a job, berth-job-report,
+    is report/job.
     """
+    if job := re.fullmatch(r"berth-job-(.+)", container):
+        return f"{job[1]}/job"
     if found := re.fullmatch(r"berth-(blue|green)-(.+)-\d+|berth-(run)-(.+)-[0-9a-f]{8}", container):
         return f"{found[2] or found[4]}/{found[1] or found[3]}"
     found = re.fullmatch(r"berth-([a-z0-9_]+)-\d+", container)

@@ -1,10 +1,14 @@
-"""berth run and console.
+"""berth run, console, job and jobs.
 
 berth run [--service NAME] [--seconds N] [--by NAME] -- COMMAND...
     run a command in a new container of a service of the live release; exit status and output are its own.
     124: it did not end within --seconds; 125: it was not run, and the sentence on standard error says why
 berth console SERVICE [COMMAND...]
     a shell (sh), or another command, with the terminal; it ends with the session
+berth job NAME
+    run a job of the live release now, as its timer does; exit status as of berth run
+berth jobs
+    schedule the jobs of the live release, as berth-jobs.service does
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import NoReturn
 from berth.host.commands import LATE
 from berth.host.refused import Refused
 from berth.once.container import Once
+from berth.release import jobs
 from berth.release.command import caller
 from berth.release.host import Host
 from berth.release.settings import Settings
@@ -39,13 +44,22 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     console.add_argument("service")
     console.add_argument("command", nargs=argparse.REMAINDER)
     console.set_defaults(by=caller())
+    verbs.add_parser("job").add_argument("service")
+    verbs.add_parser("jobs")
     return parser.parse_args(argv)
 
 
 def do(args: argparse.Namespace) -> int:
     settings = Settings.read()
+    host = Host.of(settings)
+    if args.verb == "jobs":
+        for name, schedule in jobs.write(settings, host.edge.live()).items():
+            print(f"{name}: {schedule}")
+        return 0
+    once = Once(host)
+    if args.verb == "job":
+        return told(once.job(args.service), settings.command_seconds)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    once = Once(Host.of(settings))
     if args.verb == "console":
         if not sys.stdin.isatty():
             raise Refused("A console needs a terminal. To run a command without one: sudo berth run")
@@ -57,7 +71,10 @@ def do(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, ended)
     seconds = args.seconds or settings.command_seconds
-    code = once.run(args.service, command, args.by, seconds)
+    return told(once.run(args.service, command, args.by, seconds), seconds)
+
+
+def told(code: int, seconds: int) -> int:
     if code == LATE:
         print(f"It was stopped: it did not end within {seconds} s.", file=sys.stderr)
     return code

@@ -10,7 +10,7 @@ from berth.host.commands import LAST_LINES, last_lines
 from berth.host.live import COLOURS, Live, other
 from berth.host.lock import Run
 from berth.host.refused import Refused
-from berth.release import counters, engine
+from berth.release import counters, engine, jobs
 from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.probe import Busy, ProbeFailed, Visit
@@ -48,7 +48,7 @@ class Gates:
         side = Side(settings, release, live.colour if live and same else idle)
         with self.host.lock.step("configuration"):
             # Read and checked here, before anything changes.
-            _ = side.kept.description
+            jobs.refuse_invalid(side.kept.description)
         with self.host.lock.step("images"):
             fingerprint = side.fingerprint()
         if live and same and live.fingerprint == fingerprint and not side.not_healthy():

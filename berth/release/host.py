@@ -8,7 +8,7 @@ from typing import Any
 from berth.host.hooks import AFTER, BEFORE, Hooks
 from berth.host.lock import Lock, Run
 from berth.host.refused import Refused
-from berth.release import unit
+from berth.release import jobs, unit
 from berth.release.edge import Edge
 from berth.release.history import History
 from berth.release.settings import Settings
@@ -39,8 +39,9 @@ class Host:
                 self.hooks.before(run.verb, **{**self._facts(run), "colour": colour})
 
     def end(self, run: Run, outcome: dict[str, Any] | Refused, result: str = "") -> None:
-        """Run the hook after it, tell whoever follows a run how it ended, and give up its lock."""
+        """Schedule what is live, run the hook after it, tell whoever follows how it ended, and give up its lock."""
         try:
+            _add(outcome, jobs.schedule(self.settings, self.edge.live()))
             self._after(run, outcome, result)
             unit.tell_ended(run.id, outcome)
         finally:
@@ -51,16 +52,21 @@ class Host:
         name, known = f"{AFTER}-{run.verb}", self.lock.current() or run
         if not self.hooks.has(AFTER, run.verb) or name in known.steps:
             return
-        reason = outcome.reason if isinstance(outcome, Refused) else outcome.get("note", "")
+        reason = outcome.reason if isinstance(outcome, Refused) else str(outcome.get("note", ""))
         with self.lock.step(name, needed=False):
             said = self.hooks.after(run.verb, **self._facts(known), result=result, reason=reason)
-        if said:
-            added = f"{reason} {said}".strip()
-            if isinstance(outcome, Refused):
-                outcome.reason = added
-            else:
-                outcome["note"] = added
+        _add(outcome, said)
 
     def _facts(self, run: Run) -> dict[str, str]:
         facts = {"domain": self.settings.domain, "by": run.by, "run": run.id, "colour": run.colour}
         return {**facts, "release": run.release, "previous": run.live.get("release", "")}
+
+
+def _add(outcome: dict[str, Any] | Refused, said: str) -> None:
+    """Add a sentence to the end of what is reported."""
+    if not said:
+        return
+    if isinstance(outcome, Refused):
+        outcome.reason = f"{outcome.reason} {said}"
+    else:
+        outcome["note"] = f"{outcome.get('note', '')} {said}".strip()

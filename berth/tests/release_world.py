@@ -115,6 +115,8 @@ class World:
     runs: int = 0
     # What each hook was told, in their order; and what those answer that fail.
     hooked: list[dict[str, str]] = field(default_factory=list)
+    # The release whose jobs have timers.
+    scheduled: Live | None = None
     bad_hooks: dict[str, tuple[int, str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -208,6 +210,11 @@ class World:
                 facts = (word.removeprefix("--setenv=") for word in words if word.startswith("--setenv=BERTH_"))
                 self.hooked.append(dict(fact.split("=", 1) for fact in facts))
                 return self.bad_hooks.get(Path(hook).name, (0, "", ""))
+            case ["systemctl", "restart", "berth-jobs.service"]:
+                self.scheduled = self.live
+                return (1, "", "Job for berth-jobs.service failed.") if self.bad == "jobs" else (0, "", "")
+            case ["systemd-analyze", "calendar", _, schedule] if "25:00" in schedule:
+                return 1, "", f"Failed to parse calendar specification '{schedule}': Numerical result out of range"
             case ["docker", "image", "inspect", *names]:
                 return 0, json.dumps([self._image(name) for name in names]), ""
             case ["docker", "compose", project, "down", *_]:
@@ -265,6 +272,7 @@ class World:
     def lose_power(self) -> None:
         """Start the host again: those containers run whose policy says so, and memory is empty."""
         self.now += 60
+        self.scheduled = self.live
         lock.BOOT.write_text(lock.BOOT.read_text() + "again")
         REMOVE(unit.FOLDER, ignore_errors=True)
         for name, one in self.containers.items():

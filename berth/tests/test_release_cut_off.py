@@ -64,10 +64,15 @@ class Case:
     live: bool = True
     closed: bool = False
     opinion: str | None = ""
+    jobs: bool = False
 
     def make(self, worlds: Worlds, fault: Fault | None = None) -> World:
         world = worlds.make(self.bad, self.live, self.closed)
         world.opinion, world.fault = self.opinion, fault or Fault()
+        if self.jobs:
+            world.scheduled = world.live
+            for release in ("0.9", OLD, NEW):
+                worlds.keep(release, compose.with_job("03:00"))
         return world
 
     def attempt(self) -> str:
@@ -105,6 +110,8 @@ class Case:
         assert bool(world.text("maintenance.yml")) is self.closed
         if self.closed:
             assert world.led_to({"X-Berth-Operator": "key"}) == live, "operators are led elsewhere"
+        if self.jobs:
+            assert world.scheduled == live, "jobs of another release have timers"
         assert not (world.root / "releases/run.json").exists()
         with (world.root / "releases/guard").open("a") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,6 +143,7 @@ def results(world: World, by: str = "ada@laptop") -> list[str]:
 
 
 GOOD, LATE, CRASH = Case(), Case("late"), Case("crash")
+JOBS = Case(jobs=True)
 ROLLBACK, FIRST, CLOSED = Case(verb="rollback"), Case(live=False), Case(closed=True)
 OBJECTION = Case(opinion="It is not well from outside.")
 
@@ -353,6 +361,42 @@ def test_hooks_that_are_not_there_cost_no_command(worlds: Worlds) -> None:
     assert world.hooked == []
 
 
+# --- Jobs ---
+
+
+@pytest.mark.parametrize("case", [JOBS, Case(verb="rollback", jobs=True)], ids=["release", "rollback"])
+def test_jobs_are_those_of_the_live_release(worlds: Worlds, case: Case) -> None:
+    world = case.make(worlds)
+    assert case.attempt() == ""
+    assert case.state_of(world) == "new"
+
+
+def test_a_schedule_that_systemd_cannot_read_is_refused_before_anything_changes(worlds: Worlds) -> None:
+    world = JOBS.make(worlds)
+    worlds.keep(NEW, compose.with_job("25:00"))
+    assert JOBS.attempt() == (
+        'docker-compose.prod.yml: berth.schedule of service report is "25:00": '
+        "Failed to parse calendar specification '25:00': Numerical result out of range"
+    )
+    assert not world.tried
+    assert JOBS.state_of(world) == "old"
+
+
+def test_jobs_that_cannot_be_scheduled_are_reported_and_undo_nothing(worlds: Worlds) -> None:
+    world = Case("jobs", jobs=True).make(worlds)
+    assert play()["note"] == (
+        "The jobs could not be scheduled: Job for berth-jobs.service failed. Try again: sudo systemctl restart "
+        "berth-jobs"
+    )
+    assert JOBS.state_of(world) == "new"
+
+
+def test_without_jobs_nothing_is_scheduled(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    play()
+    assert world.scheduled is None
+
+
 # --- What the compose file says ---
 
 
@@ -516,9 +560,17 @@ def test_a_docker_that_stays_away_is_settled_once_it_is_back(worlds: Worlds) -> 
 
 
 TAKES_OVER = {
-    "the unit": {"release": GOOD, "bad release": LATE, "rollback": ROLLBACK, "first": FIRST, "closed site": CLOSED},
+    "the unit": {
+        "release": GOOD,
+        "bad release": LATE,
+        "jobs": JOBS,
+        "jobs of a bad release": Case("late", jobs=True),
+        "rollback": ROLLBACK,
+        "first": FIRST,
+        "closed site": CLOSED,
+    },
     "the next run": {"release": GOOD, "bad release": LATE},
-    "the next boot": {"release": GOOD, "bad release": LATE, "first": FIRST},
+    "the next boot": {"release": GOOD, "jobs": JOBS, "bad release": LATE, "first": FIRST},
 }
 
 
