@@ -91,7 +91,7 @@ class Once:
             note(f"{by} runs {about}, container {name}")
             began, code = clock.monotonic(), "an error"
             try:
-                status = attached(words, {**side.kept.environment, "COLOUR": live.colour})
+                status = attached(words, {**side.kept.environment, "COLOUR": live.colour, "RESTART_POLICY": "no"})
                 code = str(status)
             finally:
                 # Where the one who was attached is gone, it goes as well.

@@ -86,6 +86,8 @@ def test_a_command_runs_as_a_service_of_the_live_release_in_a_project_of_its_own
     assert "--project-name=berth-run" in engine.words
     assert f"--file={worlds.root}/releases/{OLD}/docker-compose.prod.yml" in engine.words
     assert (engine.environment["RELEASE"], engine.environment["COLOUR"]) == (OLD, "blue")
+    # Docker removes none by itself that it would restart.
+    assert engine.environment["RESTART_POLICY"] == "no"
     assert engine.seconds == 3600
     about = "python3 -m x --flag 'a b' in auth_service of release 1.0 (blue)"
     assert engine.notes == [
