@@ -46,10 +46,9 @@ def journal_lines(rows: Iterable[str], coloured: bool = False) -> list[str]:
 
 
 def service_of(container: str) -> str:
-    """Return berth-green-auth_service-1 as auth_service/green, berth-mongo-1 as mongo, and others as they are.
+    """Return berth-green-shop-1 as shop/green, berth-mongo-1 as mongo, and others as they are.
 
-    A command beside the live release, berth-run-auth_service-0a1b2c3d, is auth_service/run; a job, berth-job-report,
-    is report/job.
+    A command beside the live release, berth-run-shop-0a1b2c3d, is shop/run; a job, berth-job-report, is report/job.
     """
     if job := re.fullmatch(r"berth-job-(.+)", container):
         return f"{job[1]}/job"
