@@ -14,42 +14,19 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from berth import monitoring_login
+from berth.stack import needs as stack_needs
+from berth.stack.former import NEEDS as FORMER
+from berth.stack.needs import MONGO, MONITORING, OWN_UIDS, REDIS, Needs, password_of
 
-# The user ids in docker-compose.prod.yml.
-UIDS = {
-    "auth_service": 10001,
-    "user_service": 10002,
-    "celery_worker": 10003,
-    "flower": 10003,
-    "mongo": 999,
-    "redis": 999,
-    "monitoring": 10005,
-}
-DATABASES = {"auth_service": "auth_db", "user_service": "user_db", "celery_worker": "celery_db"}
-
-# Who may do what in Redis: auth_service queues tasks and records revoked sessions, user_service reads
-# those, the worker owns the queue. Only the administrator may list, flush or configure. The services' own tests run
-# under these rights.
-REDIS_USERS = {
-    "auth_service": (
-        "~revoked:* ~ratelimit:* ~celery* ~_kombu.* resetchannels -@all +@connection +@transaction "
-        "+@scripting +get +set +incrby +ttl +del +exists +lpush +sadd +llen +smembers +zadd +zrem "
-        "+zrangebyscore +time -@dangerous"
-    ),
-    "user_service": ("%R~revoked:* ~profile:* resetchannels -@all +@connection +mget +set -@dangerous"),
-    "celery_worker": (
-        "~celery* ~_kombu.* ~unacked* ~heartbeat:* ~*.celery.pidbox* resetchannels &/0.celery.pidbox "
-        "&/0.celeryev/* &celery-task-meta-* -@all +@connection +@read +@write +@transaction +@pubsub "
-        "+@scripting +time -@dangerous"
-    ),
-    # Metrics of the server, and no key.
-    "monitoring": "resetkeys resetchannels -@all +ping +info",
-    "admin": "~* &* +@all",
-}
+# The line of .env that says which service reads which of the others: `Needs.line`.
+DESCRIPTION = "BERTH_SECRETS"
+# The users of Redis that are Berth's own. Monitoring reads the metrics of the server, and no key.
+REDIS_USERS = {MONITORING: "resetkeys resetchannels -@all +ping +info", "admin": "~* &* +@all"}
 
 
 class UnreadableError(Exception):
@@ -69,13 +46,22 @@ def read_env(path: Path) -> dict[str, str]:
     return values
 
 
-def mongo_uri(values: dict[str, str], service: str) -> str:
-    """Return the address of the service's own database, local or managed."""
-    database = DATABASES[service]
+def needs(values: dict[str, str]) -> Needs:
+    """Return which service reads which secrets."""
+    if DESCRIPTION not in values:
+        return FORMER
+    try:
+        return stack_needs.from_line(values[DESCRIPTION])
+    except ValueError as error:
+        raise UnreadableError(f"{DESCRIPTION} in .env cannot be read: {error}") from None
+
+
+def mongo_uri(values: dict[str, str], user: str, database: str) -> str:
+    """Return the address of a user's own database, local or managed."""
     if not values["MONGO_URI"]:
-        password = quote(values[f"MONGO_{service.upper()}_PASSWORD"], safe="")
+        password = quote(values[password_of(MONGO, user).upper()], safe="")
         # directConnection: connect by the service's name, not by the member's address in the replica set.
-        return f"mongodb://{service}:{password}@mongo:27017/{database}?directConnection=true"
+        return f"mongodb://{user}:{password}@mongo:27017/{database}?directConnection=true"
     parts = urlsplit(values["MONGO_URI"])
     options = dict(parse_qsl(parts.query))
     # An srv record brings its own authSource; otherwise the user is in the database that the URI names, not in
@@ -85,71 +71,78 @@ def mongo_uri(values: dict[str, str], service: str) -> str:
     return parts._replace(path=f"/{database}", query=urlencode(options)).geturl()
 
 
-def redis_uri(values: dict[str, str], service: str) -> str:
+def redis_uri(values: dict[str, str], user: str) -> str:
     """Return the address of Redis for one of its users."""
     if values["REDIS_URI"]:
         return values["REDIS_URI"]
-    password = quote(values[f"REDIS_{service.upper()}_PASSWORD"], safe="")
-    return f"redis://{service}:{password}@redis:6379/0"
+    password = quote(values[password_of(REDIS, user).upper()], safe="")
+    return f"redis://{user}:{password}@redis:6379/0"
 
 
 def redis_password(values: dict[str, str], user: str) -> str:
     """Return a Redis user's password. Monitoring's, which gives metrics only, is derived from the administrator's."""
-    if user == "monitoring":
+    if user == MONITORING:
         return hashlib.sha256(f"monitoring {values['REDIS_ADMIN_PASSWORD']}".encode()).hexdigest()
-    return values[f"REDIS_{user.upper()}_PASSWORD"]
+    return values[password_of(REDIS, user).upper()]
 
 
-def users_acl(values: dict[str, str]) -> str:
+def users_acl(values: dict[str, str], rights: Mapping[str, str]) -> str:
     """Return the file of Redis users; it holds digests, not passwords."""
     # Nobody can log in as this user. But when Redis loads its append-only file it runs transactions with these rights,
     # and drops what they forbid: everything written in MULTI and EXEC would be lost at a restart.
     lines = ["user default off ~* &* +@all"]
-    for user, rights in REDIS_USERS.items():
+    for user, rules in [*sorted(rights.items()), *REDIS_USERS.items()]:
         digest = hashlib.sha256(redis_password(values, user).encode()).hexdigest()
-        lines.append(f"user {user} on #{digest} {rights}")
+        lines.append(f"user {user} on #{digest} {rules}")
     return "\n".join(lines) + "\n"
 
 
 def secrets(values: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Return service -> name -> content."""
-    public = {"jwt_public_keys": values["JWT_PUBLIC_KEYS"]}
-    secret = {
-        "jwt_secret_key": values["JWT_SECRET_KEY"],
-        "jwt_previous_secret_keys": values["JWT_PREVIOUS_SECRET_KEYS"],
-    }
-    # A release from before ES256 does not start without it; later ones do not read it there.
-    shared = secret if values["JWT_SECRET_KEY_SHARED"] == "yes" else {}  # noqa: S105  # a setting
-    files: dict[str, dict[str, str]] = {
-        "auth_service": {"jwt_private_key": values["JWT_PRIVATE_KEY"], **public, **secret},
-        "user_service": {**public, **shared},
-        "celery_worker": {"smtp_password": values["SMTP_PASSWORD"]},
-        "flower": {"flower_basic_auth": f"{values['FLOWER_USER']}:{values['FLOWER_PASSWORD']}"},
-    }
-    for service, own in files.items():
-        account = "celery_worker" if service == "flower" else service
-        own["mongo_uri"] = mongo_uri(values, account)
-        own["redis_uri"] = redis_uri(values, account)
-    if not values["MONGO_URI"]:
-        files["mongo"] = {
-            "mongo_root_password": values["MONGO_ROOT_PASSWORD"],
-            "mongo_keyfile": values["MONGO_KEYFILE"],
-            **{f"mongo_{name}_password": values[f"MONGO_{name.upper()}_PASSWORD"] for name in DATABASES},
-        }
-    files["monitoring"] = {"smtp_password": values["SMTP_PASSWORD"]}
-    if not values["REDIS_URI"]:
+    """Return service -> name -> content.
+
+    Raises:
+        KeyError: a value is missing in .env; its name.
+        UnreadableError: .env does not say which service reads which secret.
+    """
+    wanted = needs(values)
+    managed = {name for name, uri in ((MONGO, values["MONGO_URI"]), (REDIS, values["REDIS_URI"])) if uri}
+    files: dict[str, dict[str, str]] = {}
+    for service, holder in wanted.holders.items():
+        if service in managed:
+            continue
+        own = {name: values[name.upper()] for name in holder.secrets}
+        if holder.mongo:
+            own["mongo_uri"] = mongo_uri(values, holder.mongo, wanted.databases[holder.mongo])
+        if holder.redis:
+            own["redis_uri"] = redis_uri(values, holder.redis)
+        files[service] = own
+    if MONGO in files:
+        passwords = [password_of(MONGO, user) for user in wanted.databases]
+        files[MONGO] |= {name: values[name.upper()] for name in passwords}
+        # For mongo-init.js.
+        files[MONGO]["users.json"] = json.dumps(
+            {user: [base, password_of(MONGO, user)] for user, base in sorted(wanted.databases.items())}
+        )
+    files[MONITORING] = {"smtp_password": values["SMTP_PASSWORD"]}
+    if REDIS in files:
+        files[REDIS]["users.acl"] = users_acl(values, wanted.rights)
         # In the form its exporter reads.
-        passwords = {"redis://monitoring@redis:6379": redis_password(values, "monitoring")}
-        files["monitoring"]["redis_passwords.json"] = json.dumps(passwords)
-        files["redis"] = {"users.acl": users_acl(values), "redis_admin_password": values["REDIS_ADMIN_PASSWORD"]}
+        passwords_file = {f"redis://{MONITORING}@redis:6379": redis_password(values, MONITORING)}
+        files[MONITORING]["redis_passwords.json"] = json.dumps(passwords_file)
     return files
 
 
-def write(directory: Path, files: dict[str, dict[str, str]]) -> None:
+def uids(wanted: Needs) -> dict[str, int]:
+    """Return service -> user id of its containers, for each that has a directory of secrets."""
+    own = {name: uid for uid, name in OWN_UIDS.items() if name == MONITORING}
+    return {service: holder.uid for service, holder in wanted.holders.items()} | own
+
+
+def write(directory: Path, files: dict[str, dict[str, str]], owners: dict[str, int]) -> None:
     """Bring the directory to this content: nothing missing, nothing left over."""
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     directory.chmod(0o711)
-    for service, uid in UIDS.items():
+    for service, uid in owners.items():
         own = files.get(service, {})
         folder = directory / service
         folder.mkdir(mode=0o500, exist_ok=True)
@@ -181,7 +174,8 @@ def main(arguments: list[str]) -> int:
             print(__doc__, file=sys.stderr)
             return 2
     try:
-        files = secrets(read_env(source))
+        values = read_env(source)
+        files = secrets(values)
     except KeyError as missing:
         print(f"{source}: {missing.args[0]} is missing", file=sys.stderr)
         return 1
@@ -189,5 +183,5 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     if target:
-        write(target, files)
+        write(target, files, uids(needs(values)))
     return 0

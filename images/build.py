@@ -422,11 +422,11 @@ def provide(image: Image, order: Order) -> None:
 
 
 @contextlib.contextmanager
-def context_of(folder: str) -> Iterator[Path]:
+def context_of(folder: str, root: Path = PROJECT) -> Iterator[Path]:
     """Provide a copy of a folder's files that git lists, without this clone's umask, line ends and other files."""
     with tempfile.TemporaryDirectory(prefix="berth-context-") as scratch:
         copied = Path(scratch, "context")
-        directory = PROJECT / folder
+        directory = root / folder
         source_archive.copy(directory, source_archive.listed(directory, ["."], *AS_THEY_ARE), copied)
         yield copied
 
@@ -439,10 +439,11 @@ def build(
     order: Order,
     arguments: Iterable[str] = (),
     target: str = "",
+    root: Path = PROJECT,
 ) -> None:
     """Build an image from a folder on the bases of the mode; Docker's cache is used if nothing changed."""
     bases = [f"{BY_NAME[need].variable}={reference(BY_NAME[need], order.mode, order.prefix)}" for need in needs]
-    with context_of(folder) as context:
+    with context_of(folder, root) as context:
         if not (context / dockerfile).is_file():
             raise BuildError(f"{folder}/{dockerfile} does not exist, so {name} cannot be built.")
         must(
@@ -462,14 +463,22 @@ def build(
         )
 
 
-def build_app(release: str, order: Order) -> list[str]:
-    """Build our own images; return their names."""
+def compose_of(app: Path) -> str:
+    """Return the application's compose file. Raises BuildError where it has none."""
+    try:
+        return (app / application.COMPOSE_FILE).read_text(encoding="utf-8")
+    except OSError as error:
+        raise BuildError(f"{app} is no application: {application.COMPOSE_FILE}: {error.strerror}.") from None
+
+
+def build_app(app: Path, release: str, order: Order) -> list[str]:
+    """Build the application's images; return their names."""
     names = []
-    for one in application.builds((PROJECT / application.COMPOSE_FILE).read_text()):
+    for one in application.builds(compose_of(app)):
         tagged = f"{order.prefix}/{one.name}:{release}"
         with timed(f"{tagged} built"):
             # An argument that no Dockerfile reads changes nothing.
-            build(tagged, one.context, one.dockerfile, APP_BASES, order, [f"RELEASE={release}"], one.target)
+            build(tagged, one.context, one.dockerfile, APP_BASES, order, [f"RELEASE={release}"], one.target, app)
         names.append(tagged)
     return names
 
@@ -535,17 +544,18 @@ def check_push(arguments: argparse.Namespace, order: Order) -> None:
         )
 
 
-def current_release() -> str:
+def current_release(app: Path = PROJECT) -> str:
     """Return the release name of the application's current sources, committed or not."""
-    folders = source_archive.folders_to_build(PROJECT)
+    compose_of(app)
+    folders = source_archive.folders_to_build(app)
     # A deleted file is not listed, which changes the name, too.
-    paths = source_archive.listed(PROJECT, folders, *AS_THEY_ARE)
+    paths = source_archive.listed(app, folders, *AS_THEY_ARE)
     if not paths:
         raise BuildError(
-            f"git lists no files in {' and '.join(folders)} of {PROJECT}, which the release name is derived from: "
-            "run this in a git clone of Berth."
+            f"git lists no files in {' and '.join(folders) or 'any folder to build'} of {app}, which the release name"
+            " is derived from: it must be a git clone whose docker-compose.prod.yml has build sections."
         )
-    return release_of((path, source_archive.content(PROJECT / path)) for path in paths)
+    return release_of((path, source_archive.content(app / path)) for path in paths)
 
 
 def arguments_of(argv: list[str]) -> argparse.Namespace:
@@ -569,6 +579,13 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
         help="what the images are for, such as linux/amd64 (default: $PLATFORM, else what the engine here runs on)",
     )
     parser.add_argument("--prefix", default=DEFAULT_PREFIX, help=f"prefix of local names (default: {DEFAULT_PREFIX})")
+    parser.add_argument(
+        "--app",
+        type=lambda text: Path(text).expanduser().resolve(),
+        default=PROJECT,
+        metavar="FOLDER",
+        help="the application (variable berth_app): a git clone with a docker-compose.prod.yml (default: the sample)",
+    )
     parser.add_argument("--fresh", action="store_true", help="make the Debian base anew, and so all that stands on it")
     parser.add_argument(
         "--push",
@@ -588,9 +605,9 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     arguments = arguments_of(argv)
     if arguments.targets == ["release"]:
-        print(current_release())
+        print(current_release(arguments.app))
         return
-    release = current_release()
+    release = current_release(arguments.app)
     own = platform_of_engine()
     mode, why = choose(arguments.images, arguments.platform or own)
     say(f"Images: {mode} ({why})" if arguments.images == "auto" else f"Images: {mode}")
@@ -609,7 +626,7 @@ def main(argv: list[str]) -> None:
         for image in images:
             provide(image, order)
         if {"app", "all"} & set(arguments.targets):
-            names = build_app(release, order)
+            names = build_app(arguments.app, release, order)
             if arguments.push:
                 push(names, options)
     if arguments.env_out:

@@ -14,12 +14,14 @@ from pathlib import Path
 from tests.support import ROOT
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "docs/operations.md", "docs/security.md", "docs/architecture.md")),
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("operations.md", "security.md", "architecture.md", "extending.md")),
     *(
         page
         for folder in ("operations", "disasters", "runbooks", "evidence")
         for page in sorted((ROOT / "docs" / folder).glob("*.md"))
     ),
+    *sorted((ROOT / "monitoring/runbooks").glob("*.md")),
 ]
 # console: a server before its first run; rescue: the provider's rescue system; store: where backups are kept.
 PROMPT = re.compile(r"(controller|host|console|rescue|store)([$#]) (.*)")

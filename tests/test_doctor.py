@@ -390,12 +390,16 @@ def test_a_name_that_its_owner_checks_himself_is_no_error() -> None:
 
 def test_an_image_prefix_names_its_registry() -> None:
     def registry(prefix: str) -> tuple[str, str, str]:
-        found = asked.for_host({"transport": "registry", "image_prefix": prefix})["registry"]
+        given = {"transport": "registry", "image_prefix": prefix, "own_images": ["web", "jobs"]}
+        found = asked.for_host(given)["registry"]
         return found["scheme"], found["host"], found["repository"]
 
-    assert registry("registry.x.net/shop") == ("https", "registry.x.net", "shop/auth_service")
-    assert registry("localhost:5000/shop") == ("http", "localhost:5000", "shop/auth_service")
-    assert asked.for_host({"transport": "registry", "image_prefix": "shop"})["registry"] is None
+    assert registry("registry.x.net/shop") == ("https", "registry.x.net", "shop/web")
+    assert registry("localhost:5000/shop") == ("http", "localhost:5000", "shop/web")
+    own = {"own_images": ["web"]}
+    assert asked.for_host({"transport": "registry", "image_prefix": "shop", **own})["registry"] is None
+    # Of an application whose compose file cannot be read, no image is known.
+    assert asked.for_host({"transport": "registry", "image_prefix": "registry.x.net/shop"})["registry"] is None
     assert asked.for_host({"transport": "archive", "image_prefix": "registry.x.net/shop"})["registry"] is None
 
 
@@ -524,14 +528,14 @@ def test_a_registry_takes_a_token_that_a_password_buys() -> None:
 
     def answer(_: str, path: str, login: str) -> tuple[int, dict[str, str], bytes]:
         if path.startswith("/token"):
-            assert "scope=repository%3Ashop%2Fauth_service%3Apull" in path
+            assert "scope=repository%3Ashop%2Fweb%3Apull" in path
             return (200, {}, b'{"token": "t1"}') if login == LOGIN else (401, {}, b"")
         realm = f'Bearer realm="http://127.0.0.1:{where["port"]}/token",service="r"'
         return (200, {}, b"{}") if login == "Bearer t1" else (401, {"WWW-Authenticate": realm}, b"")
 
     with served(web(answer)) as port:
         where["port"] = port
-        one = {"scheme": "http", "host": f"127.0.0.1:{port}", "repository": "shop/auth_service", "username": "shop"}
+        one = {"scheme": "http", "host": f"127.0.0.1:{port}", "repository": "shop/web", "username": "shop"}
         assert host.registry(one | {"password": "right"})["ok"]
         assert host.registry(one | {"password": "wrong"}) == {
             "ok": False, "status": 401, "said": "HTTP 401", "anonymous": False,

@@ -23,6 +23,7 @@ from tests.readme.commands import FAST
 from tests.readme.commands import LONG as README_LONG
 from tests.support import ROOT
 
+EDGE = "roles/traefik/files/docker-compose.edge.yml"
 SPECS = [
     ROOT / "ansible/variables.yml",
     *ROOT.glob("roles/*/meta/argument_specs.yml"),
@@ -187,7 +188,8 @@ def test_its_verb_and_options_are_those_of_our_programs(command: Command) -> Non
 
 @pytest.mark.parametrize("command", each("host"))
 def test_what_it_names_is_in_the_roles(command: Command) -> None:
-    services, watching = containers("docker-compose.prod.yml"), containers("roles/monitoring/templates/compose.yml.j2")
+    services = containers("docker-compose.prod.yml") | containers(EDGE)
+    watching = containers("roles/monitoring/templates/compose.yml.j2")
     names = set(re.findall(r"\bberth-[\w$-]+-(?:1|\$\w+)\b", re.sub(r"\$\(.*?\)", "$edge", command.text)))
     for name in names:
         found = re.fullmatch(r"berth-((?:blue|green|monitoring)-)?([\w$]+)-1", name)
@@ -289,9 +291,12 @@ def test_the_first_page_of_an_operator_has_the_four_commands_and_leads_to_every_
 
 def test_the_drawing_names_every_container_and_network_of_production() -> None:
     drawing = re.findall(r"(?ms)^```mermaid$(.*?)^```$", (ROOT / "docs/architecture.md").read_text())[0]
-    production = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())
+    names = set()
+    for file in ("docker-compose.prod.yml", EDGE):
+        production = yaml.safe_load((ROOT / file).read_text())
+        names |= set(production["services"]) | {network["name"] for network in production["networks"].values()}
     # Flower is optional and serves nobody.
-    names = set(production["services"]) - {"flower"} | {network["name"] for network in production["networks"].values()}
+    names -= {"flower"}
     assert [name for name in sorted(names) if name not in drawing] == []
 
 

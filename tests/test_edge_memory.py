@@ -67,7 +67,9 @@ def test_what_the_limits_admit_fits_into_the_edges_memory() -> None:
 
 
 def test_without_an_environment_the_compose_file_has_the_same_limits() -> None:
-    service = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())["services"]["traefik_a"]
+    service = yaml.safe_load((ROOT / "roles/traefik/files/docker-compose.edge.yml").read_text())["services"][
+        "traefik_a"
+    ]
     limit = ENVIRONMENT["environment_traefik_memory"]
     assert service["mem_limit"] == service["memswap_limit"] == f"${{TRAEFIK_MEMORY:-{limit}}}"
     go = int(limit.removesuffix("m")) * 1024 * 1024 * 7 // 8

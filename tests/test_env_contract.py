@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from auth_service.settings import AuthSettings
 from berth import secrets as berth_secrets
 from berth.backup.restore_scratch import _with_other_secrets
+from berth.stack import former, needs
 from celery_worker.settings import WorkerSettings
 from shared import keys, settings
 from shared.settings import CommonSettings, load_settings
@@ -57,6 +58,12 @@ OTHERS = {
     "Ed25519": other(ed25519.Ed25519PrivateKey.generate()),
 }
 environment = load(ROLE / "filter_plugins/environment.py")
+NEEDS = needs.read(yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text()))
+# Lines that an owner may add (berth_environment), since the compose file reads them.
+OWNERS = {
+    *("WEB_CONCURRENCY", "FLOWER_USER", "SIGN_IN_FAILURES_PER_NETWORK", "SIGN_UPS_PER_NETWORK"),
+    *("MAILS_PER_NETWORK", "MAILS_PER_HOUR"),
+}
 
 
 def example() -> dict[str, str]:
@@ -68,12 +75,19 @@ def good() -> dict[str, str]:
     values = {name: "0123456789abcdef" * 4 if value == "replace-me" else value for name, value in example().items()}
     for name in ("BERTH_DOMAIN", "PUBLIC_URL", "IMAGE_PREFIX", "SMTP_HOST", "SMTP_USERNAME", "MAIL_FROM"):
         values[name] = values[name].replace("example.com", "berth.test")
-    values |= {"JWT_PRIVATE_KEY": PRIVATE_KEY, "JWT_PUBLIC_KEYS": PUBLIC_KEY}
+    values |= {"JWT_PRIVATE_KEY": PRIVATE_KEY, "JWT_PUBLIC_KEYS": PUBLIC_KEY, "BERTH_SECRETS": NEEDS.line()}
     return values
+
+
+EDGE = (ROOT / "roles/traefik/files/docker-compose.edge.yml").read_text()
 
 
 def compose() -> str:
     return (ROOT / "docker-compose.prod.yml").read_text()
+
+
+def read_by_compose() -> set[str]:
+    return set(re.findall(r"\$\{([A-Z_0-9]+)", compose() + EDGE))
 
 
 def secrets_of(**changes: str) -> dict[str, dict[str, str]]:
@@ -81,8 +95,9 @@ def secrets_of(**changes: str) -> dict[str, dict[str, str]]:
 
 
 def test_the_example_documents_exactly_what_the_role_writes() -> None:
-    written = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_environment_values"]
-    assert list(example()) == list(written)
+    own = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_environment_own"]
+    written = environment.environment_lines(own, compose(), {}, {})
+    assert set(example()) == (set(written) | OWNERS) - {"BERTH_SECRETS"}
 
 
 def test_every_group_of_the_example_has_an_explanation() -> None:
@@ -91,7 +106,7 @@ def test_every_group_of_the_example_has_an_explanation() -> None:
 
 
 def test_compose_reads_only_variables_that_are_written() -> None:
-    assert set(re.findall(r"\$\{([A-Z_0-9]+)", compose())) - BY_THE_RUN <= set(example())
+    assert read_by_compose() - BY_THE_RUN <= set(example())
 
 
 class Noticed(dict[str, str]):
@@ -109,7 +124,7 @@ class Noticed(dict[str, str]):
 def test_every_variable_has_a_reader() -> None:
     values = Noticed(good())
     berth_secrets.secrets(values)
-    by_compose = set(re.findall(r"\$\{([A-Z_0-9]+)", compose()))
+    by_compose = read_by_compose()
     # The name of the site is for people who open the file.
     assert set(example()) - values.names - by_compose == {"BERTH_DOMAIN"}
 
@@ -134,12 +149,12 @@ def environment_of(service: str) -> list[str]:
 
 
 def test_the_example_values_are_all_refused() -> None:
-    problems = "\n".join(environment.environment_problems(example()))
+    problems = "\n".join(environment.environment_problems({**example(), "BERTH_SECRETS": NEEDS.line()}))
     for name, value in example().items():
         if value == "replace-me":
-            # Public keys are derived; those of yesterday have a variable. Roles say mail where the services say SMTP.
-            known_as = "jwt_previous_keys" if name == "JWT_PUBLIC_KEYS" else name.lower().replace("smtp", "mail")
-            assert f"environment_{known_as} " in problems
+            # Public keys are derived; those of yesterday have a variable.
+            known_as = "jwt_previous_keys" if name == "JWT_PUBLIC_KEYS" else name.lower()
+            assert f"vault_{known_as} in inventories/" in problems
     assert "environment_domain " in problems
 
 
@@ -209,12 +224,6 @@ def test_what_signs_is_handed_to_auth_service_alone() -> None:
     }
 
 
-def test_a_release_from_before_es256_finds_its_key_while_it_is_shared() -> None:
-    shared = secrets_of(JWT_SECRET_KEY_SHARED="yes")
-    assert shared["user_service"]["jwt_secret_key"] == shared["auth_service"]["jwt_secret_key"]
-    assert "jwt_private_key" not in shared["user_service"]
-
-
 def test_a_managed_database_needs_no_local_passwords() -> None:
     managed = {**good(), "MONGO_URI": "mongodb+srv://me:pw@cluster.berth.test/", "MONGO_ROOT_PASSWORD": ""}
     assert environment.environment_problems(managed) == []
@@ -271,26 +280,33 @@ def test_a_line_of_another_form_is_refused_by_number(tmp_path: Path, capsys: pyt
 
 
 def test_the_user_ids_are_those_of_the_containers() -> None:
+    owners = berth_secrets.uids(NEEDS)
     services = yaml.safe_load(compose())["services"]
     # Monitoring has a compose file of its own, which uses one number for all of it.
-    users = {name: service["user"] for name, service in services.items() if name in berth_secrets.UIDS}
+    users = {name: service["user"] for name, service in services.items() if name in owners}
     users["monitoring"] = "{0}:{0}".format(
         yaml.safe_load((ROOT / "roles/monitoring/vars/main/main.yml").read_text())["_monitoring_uid"]
     )
-    assert {name: f"{uid}:{uid}" for name, uid in berth_secrets.UIDS.items()} == users
+    assert {name: f"{uid}:{uid}" for name, uid in owners.items()} == users
+    assert {one["user"] for one in yaml.safe_load(EDGE)["services"].values()} == {"10000:10000"}
+
+
+def test_an_env_from_before_the_description_gives_each_service_what_it_reads() -> None:
+    former_env = {name: value for name, value in good().items() if name != "BERTH_SECRETS"}
+    handed, before = secrets_of(), berth_secrets.secrets(former_env)
+    assert before == handed
+    assert berth_secrets.uids(former.NEEDS) == berth_secrets.uids(NEEDS)
 
 
 def test_redis_rights_are_those_the_services_are_tested_with() -> None:
     tested = (ROOT / "services/tests_integration/users.acl").read_text()
     rights = dict(re.findall(r"^user (\S+) on >\S+ resetkeys (.+)$", tested, re.MULTILINE))
-    assert {user: rights[user] for user in SETTINGS if user in rights} == {
-        user: berth_secrets.REDIS_USERS[user] for user in SETTINGS if user in berth_secrets.REDIS_USERS
-    }
+    assert {user: rights[user] for user in SETTINGS if user in rights} == NEEDS.rights
 
 
 def test_a_new_environment_has_every_secret_that_a_role_reads() -> None:
     plays = yaml.safe_load((ROOT / "ansible/new_environment.yml").read_text())
-    made = set(plays[0]["vars"]["secrets"])
+    made = set(plays[0]["vars"]["own_secrets"]) | {f"vault_{name}" for name in NEEDS.variables}
     read = {
         name
         for file in ROOT.glob("roles/*/defaults/main.yml")
@@ -298,4 +314,4 @@ def test_a_new_environment_has_every_secret_that_a_role_reads() -> None:
         if not line.lstrip().startswith("#")
         for name in re.findall(r"\bvault_\w+", line)
     }
-    assert made == read
+    assert made == read | {f"vault_{name}" for name in NEEDS.variables}

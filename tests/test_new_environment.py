@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from importlib import util
@@ -46,9 +47,10 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fresh(folder: Path) -> Path:
     """What the playbook reads, in a folder with a blank in its name."""
     root = folder / "our site"
-    for name in ("ansible", "inventories"):
+    for name in ("ansible", "inventories", "berth"):
         shutil.copytree(ROOT / name, root / name, symlinks=True)
-    shutil.copy(ROOT / "ansible.cfg", root)
+    for name in ("ansible.cfg", "docker-compose.prod.yml"):
+        shutil.copy(ROOT / name, root)
     (root / "services/shared").mkdir(parents=True)
     for name in ("rules.py", "keys.py"):
         shutil.copy(ROOT / "services/shared" / name, root / "services/shared")
@@ -116,7 +118,9 @@ def test_what_is_asked_at_a_terminal_is_written_and_the_next_command_is_named(
     assert written["berth_admins"] == [{"name": "ada", "ssh_keys": [key.read_text().strip()]}]
     assert set(secrets(made)) >= {"vault_jwt_secret_key", "vault_mongo_root_password", "vault_backup_password"}
     assert keys.private_key_problem(secrets(made)["vault_jwt_private_key"]) == ""
-    assert secrets(made)["vault_jwt_secret_key_shared"] is False
+    assert re.fullmatch(r"[0-9a-f]{64}", secrets(made)["vault_jwt_secret_key"])
+    assert len(secrets(made)["vault_mongo_keyfile"]) == 512
+    assert secrets(made)["vault_jwt_previous_keys"] == ""
     assert (made / ".vault-password").stat().st_mode & 0o777 == 0o600
     assert "Next: ansible-playbook ansible/doctor.yml -i inventories/production" in first_made[1]
     assert "Vault password (" not in first_made[1]
@@ -141,13 +145,17 @@ def test_a_later_run_asks_nothing_adds_the_secret_that_is_new_and_keeps_the_othe
     assert code == 0, screen
     assert "changed=0" in screen
 
-    playbook = made / "ansible/new_environment.yml"
-    new = "      vault_new_password: \"{{ lookup('ansible.builtin.password', random) }}\"\n"
-    playbook.write_text(playbook.read_text().replace("      vault_flower", f"{new}      vault_flower", 1))
+    compose = made / "docker-compose.prod.yml"
+    label = "      berth.secrets: jwt_public_keys\n"
+    new = label.replace("keys", "keys, orders_key, stripe_key")
+    text = compose.read_text().replace(label, new, 1)
+    compose.write_text(text.replace("    jwt_secret_key: hex\n", "    jwt_secret_key: hex\n    stripe_key: given\n", 1))
     code, screen = run(made, key, env="production")
     assert code == 0, screen
+    assert "To be written there, with ansible-vault edit: vault_stripe_key" in " ".join(screen.split())
     after = secrets(made)
-    assert len(after.pop("vault_new_password")) == 48
+    assert after.pop("vault_stripe_key") == ""
+    assert len(after.pop("vault_orders_key")) == 48
     assert after == before
 
 
@@ -161,8 +169,6 @@ def test_an_older_environment_gets_a_private_key_and_its_releases_keep_theirs(ma
     assert code == 0, screen
     after = secrets(made)
     assert keys.private_key_problem(after.pop("vault_jwt_private_key")) == ""
-    # Releases from before sign and verify with the one key that both services get, until the owner ends it.
-    assert after.pop("vault_jwt_secret_key_shared") is True
     assert after.pop("vault_jwt_previous_keys") == ""
     assert after == older
 

@@ -13,7 +13,8 @@ import pytest
 from tests.documents import commands_of
 from tests.support import ROOT, poll
 
-RUNBOOKS = sorted((ROOT / "docs/runbooks").glob("*.md"))
+# Those of Berth's alerts, and of the application's.
+RUNBOOKS = sorted([*(ROOT / "docs/runbooks").glob("*.md"), *(ROOT / "monitoring/runbooks").glob("*.md")])
 # Two screens of a terminal.
 MOST_LINES = 50
 REDIS = ["redis-server", "--dir", "/data", "--appendonly", "yes", "--appendfsync", "always"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import application
+import build
 from source_archive import SourcesError, archive, content, copy, listed, main
 
 COMPOSE = """
@@ -153,3 +154,31 @@ def test_a_project_that_builds_nothing_has_no_sources(clone: Path, text: str) ->
     (clone / "docker-compose.prod.yml").write_text(text)
     with pytest.raises(SourcesError, match=r"docker-compose\.prod\.yml"):
         archive(clone)
+
+
+def test_what_outlives_releases_has_images_that_variables_name() -> None:
+    text = """
+services:
+  mongo: {profiles: [platform], image: "${MONGO_IMAGE:-mongo:8.0}"}
+  postgres: {profiles: [platform], image: "postgres:17"}
+  cache: {profiles: [platform], image: "${CACHE_IMAGE:-valkey:8}"}
+  web: {profiles: [release], image: "x"}
+"""
+    assert application.platform(text, {"MONGO_IMAGE": "registry/mongo:8"}) == {
+        "mongo": "registry/mongo:8",
+        "postgres": "postgres:17",
+        "cache": "valkey:8",
+    }
+    with pytest.raises(application.ApplicationError, match="service mongo of profile platform names no image"):
+        application.platform(text.replace(":-mongo:8.0", ""), {})
+
+
+def test_a_release_of_an_application_elsewhere_is_named_after_its_sources(clone: Path) -> None:
+    named = build.current_release(clone)
+    assert named == build.current_release(clone)
+    assert named != build.current_release()
+    (clone / "services/app/main.py").write_text("print(2)\n")
+    assert build.current_release(clone) != named
+    (clone / "docker-compose.prod.yml").unlink()
+    with pytest.raises(build.BuildError, match=r"is no application: docker-compose\.prod\.yml: No such file"):
+        build.current_release(clone)

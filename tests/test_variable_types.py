@@ -180,7 +180,7 @@ def values(role: str) -> dict[str, Any]:
     """Return the variables of a role, or of inventory and playbooks; those with a type as -e would give them."""
     files = sorted(ROOT.glob(f"roles/{role or '*'}/defaults/**/*.yml"))
     files += sorted(ROOT.glob(f"roles/{role}/vars/**/*.yml")) if role else []
-    place = str(ROOT / "roles" / role) if role else str(ROOT)
+    place = str(ROOT / "roles" / (role or "berth"))
     found: dict[str, Any] = {"role_path": place, "ansible_search_path": [place]}
     for file in files:
         found |= ansible_loader().load_from_file(str(file), trusted_as_template=True) or {}

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
+from berth import secrets as stack_secrets
 from berth.backup import restore_engine as engine
 from berth.backup.restore_choice import Run
 from berth.backup.settings import Settings
@@ -19,6 +20,7 @@ from berth.host import commands
 from berth.host.mongosh import SHELL
 from berth.host.refused import Refused
 from berth.stack.description import Service
+from berth.stack.needs import Needs
 
 # Secrets never touch a disk.
 SECRETS = Path("/run/berth-scratch")
@@ -26,10 +28,6 @@ READY_SECONDS = 120
 CHECK_SECONDS = 30
 LABEL = "berth.scratch"
 _HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--restart=no")
-_SECRET = re.compile(
-    r"^(?P<name>[A-Z_]*(?:PASSWORD|KEYFILE|SECRET_KEY|SECRET_KEYS|PRIVATE_KEY|PUBLIC_KEYS|MONGO_URI|REDIS_URI))='.*'$"
-)
-
 _MAKE_KEY_PAIR = """
 set -e
 key=$(openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256)
@@ -118,7 +116,7 @@ class Scratch:
         Return what it says of a success. Raises Refused where it fails.
         """
         about = engine.inspect(live)
-        kept = [one for one in about["Config"]["Env"] if not one.startswith(("MONGO_URI=", "REDIS_URI=", "JWT_"))]
+        kept = about["Config"]["Env"]
         name = f"{self.name}-check"
         self._run(
             name,
@@ -170,27 +168,31 @@ class Scratch:
 
 def _with_other_secrets(env: str) -> str:
     """Keep every setting of .env and none of its secrets."""
-    lines = []
+    wanted = stack_secrets.needs(dict(re.findall(r"^([A-Z][A-Z0-9_]*)='(.*)'$", env, re.MULTILINE)))
     pair = _key_pair()
-    for line in env.splitlines():
-        found = _SECRET.match(line)
-        name = found["name"] if found else ""
-        if not name:
-            lines.append(line)
-        elif name.endswith("_URI") or name == "JWT_PREVIOUS_SECRET_KEYS":
-            lines.append(f"{name}=''")
-        elif name in pair:
-            lines.append(f"{name}='{pair[name]}'")
-        else:
-            length = 512 if name.endswith("KEYFILE") else 64
-            alphabet = string.ascii_letters + string.digits
-            lines.append(f"{name}='{''.join(secrets.choice(alphabet) for _ in range(length))}'")
-    return "\n".join(lines) + "\n"
+    made = {name.upper(): _made(wanted, name, pair) for name in wanted.names}
+    made |= dict.fromkeys(("SMTP_PASSWORD", "MONGO_URI", "REDIS_URI"), "")
+    lines = [line.partition("=") for line in env.splitlines()]
+    return "".join(
+        f"{name}{equals}" + (f"'{made[name]}'" if name in made else value) + "\n" for name, equals, value in lines
+    )
 
 
-def _key_pair() -> dict[str, str]:
-    """Generate a key pair for access tokens: private and public."""
-    pem = engine.must(commands.run_bytes("sh", "-c", _MAKE_KEY_PAIR), "Keys for access tokens could not be created")
+def _made(wanted: Needs, name: str, pair: tuple[str, str]) -> str:
+    """Make a secret of the same kind."""
+    if wanted.sources(name):
+        return pair[1]
+    kind = wanted.kind(name)
+    if kind in ("p256", "optional"):
+        return pair[0] if kind == "p256" else ""
+    length = 512 if kind == "keyfile" else 64
+    alphabet = string.hexdigits.lower() if kind == "hex" else string.ascii_letters + string.digits
+    return "".join(secrets.choice(alphabet) for _ in range(length))
+
+
+def _key_pair() -> tuple[str, str]:
+    """Generate a key pair, private and public, in the form of .env."""
+    pem = engine.must(commands.run_bytes("sh", "-c", _MAKE_KEY_PAIR), "Keys could not be created")
     # .env has the PEM without its first and last line.
     private, public = re.findall(r"-----BEGIN [A-Z ]+-----([^-]+)-----END", pem)
-    return {"JWT_PRIVATE_KEY": "".join(private.split()), "JWT_PUBLIC_KEYS": "".join(public.split())}
+    return "".join(private.split()), "".join(public.split())

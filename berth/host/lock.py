@@ -32,7 +32,7 @@ class Run:
 
     id: str
     verb: str
-    # Its subject: a release, the scope of a restore such as auth_db.users, databases.
+    # Its subject: a release, the scope of a restore such as shop.orders, databases.
     release: str
     by: str
     since: str

@@ -54,7 +54,7 @@ def service_of(container: str) -> str:
         return f"{job[1]}/job"
     if found := re.fullmatch(r"berth-(blue|green)-(.+)-\d+|berth-(run)-(.+)-[0-9a-f]{8}", container):
         return f"{found[2] or found[4]}/{found[1] or found[3]}"
-    found = re.fullmatch(r"berth-([a-z0-9_]+)-\d+", container)
+    found = re.fullmatch(r"berth-([\w.-]+)-\d+", container)
     return found[1] if found else container
 
 

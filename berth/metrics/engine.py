@@ -116,7 +116,7 @@ def targets(
     found = []
     for detail, _ in containers:
         labels = labels_of(detail)
-        scrape = scrapes.get(labels["service"]) or _labelled(detail, labels["service"])
+        scrape = scrapes.get(labels["service"]) or labelled(detail)
         on = detail["NetworkSettings"]["Networks"]
         address = next((on[name]["IPAddress"] for name in networks if on.get(name, {}).get("IPAddress")), "")
         if scrape and address and detail["State"]["Running"] and not is_for_one_command(detail):
@@ -126,8 +126,9 @@ def targets(
     return sorted(found, key=lambda each: each["labels"]["instance"])
 
 
-def _labelled(detail: dict[str, Any], service: str) -> Scrape | None:
+def labelled(detail: dict[str, Any]) -> Scrape | None:
     """Return where a container's labels say that it serves metrics; what makes no sense was refused at its release."""
+    service = labels_of(detail)["service"]
     labels = detail["Config"]["Labels"] or {}
     found = METRICS.fullmatch(labels.get("berth.metrics", ""))
     port = (found[1] or labels.get("berth.port", "")) if found else ""

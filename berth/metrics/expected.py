@@ -9,7 +9,7 @@ from typing import Any
 
 from berth.host import system
 from berth.host.live import ROUTES, read_live
-from berth.metrics.engine import labels_of
+from berth.metrics.engine import labelled, labels_of
 from berth.metrics.exposition import Metrics
 from berth.metrics.host import run
 from berth.metrics.site import ever_live
@@ -50,11 +50,17 @@ def containers(
         _add(metrics, "file", str(root / "releases.jsonl"), history)
     if routes:
         of_colour = {
-            known["service"] for known in (labels_of(detail) for detail, _ in found) if known["colour"] == routes.colour
+            known["service"]: bool(labelled(detail))
+            for known, detail in ((labels_of(detail), detail) for detail, _ in found)
+            if known["colour"] == routes.colour
         }
-        for service in services_of(root, routes.release) or sorted(of_colour):
+        for service, written in (services_of(root, routes.release) or dict(sorted(of_colour.items()))).items():
             name = f"berth-{routes.colour}-{service}-1"
             _add(metrics, "container", name, name in running, service=service)
+            # An earlier version did not write it; then it is what its container says.
+            scraped = of_colour.get(service, False) if written is None else written
+            labels = {"service": service, "scraped": str(scraped).lower()}
+            metrics.add("berth_release_service", "A service of the live release; whether it is scraped.", 1, labels)
 
 
 def networks(metrics: Metrics, found: list[dict[str, Any]], expected: Expected) -> None:

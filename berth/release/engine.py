@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from berth.host import clock, commands, files, system
@@ -21,8 +22,15 @@ from berth.stack.kept import Kept, compose
 
 # So long Docker may fail to list containers until that is a failure: it says nothing of those it does not list.
 LISTED_SECONDS = 10
+# Where a service reads its secrets.
+SECRETS = "/run/secrets"
 # What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
 ENDED = ("exited", "dead", "unhealthy")
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a file or folder exists."""
+    return path.exists()
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,24 @@ class Side:
         if missing:
             raise Refused(f"The host lacks {', '.join(missing)}, so release {self.release} is not complete.")
         return found
+
+    def require_mounts(self) -> None:
+        """Refuse a service whose folders or secrets are not on the host: it is new, or reads another secret."""
+        for name, service in self.kept.config["services"].items():
+            if PROFILE not in (service.get("profiles") or ()):
+                continue
+            for mount in service.get("volumes") or ():
+                if mount.get("type") != "bind":
+                    continue
+                source = Path(mount["source"])
+                secrets = self.known.get(name).secrets if mount["target"] == SECRETS else ()
+                lacks = [str(one) for one in (source, *(source / file for file in secrets)) if not is_there(one)]
+                if lacks:
+                    raise Refused(
+                        f"Service {name} of release {self.release} needs {lacks[0]}, which this host lacks."
+                        " Provisioning writes the secrets of a new service:"
+                        f" ansible-playbook site.yml -i inventories/<env> -e release={self.release}"
+                    )
 
     def fingerprint(self) -> str:
         """Name what would run: the images' content and every setting. The same name means nothing to do."""

@@ -18,7 +18,7 @@ from berth.host.refused import Refused
 from berth.host.system import Container
 from berth.release.settings import Settings
 from berth.stack.description import PROFILE
-from berth.stack.kept import compose
+from berth.stack.kept import FILE, compose
 
 UNITS = Path("/etc/systemd/system")
 TABLES = Path("/etc/nftables.d")
@@ -65,7 +65,7 @@ def _lack(what: str, fix: str) -> dict[str, str]:
 def _of_the_engine(settings: Settings, live: Live | None, containers: list[Container]) -> list[dict[str, str]]:
     again = ("-e", f"release={live.release}") if live else ()
     there = {(one.project, one.service): one for one in containers}
-    platform = _compose(settings, settings.root / "docker-compose.prod.yml", "berth", "platform")
+    platform = _platform(settings)
     lacks, used = [], {}
     networks = {key: network["name"] for key, network in platform.get("networks", {}).items()}
     for service in _chosen(settings, platform, there):
@@ -111,6 +111,17 @@ def _connections(
             fix = f"sudo docker network connect {' '.join(words)} {name} {container.name}"
             lacks.append(_lack(f"container {key[1]} is not in network {name}", fix))
     return lacks
+
+
+def _platform(settings: Settings) -> dict[str, Any]:
+    """Return what outlives releases: the application's databases, and the edge."""
+    found = _compose(settings, settings.root / FILE, "berth", "platform")
+    # Before it had a file of its own, the edge was in the application's.
+    if (file := settings.root / "docker-compose.edge.yml").exists():
+        edge = _compose(settings, file, "berth", "platform")
+        for part in ("services", "networks"):
+            found[part] = found.get(part, {}) | edge.get(part, {})
+    return found
 
 
 def _compose(settings: Settings, file: Path, project: str, profile: str, live: Live | None = None) -> dict[str, Any]:

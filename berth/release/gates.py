@@ -49,6 +49,7 @@ class Gates:
         with self.host.lock.step("configuration"):
             # Read and checked here, before anything changes.
             jobs.refuse_invalid(side.kept.description)
+            side.require_mounts()
         with self.host.lock.step("images"):
             fingerprint = side.fingerprint()
         if live and same and live.fingerprint == fingerprint and not side.not_healthy():

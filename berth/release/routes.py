@@ -153,6 +153,7 @@ def _router(
     rules += [f"PathPrefix(`{path.prefix}`)" if path.prefix else "", client.rule, *(one.rule for one in cases)]
     middlewares = [f"{one.middleware}{end}" for one in reversed(list(cases)) if one.middleware]
     middlewares += [] if service.cookies else [f"no-cookies{end}"]
+    middlewares += [] if service.upgrade else [f"no-upgrade{end}"]
     middlewares += client.rate if service.rate_limit else []
     middlewares += [f"limit-{_slug(path.prefix)}{client.name}{end}"] if path.limit else []
     router: dict[str, Any] = {
@@ -174,6 +175,10 @@ def _middlewares(
     if any(not path.service.cookies for path in paths):
         # An intruder in such a service sees no session.
         yield f"no-cookies{end}", {"headers": {"customRequestHeaders": {"Cookie": ""}}}
+    if any(not path.service.upgrade for path in paths):
+        # A service that does not know the protocol may take such a request to have no body, and read the body as the
+        # next request, which the edge has not seen (RFC 9110, 7.8; RFC 9112, 11.2).
+        yield f"no-upgrade{end}", {"headers": {"customRequestHeaders": {"Upgrade": ""}}}
     if settings.traces:
         context = dict.fromkeys(("Traceparent", "Tracestate", "Baggage"), "")
         yield f"own-trace{end}", {"headers": {"customRequestHeaders": context}}

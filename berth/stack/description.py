@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from berth.host.refused import Refused
+from berth.stack import needs
 
 # The compose profiles of a release's services, and of those that run on a schedule.
 PROFILE = "release"
@@ -47,6 +48,8 @@ class Service:
     port: int = 0
     # Whether it gets cookies.
     cookies: bool = True
+    # Whether a client may change to another protocol on its connection, such as WebSocket.
+    upgrade: bool = False
     # Whether the edge limits the rate of its clients; and further limits, on some paths.
     rate_limit: bool = True
     limits: tuple[Limit, ...] = ()
@@ -60,6 +63,8 @@ class Service:
     metrics: tuple[int, str] | None = None
     # When a job runs, as systemd writes calendar events.
     schedule: str = ""
+    # Files that it reads in /run/secrets.
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,9 @@ UNKNOWN = Description()
 def read(config: dict[str, Any]) -> Description:
     """Read what `docker compose config --format json` prints. Raises Refused where labels contradict each other."""
     every = {name: one or {} for name, one in config.get("services", {}).items()}
+    files = needs.read(config).files()
     labelled = any(key.startswith(PREFIX) for one in every.values() for key in one.get("labels") or {})
-    services = [_service(name, one, labelled) for name, one in every.items()]
+    services = [_service(name, one, labelled, files.get(name, ())) for name, one in every.items()]
     for one in services:
         _refuse_contradiction(one)
     release = tuple(one for one in services if PROFILE in one.profiles)
@@ -123,10 +129,10 @@ def read(config: dict[str, Any]) -> Description:
     return Description(release, jobs)
 
 
-def _service(name: str, found: dict[str, Any], labelled: bool) -> Service:
+def _service(name: str, found: dict[str, Any], labelled: bool, secrets: tuple[str, ...]) -> Service:
     values = _values(name, found.get("labels") or {}) if labelled else {"writes": True}
     image, user = str(found.get("image") or ""), str(found.get("user") or "")
-    return Service(name, image, tuple(found.get("profiles") or ()), user, **values)
+    return Service(name, image, tuple(found.get("profiles") or ()), user, secrets=secrets, **values)
 
 
 def _values(service: str, labels: dict[str, str]) -> dict[str, Any]:
@@ -260,11 +266,12 @@ def _calendar(text: str) -> str:
     return " ".join(_words(text).split())
 
 
-# Label -> field of the service and how it is read. Those without a field are read by roles.
+# Label -> field of the service and how it is read. Those without a field are read elsewhere.
 _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "berth.route": ("routes", _routes),
     "berth.port": ("port", _port),
     "berth.cookies": ("cookies", _boolean),
+    "berth.upgrade": ("upgrade", _boolean),
     "berth.rate_limit": ("rate_limit", _boolean),
     "berth.limits": ("limits", _limits),
     "berth.maintenance": ("maintenance", _page),
@@ -272,5 +279,6 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "berth.writes": ("writes", _boolean),
     "berth.metrics": ("metrics", _metrics),
     "berth.schedule": ("schedule", _calendar),
+    # Read in berth/stack/needs.py.
     **dict.fromkeys(("berth.mongo", "berth.redis", "berth.secrets", "berth.backup"), ("", _words)),
 }

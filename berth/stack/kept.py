@@ -71,8 +71,10 @@ class Kept:
             return UNKNOWN
 
     def write_services(self) -> None:
-        """Write the names of its services for programs that may not read .env, as compose does."""
-        files.write(self.folder / SERVICES, json.dumps({"services": self.description.names}))
+        """Write its services, and which have metrics, for programs that may not read .env, as compose does."""
+        described = self.description
+        scraped = [one.name for one in described.services if one.metrics]
+        files.write(self.folder / SERVICES, json.dumps({"services": described.names, "metrics": scraped}))
 
     @property
     def started_with(self) -> str:
@@ -104,10 +106,14 @@ def live(root: Path) -> Description:
     return Kept(root, led.release).known if led else UNKNOWN
 
 
-def services_of(root: Path, release: str) -> list[str] | None:
-    """Return the names of a release's services; None where they were not written, by an earlier version."""
-    written = files.read_json(root / "releases" / release / SERVICES)
-    return list(written["services"]) if written else None
+def services_of(root: Path, release: str) -> dict[str, bool | None]:
+    """Return service -> whether it has metrics.
+
+    None: an earlier version did not write that. Empty: it wrote nothing.
+    """
+    written = files.read_json(root / "releases" / release / SERVICES) or {"services": []}
+    scraped = written.get("metrics")
+    return {name: None if scraped is None else name in scraped for name in written["services"]}
 
 
 def forget() -> None:

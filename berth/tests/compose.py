@@ -21,6 +21,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?+])([^}]*))?\}")
 def without_labels(text: str = TEXT) -> str:
     """Return the compose file as releases before labels kept it."""
     document = yaml.safe_load(text)
+    del document["x-berth"]
     for service in document["services"].values():
         service.pop("labels", None)
     return str(yaml.safe_dump(document))
@@ -46,7 +47,10 @@ def resolved(text: str = TEXT, **values: str) -> str:
         return values.get(name) or (word if sign == "-" else "")
 
     document: dict[str, Any] = yaml.safe_load(_VARIABLE.sub(value, text))
-    return json.dumps({"name": "berth-any", "services": dict(sorted(document["services"].items()))})
+    for one in document["services"].values():
+        one["volumes"] = [volume for volume in one.get("volumes", []) if isinstance(volume, dict)]
+    more = {key: value for key, value in document.items() if key.startswith("x-berth")}
+    return json.dumps({"name": "berth-any", "services": dict(sorted(document["services"].items())), **more})
 
 
 def answer(command: list[str], environment: dict[str, Any]) -> tuple[int, str, str]:

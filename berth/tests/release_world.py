@@ -22,7 +22,7 @@ import pytest
 from berth.host import clock, commands, files, lock
 from berth.host.live import MARK, Live
 from berth.host.refused import Refused
-from berth.release import counters, probe, unit
+from berth.release import counters, engine, probe, unit
 from berth.release.command import arguments_of, do
 from berth.release.edge import OPERATOR_HEADER, RELEASE_HEADER, TRIAL_HEADER, Edge
 from berth.release.probe import Visit
@@ -118,6 +118,8 @@ class World:
     # The release whose jobs have timers.
     scheduled: Live | None = None
     bad_hooks: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    # Folders and files that services mount, and that are not there.
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.edge = Edge(settings_of(self.root))
@@ -405,6 +407,7 @@ class Worlds:
         patch.setattr(Settings, "read", lambda: settings_of(self.root))
         patch.setattr(commands, "run", lambda *command, **words: self.world.run(*command, **words))
         patch.setattr(commands, "Background", lambda *words: self.world.start(*words))
+        patch.setattr(engine, "is_there", lambda path: str(path) not in self.world.absent)
         patch.setattr(Visit, "_connect", lambda *_: self.world.connect())
         patch.setattr(counters, "fetch", lambda *words: self.world.fetch(*words))
         patch.setattr(probe, "ROUNDS", 1)

@@ -64,9 +64,9 @@ def test_a_line_is_shown_whatever_its_bytes_are(message: Any, shown: str) -> Non
 
 
 def test_services_stand_below_each_other_with_their_colour() -> None:
-    rows = [row("a"), row("b", CONTAINER_NAME="berth-green-auth_service-1"), row("c", CONTAINER_NAME="other")]
+    rows = [row("a"), row("b", CONTAINER_NAME="berth-green-web-v2-1"), row("c", CONTAINER_NAME="other")]
     names = [line.split(" - ")[0][24:] for line in lines(rows)]
-    assert names == ["app               ", "auth_service/green", "other             "]
+    assert names == ["app         ", "web-v2/green", "other       "]
 
 
 def test_only_what_went_wrong_is_coloured() -> None:

@@ -274,21 +274,34 @@ def test_a_container_for_one_command_is_no_service_that_is_unwell_or_scraped() -
     assert "berth_container_memory_bytes" in metrics.text()
 
 
-@pytest.mark.parametrize("written", [True, False])
-def test_a_service_of_the_live_release_that_has_no_container_is_missing(tmp_path: Path, written: bool) -> None:
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        (
+            '{"services": ["auth_service", "pages", "worker"], "metrics": ["worker"]}',
+            {"auth_service": "1 false", "pages": "0 false", "worker": "0 true"},
+        ),
+        # Earlier versions wrote names alone, or nothing: then what is there is all that is known.
+        ('{"services": ["auth_service", "worker"]}', {"auth_service": "1 true", "worker": "0 false"}),
+        ("", {"auth_service": "1 true"}),
+    ],
+)
+def test_a_service_of_the_live_release_that_has_no_container_is_missing(
+    tmp_path: Path, written: str, seen: dict[str, str]
+) -> None:
     live = tmp_path / ROUTES
     live.parent.mkdir(parents=True)
     live.write_text(Live("1.4", "blue", "f").mark)
     if written:
         place = tmp_path / "releases/1.4/services.json"
         place.parent.mkdir(parents=True)
-        place.write_text('{"services": ["auth_service", "worker"]}')
+        place.write_text(written)
     metrics = Metrics()
     expected.containers(metrics, [(RUNNING, {})], expected.Expected(), tmp_path)
-    lines = re.findall(r'^berth_present\{kind="container".*service="(\w+)"\} (\d)', metrics.text(), re.MULTILINE)
-    seen = dict(lines)
-    # An earlier version wrote no list: then what is there is all that is known.
-    assert seen == ({"auth_service": "1", "worker": "0"} if written else {"auth_service": "1"})
+    text = metrics.text()
+    there = dict(re.findall(r'^berth_present\{kind="container".*service="(\w+)"\} (\d)', text, re.MULTILINE))
+    scraped = dict(re.findall(r'^berth_release_service\{service="(\w+)",scraped="(\w+)"\} 1', text, re.MULTILINE))
+    assert {name: f"{there[name]} {scraped[name]}" for name in there} == seen
 
 
 def test_an_update_that_waits_for_a_restart_is_told_with_its_time(tmp_path: Path) -> None:

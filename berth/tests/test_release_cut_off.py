@@ -431,6 +431,17 @@ def test_labels_that_contradict_each_other_are_refused_before_anything_changes(w
     assert GOOD.state_of(world) == "old"
 
 
+@pytest.mark.parametrize("lacks", ["/run/berth/secrets/user_service", "/run/berth/secrets/user_service/mongo_uri"])
+def test_a_service_whose_secrets_are_not_on_the_host_is_refused_before_anything_changes(
+    worlds: Worlds, lacks: str
+) -> None:
+    world = GOOD.make(worlds, Fault(kinds=(COMMAND, REQUEST)))
+    world.absent = (lacks,)
+    assert GOOD.attempt().startswith(f"Service user_service of release {NEW} needs {lacks}, which this host lacks.")
+    assert [step.split()[0] for step in world.steps] == ["systemd-run"]
+    assert GOOD.state_of(world) == "old"
+
+
 def test_a_live_release_whose_compose_file_is_damaged_does_not_keep_the_next_one_away(worlds: Worlds) -> None:
     world = GOOD.make(worlds)
     (world.root / f"releases/{OLD}/docker-compose.prod.yml").unlink()

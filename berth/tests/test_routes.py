@@ -23,6 +23,7 @@ SHOP = {
         "port": "80",
         "cookies": "false",
         "rate_limit": "false",
+        "upgrade": "true",
         "maintenance": "/closed.html /closed.json",
     },
     "worker": {"writes": "true"},
@@ -77,10 +78,11 @@ def test_cookies_and_limits_are_as_the_labels_say(settings: Settings) -> None:
     http = routed(settings)
     by_rule = {one["rule"].removeprefix("Host(`site.test`)"): one["middlewares"] for one in http["routers"].values()}
     assert by_rule[""] == ["no-cookies"]
-    assert by_rule[" && PathPrefix(`/shop/`)"] == ["rate"]
-    assert by_rule[" && PathPrefix(`/shop/pay`)"] == ["rate", "limit-shop-pay"]
+    assert by_rule[" && PathPrefix(`/shop/`)"] == ["no-upgrade", "rate"]
+    assert by_rule[" && PathPrefix(`/shop/pay`)"] == ["no-upgrade", "rate", "limit-shop-pay"]
     # A limit on a whole route.
-    assert by_rule[" && PathPrefix(`/cart/`)"] == ["rate", "limit-cart"]
+    assert by_rule[" && PathPrefix(`/cart/`)"] == ["no-upgrade", "rate", "limit-cart"]
+    assert http["middlewares"]["no-upgrade"] == {"headers": {"customRequestHeaders": {"Upgrade": ""}}}
     assert http["middlewares"]["limit-shop-pay"]["rateLimit"] == {
         "average": 2,
         "burst": 60,

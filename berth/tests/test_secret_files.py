@@ -13,6 +13,7 @@ from berth import secrets as berth_secrets
 from berth.tests.cut_off import CutOff, Killed
 
 OLD = {"auth_service": {"mongo_uri": "old"}, "redis": {"users.acl": "old", "gone": "old"}}
+OWNERS = {"auth_service": 10001, "redis": 999}
 NEW = {"auth_service": {"mongo_uri": "new", "redis_uri": "new"}, "redis": {"users.acl": "new"}}
 
 
@@ -35,7 +36,7 @@ def contents(directory: Path) -> dict[str, dict[str, str]]:
 def test_each_service_reads_its_own_and_nothing_is_left_over(owners: dict[str, int], tmp_path: Path) -> None:
     directory = tmp_path / "secrets"
     for files in (OLD, NEW):
-        berth_secrets.write(directory, files)
+        berth_secrets.write(directory, files, OWNERS)
         assert contents(directory) == files
     assert directory.stat().st_mode & 0o777 == 0o711
     assert {folder.stat().st_mode & 0o777 for folder in directory.iterdir()} == {0o500}
@@ -57,26 +58,26 @@ def test_cut_off_at_any_step_each_file_is_old_or_new_and_the_next_time_all_are_n
 
     def begun(directory: Path) -> Path:
         monkeypatch.setattr(os, "chown", lambda *_: None)
-        berth_secrets.write(directory, OLD)
+        berth_secrets.write(directory, OLD, OWNERS)
         return directory
 
     whole = CutOff()
     directory = begun(tmp_path / "whole")
     counted(whole)
-    berth_secrets.write(directory, NEW)
+    berth_secrets.write(directory, NEW, OWNERS)
     monkeypatch.undo()
     assert whole.steps > 10
     for number in range(whole.steps):
         directory = begun(tmp_path / str(number))
         counted(CutOff(number))
         with pytest.raises(Killed):
-            berth_secrets.write(directory, NEW)
+            berth_secrets.write(directory, NEW, OWNERS)
         monkeypatch.undo()
         for service, files in contents(directory).items():
             for name, text in files.items():
                 assert name.startswith(".") or text in (OLD.get(service, {}).get(name), NEW.get(service, {}).get(name))
         monkeypatch.setattr(os, "chown", lambda *_: None)
-        berth_secrets.write(directory, NEW)
+        berth_secrets.write(directory, NEW, OWNERS)
         assert contents(directory) == NEW
         monkeypatch.undo()
 
@@ -94,6 +95,7 @@ def test_the_command_writes_or_says_what_is_missing(
     assert berth_secrets.main([]) == 2
     assert "usage: berth secrets" in capsys.readouterr().err
     monkeypatch.setattr(berth_secrets, "secrets", lambda _: NEW)
+    monkeypatch.setattr(berth_secrets, "uids", lambda _: OWNERS)
     assert berth_secrets.main(["check", str(env)]) == 0
     assert not (tmp_path / "secrets").exists()
     assert berth_secrets.main(["write", str(env), str(tmp_path / "secrets")]) == 0

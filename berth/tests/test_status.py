@@ -25,6 +25,7 @@ from berth.release.settings import Settings
 NOW = datetime(2026, 11, 29, 5, 20, tzinfo=UTC)
 LIVE = Live("1.4.0", "green", "f1")
 SECRETS = ("mongo", "redis", "auth_service")
+EDGE = "docker-compose.edge.yml"
 RELEASE = ("auth_service", "user_service", "celery_worker", "beat", "frontend")
 
 
@@ -87,6 +88,7 @@ class Host:
         (self.root / "traefik/edge.nft").write_text(
             "# serving: a\ntable inet berth_edge\ndelete table inet berth_edge\n\ntable inet berth_edge {\n}\n"
         )
+        (self.root / EDGE).touch()
         (self.root / "nft").mkdir()
         (self.root / "nft/berth.nft").write_text("table inet berth\ndelete table inet berth\n\ntable inet berth {\n}\n")
         (self.root / "monitoring/compose.yml").write_text("")
@@ -134,10 +136,16 @@ class Host:
         text = " ".join(command)
         if "monitoring" in text:
             return json.dumps({"name": "berth-monitoring", "services": {"prometheus": {}}})
-        services: dict[str, Any] = {
+        edge = {
             name: {"profiles": ["platform"], "networks": {"edge": {"aliases": ["traefik"]}}}
             for name in ("traefik_a", "traefik_b")
         }
+        # Before it had a file of its own, it was in the application's.
+        services: dict[str, Any] = edge if EDGE in text or not (self.root / EDGE).exists() else {}
+        if EDGE in text:
+            return json.dumps(
+                {"name": "x", "services": {**edge, "odd": {}}, "networks": {"edge": {"name": "berth_edge"}}}
+            )
         services |= {name: {"profiles": ["platform"], "networks": {"data": None}} for name in ("mongo", "redis")}
         services |= {name: {"profiles": ["release"]} for name in RELEASE}
         services["celery_worker"]["networks"] = {"data": None, "egress": {"aliases": ["worker"]}}
@@ -240,6 +248,13 @@ def test_what_ran_for_one_command_is_no_service(host: Host, monkeypatch: pytest.
 def test_the_edge_that_serves_is_the_one_that_is_needed(host: Host) -> None:
     host.containers["berth-traefik_b-1"] = host.containers.pop("berth-traefik_a-1")
     assert list(host.missing()) == ["container traefik_a is MISSING"], "new connections are led to a"
+
+
+def test_the_edge_is_needed_too_where_it_is_in_the_applications_compose_file(host: Host) -> None:
+    (host.root / EDGE).unlink()
+    assert host.missing() == {}
+    del host.containers["berth-traefik_a-1"]
+    assert list(host.missing()) == ["container traefik_a is MISSING"]
 
 
 def test_what_is_only_an_engine_away_is_said_once(host: Host) -> None:

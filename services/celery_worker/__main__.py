@@ -22,11 +22,11 @@ def main(role: str) -> None:
     settings = load_settings(WorkerSettings)
     app = create_app(settings, "beat" if role == "beat" else "celery_worker")
     if role == "flower":
-        login = settings.flower_basic_auth.get_secret_value()
-        if ":" not in login:
-            sys.exit("FLOWER_BASIC_AUTH is missing: set it to user:password, or do not run flower.")
+        password = settings.flower_password.get_secret_value()
+        if not password:
+            sys.exit("FLOWER_PASSWORD is missing: set it, or do not run flower.")
         # By environment, since arguments show in the process list.
-        os.environ["FLOWER_BASIC_AUTH"] = login
+        os.environ["FLOWER_BASIC_AUTH"] = f"{settings.flower_user}:{password}"
         app.start(["--quiet", "flower", "--port=5555", "--address=0.0.0.0"])
     elif role == "worker":
         tracing.load(settings)

@@ -20,5 +20,6 @@ class WorkerSettings(CommonSettings):
     metrics_port: int = 8000
     # Longer than any message can still be in the queue: a record that is gone protects from nothing.
     keep_deliveries_days: int = 30
-    # "user:password"; only flower reads it, and does not start without.
-    flower_basic_auth: SecretStr = SecretStr("")
+    # The login of flower, which does not start without a password. Nobody else reads them.
+    flower_user: str = "operator"
+    flower_password: SecretStr = SecretStr("")

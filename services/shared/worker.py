@@ -11,7 +11,24 @@ from shared.marks import MALFORMED
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, which answers 400 by itself to what it cannot read, and says whose request that was."""
+    """uvicorn's, which answers 400 by itself to what it cannot read, and says whose request that was.
+
+    A request for another protocol, which no service speaks, is answered as any other and is the last of its connection.
+    """
+
+    upgrade = False
+
+    def data_received(self, data: bytes) -> None:
+        # The parser takes such a request to have no body, whatever its length says, and would read the body as requests
+        # that no proxy has counted.
+        if not self.upgrade:
+            super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.upgrade = True
+            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         if self.cycle is not None and self.cycle.more_body:

@@ -305,3 +305,21 @@ def test_a_worker_process_that_crashes_is_counted_and_one_that_is_replaced_is_no
     os.kill(service.program.process.pid, signal.SIGHUP)
     poll(lambda: len(workers := service.workers()) == 2 and not set(workers) & set(before), 40, "new workers")
     assert service.lost() == 1
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_the_body_of_a_request_for_another_protocol_is_not_read_as_the_next_request(
+    service: Service, protocol: str
+) -> None:
+    body = b"GET /metrics HTTP/1.1\r\nHost: site\r\n\r\n"
+    upgrade = f"Connection: upgrade\r\nUpgrade: {protocol}\r\nContent-Length: {len(body)}\r\n"
+    with service.connect() as connection:
+        send(connection, f"GET /healthz HTTP/1.1\r\nHost: site\r\n{upgrade}")
+        answers = connection.recv(65536)
+        # It may be cut off meanwhile.
+        with contextlib.suppress(OSError):
+            connection.sendall(body)
+            while some := connection.recv(65536):
+                answers += some
+    assert answers.startswith(b"HTTP/1.1 200")
+    assert answers.count(b"HTTP/1.1") == 1

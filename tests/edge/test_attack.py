@@ -98,7 +98,9 @@ def default_of(text: str) -> str:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Attacked]:
-    compose = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())["services"]["traefik_a"]
+    compose = yaml.safe_load((ROOT / "roles/traefik/files/docker-compose.edge.yml").read_text())["services"][
+        "traefik_a"
+    ]
     memory = default_of(compose["mem_limit"])
     own = [f"--env={name}={default_of(value)}" for name, value in compose.get("environment", {}).items()]
     settings = settings_of_releases(

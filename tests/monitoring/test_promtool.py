@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-ROLE = Path(__file__).resolve().parents[2] / "roles/monitoring"
+ROOT = Path(__file__).resolve().parents[2]
+ROLE, APPLICATION = ROOT / "roles/monitoring", ROOT / "monitoring"
+# Berth's rules and those of the application, as paths in promtool's container.
+RULE_FILES = [
+    *(f"/role/files/rules/{file.name}" for file in sorted((ROLE / "files/rules").glob("*.yml"))),
+    "/application/alerts.yml",
+]
 
 
 def promtool(*words: str, volume: str = "") -> subprocess.CompletedProcess[str]:
@@ -24,8 +30,8 @@ def promtool(*words: str, volume: str = "") -> subprocess.CompletedProcess[str]:
         "--network=none",
         "--tmpfs=/tmp:mode=1777",
         f"--volume={ROLE}:/role:ro",
+        f"--volume={APPLICATION}:/application:ro",
         *([f"--volume={volume}"] if volume else []),
-        "--workdir=/role/tests",
         image,
     ]
     return subprocess.run([*command, *words], capture_output=True, text=True, check=False)
@@ -33,19 +39,17 @@ def promtool(*words: str, volume: str = "") -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.integration
 def test_the_rules_are_valid() -> None:
-    done = promtool(
-        "check",
-        "rules",
-        "--lint-fatal",
-        *sorted(f"../files/rules/{file.name}" for file in (ROLE / "files/rules").glob("*.yml")),
-    )
+    done = promtool("check", "rules", "--lint-fatal", *RULE_FILES)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("tests", sorted((ROLE / "tests").glob("*.yml")), ids=lambda tests: tests.stem)
-def test_each_rule_fires_when_it_must_and_only_then(tests: Path) -> None:
-    done = promtool("test", "rules", tests.name)
+@pytest.mark.parametrize(
+    "tests",
+    [*(f"/role/tests/{file.name}" for file in sorted((ROLE / "tests").glob("*.yml"))), "/application/alerts_test.yml"],
+)
+def test_each_rule_fires_when_it_must_and_only_then(tests: str) -> None:
+    done = promtool("test", "rules", tests)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -71,8 +75,12 @@ PROBE = 'up{job="probe", instance="https://www.berth.test/"}'
 ITSELF = 'up{job="prometheus", instance="prometheus:9090"}'
 MANAGER = 'up{job="alertmanager", instance="alertmanager:9093"}'
 EDGE = 'up{job="traefik", instance="berth-traefik_a-1"}'
-AUTH, USER, WORKER = (f'up{{job="{job}", instance="x"}}' for job in ("auth_service", "user_service", "celery_worker"))
-LIVE = 'berth_release_info{release="1", colour="blue"}'
+WEB, WORKER, PAGES = (
+    f'berth_release_service{{service="{service}", scraped="{scraped}"}}'
+    for service, scraped in (("web", "true"), ("celery_worker", "true"), ("pages", "false"))
+)
+UP_WEB, UP_WORKER = (f'up{{job="{job}", instance="x", colour="blue"}}' for job in ("web", "celery_worker"))
+RUNS_PAGES = 'berth_container_running{name="berth-blue-pages-1", service="pages", colour="blue"}'
 HOST = 'node_textfile_mtime_seconds{file="/metrics/berth_host.prom"}'
 STOPS, IS_GONE, STAYS = f"1x{GONE_AFTER} 0x{GONE}", f"1x{GONE_AFTER} _x{GONE}", f"1x{GONE_AFTER + GONE}"
 STATIC = "Prometheus itself writes `up` for each target of its configuration, which does not vanish: 0"
@@ -132,20 +140,26 @@ CASES = [
     Gone(
         "a service is gone, and with it its entry among the targets",
         "ServiceDown",
-        {AUTH: IS_GONE, USER: STAYS, LIVE: STAYS},
+        {WEB: STAYS, UP_WEB: IS_GONE, PAGES: STAYS, RUNS_PAGES: STAYS},
         "ServiceDown ErrorRateHigh WorkersLost LatencyHigh SignInsRefused OverloadRefused SignUpsFailing",
+    ),
+    Gone(
+        "a service without metrics is gone",
+        "ServiceDown",
+        {WEB: STAYS, UP_WEB: STAYS, PAGES: STAYS, RUNS_PAGES: IS_GONE},
+        "ServiceDown",
     ),
     Gone(
         "what names the live release is gone, so that nobody knows that there should be services",
         "ComponentMissing",
         missing("file", "/opt/berth/traefik/dynamic/release.yml"),
-        "ServiceDown WorkerDown",
+        "ServiceDown",
     ),
     Gone(
         "the worker is gone; it answers with all of its metrics or not at all",
-        "WorkerDown",
-        {WORKER: IS_GONE, LIVE: STAYS},
-        "WorkerDown HeartbeatMissing QueueGrowing QueueStuck TasksFailing TasksRetried",
+        "ServiceDown",
+        {WORKER: STAYS, UP_WORKER: IS_GONE},
+        "HeartbeatMissing QueueGrowing QueueStuck TasksFailing TasksRetried",
     ),
     Gone(
         "its container is gone, and the engine with it says nothing of one",
@@ -159,7 +173,7 @@ CASES = [
     Gone(
         "the container is gone",
         "ComponentMissing",
-        missing("container", "berth-blue-beat-1", service="beat"),
+        missing("container", "berth-blue-clock-1", service="clock"),
         "ContainerUnhealthy ContainerRestarts ContainerMemoryHigh ContainerOutOfMemory ComponentMissing RedisDown",
     ),
     Gone(
@@ -174,8 +188,8 @@ CASES = [
         {'berth_metrics_part_success{part="some"}': STOPS},
         "DiskFull DiskNearlyFull DiskFillsUp DiskFilesNearlyUsed DiskReadOnly ClockWrong HostRestarted UnitFailed "
         "UnitDown SecurityUpdatesWait RebootWaits MaintenanceOn MaintenanceForgotten ReleaseRefused ReleaseStuck "
-        "DatabaseDown ContainerUnhealthy ContainerRestarts ContainerMemoryHigh ContainerOutOfMemory ComponentMissing "
-        "BackupStale LogLinesRefused",
+        "ServiceDown DatabaseDown ContainerUnhealthy ContainerRestarts ContainerMemoryHigh ContainerOutOfMemory "
+        "ComponentMissing BackupStale LogLinesRefused",
     ),
     Gone(
         "berth-metrics writes nothing any more, or its file is gone",
@@ -213,7 +227,7 @@ def rules() -> dict[str, str]:
     """Return each rule's expression."""
     return {
         rule["alert"]: rule["expr"]
-        for file in (ROLE / "files/rules").glob("*.yml")
+        for file in [*(ROLE / "files/rules").glob("*.yml"), APPLICATION / "alerts.yml"]
         for group in yaml.safe_load(file.read_text())["groups"]
         for rule in group["rules"]
     }
@@ -247,7 +261,7 @@ def test_where_the_series_of_a_rule_are_gone_an_alert_says_so(tmp_path: Path) ->
             }
         )
     document = {
-        "rule_files": [f"/role/files/rules/{file.name}" for file in sorted((ROLE / "files/rules").glob("*.yml"))],
+        "rule_files": RULE_FILES,
         "evaluation_interval": "1m",
         "tests": tests,
     }

@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 import yaml
 from ansible.template import Templar, trust_as_template
@@ -26,20 +25,26 @@ from tests.support import ansible_loader
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/monitoring"
-RULE_FILES = sorted((ROLE / "files/rules").glob("*.yml"))
+# The application's alerts, its runbooks and the test of its alerts.
+APPLICATION = ROOT / "monitoring"
+# Rules -> the test of each, and where their runbooks are.
+RULE_FILES = {
+    **{file: (ROLE / "tests" / file.name, "docs/runbooks") for file in sorted((ROLE / "files/rules").glob("*.yml"))},
+    APPLICATION / "alerts.yml": (APPLICATION / "alerts_test.yml", "monitoring/runbooks"),
+}
 
 
-def rules() -> dict[str, dict[str, Any]]:
+def rules(*files: Path) -> dict[str, dict[str, Any]]:
     return {
         rule["alert"]: rule
-        for file in RULE_FILES
+        for file in files or RULE_FILES
         for group in yaml.safe_load(file.read_text())["groups"]
         for rule in group["rules"]
     }
 
 
-def filters() -> Any:
-    loader = importlib.machinery.SourceFileLoader("monitoring_filters", str(ROLE / "filter_plugins/monitoring.py"))
+def filters(name: str = "monitoring") -> Any:
+    loader = importlib.machinery.SourceFileLoader(f"{name}_filters", str(ROLE / f"filter_plugins/{name}.py"))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec
     module = importlib.util.module_from_spec(spec)
@@ -53,23 +58,30 @@ def scaled_rules(text: str, factor: float) -> str:
 
 def test_every_rule_has_a_severity_a_summary_and_a_page() -> None:
     assert len(rules()) >= 25
-    for name, rule in rules().items():
-        assert rule["labels"]["severity"] in {"critical", "warning", "info", "none"}, name
-        assert rule["annotations"]["summary"], name
-        assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md"
+    for file, (_, folder) in RULE_FILES.items():
+        for name, rule in rules(file).items():
+            assert rule["labels"]["severity"] in {"critical", "warning", "info", "none"}, name
+            assert rule["annotations"]["summary"], name
+            assert rule["annotations"]["runbook_url"] == f"{folder}/{name}.md"
 
 
-def test_there_is_a_page_for_each_rule_and_for_nothing_else() -> None:
-    pages = {page.stem: page.read_text() for page in (ROOT / "docs/runbooks").glob("*.md")}
-    assert set(pages) == set(rules())
+@pytest.mark.parametrize("folder", ["docs/runbooks", "monitoring/runbooks"])
+def test_there_is_a_page_for_each_rule_and_for_nothing_else(folder: str) -> None:
+    pages = {page.stem: page.read_text() for page in (ROOT / folder).glob("*.md")}
+    assert set(pages) == set(rules(*(file for file in RULE_FILES if RULE_FILES[file][1] == folder)))
     for name, text in pages.items():
         assert text.startswith(f"# {name}\n")
+
+
+def test_the_role_says_how_many_rules_it_has() -> None:
+    own = rules(*(file for file in RULE_FILES if ROLE in file.parents))
+    assert f" {len(own)} alert rules, each with a runbook" in (ROLE / "README.md").read_text()
 
 
 @pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.stem)
 def test_every_rule_is_tried_silent_and_firing(file: Path) -> None:
     """Run by promtool in tests/monitoring/test_promtool.py; here: none is forgotten."""
-    tried = yaml.safe_load((ROLE / "tests" / file.name).read_text())["tests"]
+    tried = yaml.safe_load(RULE_FILES[file][0].read_text())["tests"]
     cases = [case for test in tried for case in test["alert_rule_test"]]
     names = {rule["alert"] for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]}
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
@@ -92,24 +104,123 @@ def test_a_factor_shortens_how_long_and_over_what_time_and_nothing_else() -> Non
 def test_an_alert_carries_a_link_to_its_runbook_where_an_address_is_set_and_else_its_path(file: Path) -> None:
     text = file.read_text()
     assert filters().linked_rules(text, "") == text
-    for url in ("https://git.x.net/ops/runbooks", "https://git.x.net/ops/runbooks/"):
+    for url in ("https://git.x.net/ops/docs/runbooks", "https://git.x.net/ops/docs/runbooks/"):
         linked = yaml.safe_load(filters().linked_rules(text, url))
         for rule in (rule for group in linked["groups"] for rule in group["rules"]):
-            assert rule["annotations"]["runbook_url"] == f"https://git.x.net/ops/runbooks/{rule['alert']}.md"
+            page = f"{RULE_FILES[file][1]}/{rule['alert']}.md"
+            assert rule["annotations"]["runbook_url"] == f"https://git.x.net/ops/{page}"
+
+
+def test_a_link_of_the_applications_own_and_a_path_that_no_address_is_known_of_stay() -> None:
+    own = "  runbook_url: https://wiki.x.net/QueueStuck\n  runbook_url: 'http://wiki.x.net/QueueStuck'\n"
+    assert filters().linked_rules(own, "https://git.x.net/ops/docs/runbooks") == own
+    path = "  runbook_url: monitoring/runbooks/QueueStuck.md\n"
+    assert filters().linked_rules(path, "https://git.x.net/ops/pages") == path
+    quoted = '  runbook_url: "pages/QueueStuck.md"\n'
+    assert '"https://x.net/pages/QueueStuck.md"' in filters().linked_rules(quoted, "https://x.net/docs/runbooks")
+
+
+# --- What the application adds ---
+
+ALERT = "{alert: Own, expr: up == 0, labels: {severity: warning}, annotations: {summary: Down.}}"
+PANEL = "{title: Sold, unit: short, expr: sold, by: shop}"
+
+
+def application(
+    folder: Path, alerts: str = "", dashboards: str = "", named: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Read what a compose file names, with these rules and dashboards in their groups."""
+    if alerts:
+        (folder / "alerts.yml").write_text(f"groups: [{{name: own, rules: [{alerts}]}}]\n")
+    if dashboards:
+        (folder / "dashboards.yml").write_text(dashboards)
+    compose = folder / "compose.yml"
+    files = {"alerts": "alerts.yml"} if alerts else {"dashboards": "dashboards.yml"} if dashboards else {}
+    compose.write_text(json.dumps({"x-berth": {**files, **(named or {})}, "services": {}}))
+    return dict(filters("monitoring_application").application(str(compose)))
+
+
+def test_the_compose_file_names_the_alerts_and_dashboards_of_the_application() -> None:
+    found = filters("monitoring_application").application(str(ROOT / "docker-compose.prod.yml"))
+    assert found["problems"] == []
+    assert found["rules"] == (APPLICATION / "alerts.yml").read_text()
+    assert [one["name"] for one in found["dashboards"]] == ["queue"]
+
+
+def test_an_application_without_alerts_and_a_monitoring_without_an_application_are_fine(tmp_path: Path) -> None:
+    for found in (
+        application(tmp_path, named={"secrets": "of role environment"}),
+        filters("monitoring_application").application(""),
+    ):
+        assert found == {"rules_file": "", "rules": "", "dashboards": [], "problems": []}
 
 
 @pytest.mark.parametrize(
-    ("url", "line"),
+    ("given", "says"),
     [
-        ("", "  Runbook: {{ .Annotations.runbook_url }} (in the checkout of this project)"),
-        ("https://git.x.net/ops/runbooks", "  Runbook: {{ .Annotations.runbook_url }}"),
+        ({"alerts": ALERT}, ""),
+        ({"alerts": "{record: a, expr: up}"}, ""),
+        ({"alerts": ALERT.replace("warning", "info, needs: service databases, service: web")}, ""),
+        (
+            {"alerts": ALERT.replace("Own", "SiteDown")},
+            "alerts.yml: the alert SiteDown is one of Berth's own. Give yours",
+        ),
+        ({"alerts": f"{ALERT}, {ALERT}"}, "the alert Own needs a name of its own"),
+        ({"alerts": ALERT.replace("Own", "My own")}, "the alert My own needs a name of its own, of letters"),
+        (
+            {"alerts": ALERT.replace("warning", "page")},
+            "the alert Own needs a label severity: critical, warning, or info",
+        ),
+        (
+            {"alerts": ALERT.replace("warning", "info, needs: web")},
+            "needs of the alert Own may be service, databases, or",
+        ),
+        ({"alerts": ALERT.replace("summary", "title")}, "the alert Own needs an annotation summary"),
+        ({"alerts": "{expr: up}"}, "alerts.yml holds no rules of Prometheus"),
+        ({"alerts": "}"}, "alerts.yml is not YAML"),
+        ({"dashboards": f"[{{name: own, title: Own, panels: [{PANEL}]}}]"}, ""),
+        (
+            {"dashboards": f"[{{name: site, title: Own, panels: [{PANEL}]}}]"},
+            "the dashboard site is one of Berth's own.",
+        ),
+        (
+            {"dashboards": f"[{{name: ../own, title: Own, panels: [{PANEL}]}}]"},
+            "the dashboard ../own needs a name of its",
+        ),
+        (
+            {"dashboards": "[{name: own, title: Own, panels: [{title: Sold}]}]"},
+            "each panel of the dashboard Own needs title",
+        ),
+        (
+            {"dashboards": f"[{{name: a, title: A, panels: [{PANEL.replace('short', 'm')}]}}]"},
+            "m is no unit of a panel",
+        ),
+        ({"dashboards": "{own: 1}"}, "dashboards.yml is a list of dashboards"),
+        ({"named": {"alert": "alerts.yml"}}, "x-berth has alert. Known keys: alerts, dashboards, secrets."),
+        (
+            {"named": {"alerts": "nowhere.yml"}},
+            "compose.yml: x-berth.alerts is nowhere.yml: name a file, relative to the folder of",
+        ),
+        ({"named": {"alerts": "../alerts.yml"}}, "compose.yml: x-berth.alerts is ../alerts.yml: name a file"),
     ],
 )
-def test_a_mail_says_where_the_path_of_a_runbook_is_to_be_found_and_a_link_stands_alone(url: str, line: str) -> None:
-    source = (ROLE / "templates/config/alertmanager/mail.tmpl.j2").read_text()
-    as_ansible = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)  # noqa: S701  # a mail is text
-    known = {"monitoring_domain": "x.net", "monitoring_prometheus_port": 9090, "_monitoring_directory": "/opt/x"}
-    assert line in as_ansible.from_string(source).render(monitoring_runbook_url=url, **known).splitlines()
+def test_what_cannot_be_used_of_an_application_is_refused_with_a_sentence(
+    tmp_path: Path, given: dict[str, Any], says: str
+) -> None:
+    (tmp_path / "alerts.yml").write_text("groups: []\n")
+    (tmp_path / "below").mkdir()
+    problems = application(tmp_path / "below", **given)["problems"]
+    assert len(problems) == (1 if says else 0), problems
+    assert all(says in problem for problem in problems)
+
+
+@pytest.mark.parametrize("text", [None, "]", "x-berth: alerts.yml\n"])
+def test_a_compose_file_that_cannot_be_used_is_refused_with_a_sentence(tmp_path: Path, text: str | None) -> None:
+    if text:
+        (tmp_path / "compose.yml").write_text(text)
+    [problem] = filters("monitoring_application").application(str(tmp_path / "compose.yml"))["problems"]
+    assert "compose.yml" in problem
+    assert "Name the compose file, or leave it empty." in problem or "x-berth holds keys and values" in problem
 
 
 def test_inhibitions_and_routes_name_rules_that_exist() -> None:
@@ -117,6 +228,11 @@ def test_inhibitions_and_routes_name_rules_that_exist() -> None:
     matchers = re.findall(r"alertname =~? \"([A-Za-z|]+)\"", text)
     assert matchers
     assert {name for matcher in matchers for name in matcher.split("|")} <= set(rules())
+
+
+def test_what_an_alert_of_the_application_may_need_is_what_inhibits_it() -> None:
+    text = (ROLE / "templates/config/alertmanager/alertmanager.yml.j2").read_text()
+    assert set(re.findall(r"'needs =~ \"\.\*(\w+)\.\*\"'", text)) == set(filters("monitoring_application").NEEDS)
 
 
 def container(name: str, service: str, project: str, running: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -348,8 +464,7 @@ def test_the_containers_that_are_expected_are_the_platform_of_the_compose_file()
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     services = yaml.safe_load((ROOT / "docker-compose.prod.yml").read_text())["services"]
     platform = {name for name, service in services.items() if "platform" in service["profiles"]}
-    # Of the edges one serves, whichever: EdgeDown.
-    stay = {f"berth-{name}-1" for name in platform if not name.startswith("traefik_")}
+    stay = {f"berth-{name}-1" for name in platform}
     expected = Templar(ansible_loader()).template(trust_as_template(defaults["monitoring_expected_containers"]))
     assert set(expected) == stay
 

@@ -31,8 +31,8 @@ def secret_values(vps: Host) -> dict[str, str]:
         for name, value in pairs.items()
         if any(word in name for word in ("PASSWORD", "SECRET", "KEYFILE", "PRIVATE_KEY"))
         and value.strip("'\"")
-        # Whether, not what.
-        and not name.endswith("_SHARED")
+        # Which service reads which, not what.
+        and name != "BERTH_SECRETS"
     }
 
 

@@ -124,11 +124,15 @@ def _registry(values: Values) -> dict[str, Any] | None:
     # Docker Hub's API has another host name, which only the engine knows.
     if host == "docker.io" or ("." not in host and ":" not in host and host != "localhost"):
         return None
+    # A login is for a repository: that of any image of the application, which the host pulls.
+    own = values.get("own_images")
+    if not own:
+        return None
     local = urlsplit(f"//{host}").hostname in ("localhost", "127.0.0.1")
     return {
         "host": host,
         "scheme": "http" if local else "https",
-        "repository": f"{path}/auth_service".lstrip("/"),
+        "repository": f"{path}/{own[0]}".lstrip("/"),
         "username": values.get("registry_username") or "",
         "password": values.get("registry_password") or "",
     }

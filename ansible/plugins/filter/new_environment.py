@@ -5,12 +5,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import secrets
+import string
+import sys
 from importlib import util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleFilterError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from berth.host.refused import Refused  # found there
+from berth.stack import needs as stack_needs
+
+ROOT = Path(__file__).resolve().parents[3]
 
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 # sshd_config(5), PubkeyAcceptedAlgorithms; sshd itself refuses RSA keys of less than 2048 bits.
@@ -21,9 +32,7 @@ KEY = re.compile(
 
 def _shared(name: str) -> ModuleType:
     """Load the validation rules of preflight and services, so that an answer accepted here is accepted there."""
-    spec = util.spec_from_file_location(
-        f"berth_{name}", Path(__file__).resolve().parents[3] / "services" / "shared" / f"{name}.py"
-    )
+    spec = util.spec_from_file_location(f"berth_{name}", ROOT / "services" / "shared" / f"{name}.py")
     assert spec  # noqa: S101  # an existing file has a spec
     assert spec.loader  # noqa: S101
     module = util.module_from_spec(spec)
@@ -141,15 +150,39 @@ def open_places(text: str) -> list[str]:
     return ["berth_admins" if name == "name" else name for name in found]
 
 
-def private_key(curve: str) -> str:
-    """Generate a key that signs access tokens.
+def _needs(compose: str) -> stack_needs.Needs:
+    try:
+        return stack_needs.read(yaml.safe_load(compose))
+    except (Refused, yaml.YAMLError) as problem:
+        raise AnsibleFilterError(str(problem)) from None
 
-    Args:
-        curve: P-256, the only one.
+
+def new_secrets(compose: str) -> dict[str, str]:
+    """Generate the secrets that a compose file names; those that only the operator knows are empty.
+
+    Returns: variable -> value.
     """
-    if curve != "P-256":
-        raise AnsibleFilterError(f"Access tokens are not signed on curve {curve}: use P-256")
-    return str(KEYS.new_private_key())
+    needs = _needs(compose)
+    return {f"vault_{name}": _new_secret(needs.kind(name)) for name in needs.variables}
+
+
+def given_secrets(compose: str) -> list[str]:
+    """Return the variables of secrets that only the operator knows, and that may not be empty."""
+    needs = _needs(compose)
+    return [f"vault_{name}" for name in needs.variables if needs.kind(name) == "given"]
+
+
+def _new_secret(kind: str) -> str:
+    if kind in ("given", "optional"):
+        return ""
+    if kind == "p256":
+        return str(KEYS.new_private_key())
+    if kind == "hex":
+        return secrets.token_hex(32)
+    # Letters and digits need no escaping; 48 are 285 bits.
+    return "".join(
+        secrets.choice(string.ascii_letters + string.digits) for _ in range(512 if kind == "keyfile" else 48)
+    )
 
 
 class FilterModule:
@@ -164,7 +197,8 @@ class FilterModule:
             "environment_named": named,
             "environment_open": open_places,
             "environment_own_key": own_key,
-            "environment_private_key": private_key,
+            "environment_given": given_secrets,
+            "environment_secrets": new_secrets,
             # Role environment has a filter environment_problems.
             "answers_problems": problems,
         }

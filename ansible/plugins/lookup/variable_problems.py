@@ -11,6 +11,7 @@ import difflib
 import functools
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,13 @@ from ansible.errors import AnsibleUndefinedVariable
 from ansible.parsing.splitter import parse_kv
 from ansible.utils.vars import load_extra_vars
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
 from ansible.plugins.lookup import LookupBase  # type: ignore[attr-defined]  # not the folder here
+from berth.host.refused import Refused  # found at the root
+from berth.stack import needs as stack_needs
+
+ROOT = Path(__file__).resolve().parents[3]
 
 try:
     from ansible._internal._datatag._tags import Origin
@@ -35,8 +42,6 @@ short_description: Return a sentence for each problem of the current host's vari
 description: Takes no terms. Finds unknown names with one of our prefixes, and values of another type than declared.
 options: {}
 """
-
-ROOT = Path(__file__).resolve().parents[3]
 
 # Besides the roles' prefixes: a name with one of these is one of ours, or a mistake.
 PREFIXES = ("berth_", "maintenance_", "release_", "restore_")
@@ -67,8 +72,15 @@ Spec = Mapping[str, Any]
 
 
 @functools.cache
-def declared() -> dict[str, Spec]:
-    """Return name -> spec of every declared variable, as in an argument spec; `like` is resolved."""
+def declared(app: Path = ROOT) -> dict[str, Spec]:
+    """Return name -> spec of every declared variable, as in an argument spec; `like` is resolved.
+
+    Args:
+        app: the application's folder; its compose file names secrets.
+
+    Raises:
+        Refused: there is no such file, or its labels are wrong.
+    """
     found: dict[str, Spec] = {}
     for file in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
         for entry in yaml.load(file.read_text(), yaml.CSafeLoader)["argument_specs"].values():
@@ -76,7 +88,20 @@ def declared() -> dict[str, Spec]:
     own = yaml.load((ROOT / "ansible/variables.yml").read_text(), yaml.CSafeLoader)["options"]
     for name, spec in own.items():
         found[name] = {**found[spec["like"]], **spec} if "like" in spec else spec
+    for name in secrets(app):
+        found.setdefault(f"vault_{name}", {"type": "str", "description": f"Secret {name} of the application."})
+        # Until the compose file named them.
+        found.setdefault(f"environment_{name}", {"renamed_to": f"vault_{name}"})
     return found
+
+
+def secrets(app: Path) -> list[str]:
+    """Return the secrets that the compose file names. Raises Refused where it is not valid."""
+    try:
+        text = (app / stack_needs.COMPOSE_FILE).read_text(encoding="utf-8")
+        return stack_needs.read(yaml.load(text, yaml.CSafeLoader)).variables
+    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+        raise Refused(f"{app} is no application (berth_app): {stack_needs.COMPOSE_FILE}: {error}") from None
 
 
 @functools.cache
@@ -380,7 +405,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         return _said[host]
 
     def _problems(self, known: Mapping[str, Any]) -> list[str]:
-        specs = declared()
+        try:
+            specs = declared(self._app(known))
+        except Refused as problem:
+            return [str(problem)]
         given = ansible_context.CLIARGS.get("extra_vars", ())
         behind = behind_the_command(given) if self._playbooks() == ("run",) else set()
         known = {name: value for name, value in known.items() if name not in behind}
@@ -391,7 +419,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         unknown: dict[str, list[str]] = {}
         own: frozenset[str] = frozenset()
         for name in (one for one in known if one in specs and not {"renamed_to", "removed"} & specs[one].keys()):
-            run = Given(known, typed)
+            run = Given(known, typed, specs=specs)
             try:
                 value = self._templar.template(known[name])
             # Any error of a template, a lookup or the vault becomes a sentence about the variable.
@@ -405,9 +433,25 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             ]
             if name == "berth_own_variables" and not found:
                 own = frozenset(value)
-        names = Given(known, typed, self._playbooks(), own).name_problems()
+        names = Given(known, typed, self._playbooks(), own, specs).name_problems()
         untold = [f"{', '.join(each)} cannot be evaluated: {why}" for why, each in unknown.items()]
         return [*names, *untold, *problems]
+
+    def _app(self, known: Mapping[str, Any]) -> Path:
+        """Return the application's folder. Raises Refused where the variable is not valid."""
+        if "berth_app" not in known:
+            return ROOT
+        try:
+            value = self._templar.template(known["berth_app"])
+        # Any error of a template.
+        except Exception as error:
+            raise Refused(f"berth_app cannot be evaluated: {error}") from None
+        if not isinstance(value, str) or not Path(value).is_absolute():
+            raise Refused(
+                f"berth_app is {given(value, False)}, but must be the path of a folder, from / on or as"
+                ' "{{ inventory_dir }}/../../../my-app".'
+            )
+        return Path(value)
 
     @staticmethod
     def _playbooks() -> tuple[str, ...]:

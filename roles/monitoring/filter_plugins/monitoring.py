@@ -8,6 +8,8 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = r"(\d+)(ms|s|m|h|d)"
 # Durations in rules: `for`, ranges and offsets. Thresholds (such as the days of a certificate) are not scaled.
 _IN_RULES = re.compile(rf"(?<=for: ){_TIME}\b|(?<=\[){_TIME}(?=[\]:])|(?<= offset ){_TIME}\b")
+# Before a path that is not an address.
+_PATH_OF_RUNBOOK = re.compile(r"""runbook_url: ["']?(?!["']?\w+://)(?=\w)""")
 
 
 def scaled(time: str, factor: float) -> str:
@@ -28,9 +30,14 @@ def scaled_rules(text: str, factor: float) -> str:
 def linked_rules(text: str, url: str) -> str:
     """Return the rules with a link to each runbook.
 
-    url: address of the folder of runbooks; empty: runbooks stay paths in the checkout.
+    url: address of the folder docs/runbooks; empty: runbooks stay paths in the checkout. Those of the application lie
+    elsewhere in it, which an address that does not end with docs/runbooks does not tell.
     """
-    return text.replace("runbook_url: docs/runbooks/", f"runbook_url: {url.rstrip('/')}/") if url else text
+    if not url:
+        return text
+    linked = text.replace("runbook_url: docs/runbooks/", f"runbook_url: {url.rstrip('/')}/")
+    top = url.rstrip("/").removesuffix("docs/runbooks")
+    return _PATH_OF_RUNBOOK.sub(rf"\g<0>{top}", linked) if top.endswith("/") else linked
 
 
 class FilterModule:

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 COMPOSE_FILE = "docker-compose.prod.yml"
+# ${NAME}, ${NAME:-default}
+_VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}")
 _OWN = re.compile(r"\$\{IMAGE_PREFIX\b[^}]*\}/([\w./-]+):\$\{RELEASE\b[^}]*\}")
 
 
@@ -66,14 +68,39 @@ def folders(text: str) -> list[str]:
     return sorted({one.context for one in builds(text)})
 
 
-def _services(text: str) -> list[tuple[str, str, Any]]:
-    """Return image, service and build section of each service that runs an image of the release."""
+def platform(text: str, values: dict[str, str]) -> dict[str, str]:
+    """Return service -> image of the services that outlive releases (profile platform).
+
+    Args:
+        text: the compose file.
+        values: the variables that images are named by, such as MONGO_IMAGE.
+
+    Raises:
+        ApplicationError: the file is not a compose file, or an image is not named.
+    """
+    found = {}
+    for name, service in _all(text).items():
+        if "platform" not in (service.get("profiles") or ()):
+            continue
+        image = _VARIABLE.sub(lambda one: values.get(one[1]) or one[2] or "", str(service.get("image") or ""))
+        if not image:
+            raise ApplicationError(f"{COMPOSE_FILE}: service {name} of profile platform names no image.")
+        found[name] = image
+    return found
+
+
+def _all(text: str) -> dict[str, Any]:
+    """Return every service."""
     try:
-        services = yaml.safe_load(text)["services"].items()
+        return {name: service or {} for name, service in yaml.safe_load(text)["services"].items()}
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise ApplicationError(f"{COMPOSE_FILE} is not a compose file: {error}") from None
+
+
+def _services(text: str) -> list[tuple[str, str, Any]]:
+    """Return image, service and build section of each service that runs an image of the release."""
     found = []
-    for name, service in services:
+    for name, service in _all(text).items():
         if own := _OWN.fullmatch(str((service or {}).get("image", ""))):
             found.append((own[1], name, service.get("build")))
     return found

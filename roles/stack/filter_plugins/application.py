@@ -21,6 +21,14 @@ def application_images(text: str) -> list[str]:
         raise AnsibleFilterError(str(error)) from None
 
 
+def application_platform(text: str, values: dict[str, Any]) -> dict[str, str]:
+    """Return service -> image of the services that outlive releases."""
+    try:
+        return application.platform(text, {name: str(value) for name, value in values.items()})
+    except application.ApplicationError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
 def application_bake(text: str, prefix: str, release: str, common: dict[str, Any]) -> dict[str, Any]:
     """Return a bake file that builds a release: a target for each image, each with what is common to all."""
     try:
@@ -45,4 +53,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return them by name."""
-        return {"application_images": application_images, "application_bake": application_bake}
+        return {
+            "application_images": application_images,
+            "application_platform": application_platform,
+            "application_bake": application_bake,
+        }

@@ -110,6 +110,8 @@ def databases_to_upgrade(lines: list[str], wanted: dict[str, str]) -> bool:
 
     `docker ps` shows an image by its id if its name now belongs to another image.
     """
+    # Others are the application's own affair: compose replaces them.
+    wanted = {name: image for name, image in wanted.items() if name in ("mongo", "redis")}
     running = dict(line.split() for line in lines if " " in line)
     differs = [name for name, image in wanted.items() if running.get(f"berth-{name}-1", image) != image]
     return bool(differs) or "unfinished" in lines

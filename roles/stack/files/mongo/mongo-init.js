@@ -5,12 +5,13 @@
 const fs = require("fs");
 
 const ADDRESS = "mongodb://127.0.0.1:27017/?directConnection=true";
-const USERS = { auth_service: "auth_db", user_service: "user_db", celery_worker: "celery_db" };
 const PRIMARY_TIMEOUT_MS = 60000;
 
 // From this version on MongoDB asks whether it is meant, since no older one starts on the data then.
 const CONFIRMED_FROM = 7;
 
+// User -> its database, and the file of its password.
+const users = () => Object.entries(JSON.parse(secret("users.json")));
 const secret = (name) => fs.readFileSync(`/run/secrets/${name}`, "utf8").trim();
 
 function signsIn(database, user, password) {
@@ -51,8 +52,7 @@ function ensureCompatibility(admin) {
   return true;
 }
 
-function ensureUser(server, user, database) {
-  const password = secret(`mongo_${user}_password`);
+function ensureUser(server, user, database, password) {
   const own = server.getDB(database);
   const roles = [{ role: "readWrite", db: database }];
   const present = own.getUser(user);
@@ -74,7 +74,7 @@ const changes = [];
 if (ensureReplicaSet(admin)) changes.push("replica set");
 waitForPrimary(admin);
 if (ensureCompatibility(admin)) changes.push("featureCompatibilityVersion");
-for (const [user, database] of Object.entries(USERS)) {
-  if (ensureUser(server, user, database)) changes.push(user);
+for (const [user, [database, file]] of users()) {
+  if (ensureUser(server, user, database, secret(file))) changes.push(user);
 }
 print(changes.length ? `CHANGED: ${changes.join(", ")}` : "OK");
