@@ -18,7 +18,6 @@ from berth.host.commands import LATE
 from berth.host.lock import Lock
 from berth.once import container
 from berth.once.command import NOT_RUN, main
-from berth.tests import compose
 from berth.tests.release_world import NEW, OLD, World, Worlds, ask, play, settings_of
 
 
@@ -153,8 +152,7 @@ def test_a_release_meanwhile_leaves_the_container_alone(worlds: Worlds, engine: 
 
 
 def test_of_a_single_service_the_name_is_not_needed(worlds: Worlds, engine: Engine) -> None:
-    services = compose.TEXT.index("services:\n")
-    text = compose.TEXT[:services] + "services:\n  app:\n    profiles: [release]\n    image: x/app:${RELEASE}\n"
+    text = "services:\n  app:\n    profiles: [release]\n    image: x/app:${RELEASE}\n"
     worlds.keep(OLD, text)
     assert main(["run", "--", "id"]) == 0
     assert engine.words[-2:] == ["--entrypoint=id", "app"]
