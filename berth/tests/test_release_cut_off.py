@@ -438,7 +438,8 @@ def test_a_service_whose_secrets_are_not_on_the_host_is_refused_before_anything_
     world = GOOD.make(worlds, Fault(kinds=(COMMAND, REQUEST)))
     world.absent = (lacks,)
     assert GOOD.attempt().startswith(f"Service user_service of release {NEW} needs {lacks}, which this host lacks.")
-    assert [step.split()[0] for step in world.steps] == ["systemd-run"]
+    # The program, and the hook after it.
+    assert [step.split()[0] for step in world.steps] == ["systemd-run", "systemctl", "systemd-run", "systemd-cat"]
     assert GOOD.state_of(world) == "old"
 
 
