@@ -89,7 +89,7 @@ class Description:
 
     def get(self, name: str) -> Service:
         """Return a service; of one that is not described, its name."""
-        return next((one for one in self.services if one.name == name), Service(name, writes=True))
+        return next((one for one in (*self.services, *self.jobs) if one.name == name), Service(name, writes=True))
 
     def has(self, name: str) -> bool:
         """Tell whether a service is part of the release; where nothing is known, all are."""

@@ -33,6 +33,7 @@ def with_job(schedule: str, text: str = TEXT) -> str:
     document = yaml.safe_load(text)
     job = {**document["services"]["beat"], "profiles": ["job"], "command": ["report"]}
     document["services"]["report"] = {**job, "labels": {"berth.schedule": schedule}}
+    document["services"]["report"]["volumes"] = [{"type": "bind", "source": "/srv/reports", "target": "/reports"}]
     return str(yaml.safe_dump(document))
 
 

@@ -382,6 +382,14 @@ def test_a_schedule_that_systemd_cannot_read_is_refused_before_anything_changes(
     assert JOBS.state_of(world) == "old"
 
 
+def test_a_job_whose_folder_is_not_on_the_host_is_refused_before_anything_changes(worlds: Worlds) -> None:
+    world = JOBS.make(worlds)
+    world.absent = ("/srv/reports",)
+    assert JOBS.attempt().startswith(f"Service report of release {NEW} needs /srv/reports, which this host lacks.")
+    assert not world.tried
+    assert JOBS.state_of(world) == "old"
+
+
 def test_jobs_that_cannot_be_scheduled_are_reported_and_undo_nothing(worlds: Worlds) -> None:
     world = Case("jobs", jobs=True).make(worlds)
     assert play()["note"] == (
