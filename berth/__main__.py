@@ -2,6 +2,9 @@
 
 For people:
   berth status                        what is running, what is wrong, and how to fix it
+  berth logs [-f] [--service NAME]    what the services log, readable by eye
+  berth run --service NAME -- COMMAND a command in a new container of a service of the live release
+  berth console SERVICE               a shell there
   berth rollback [RELEASE]            switch traffic back to the previous release, or to RELEASE
   berth maintenance on|off            close the site to visitors, or open it again
   berth backup run|list|check|status  encrypted backups
@@ -9,7 +12,7 @@ For people:
   berth drill                         restore drill: the newest backup, into throwaway containers
   berth secrets check ENV_FILE        check a .env file
 For Ansible and systemd units:
-  berth release|upgrade|rebuild|secrets|metrics|logs ...
+  berth release|upgrade|rebuild|secrets|metrics|ship|job|jobs ...
 
 Run any of them with --help for more.
 """
@@ -34,10 +37,15 @@ COMMANDS = {
     "drill": ("berth.backup.command", True),
     "secrets": ("berth.secrets", False),
     "metrics": ("berth.metrics.command", False),
-    "logs": ("berth.logs.command", False),
+    "run": ("berth.once.command", True),
+    "console": ("berth.once.command", True),
+    "job": ("berth.once.command", True),
+    "jobs": ("berth.once.command", True),
+    "logs": ("berth.logs.show", False),
+    "ship": ("berth.logs.command", False),
 }
 # They talk to Docker and systemd, and read secrets.
-FOR_ROOT = ("berth.release.command", "berth.backup.command")
+FOR_ROOT = ("berth.release.command", "berth.backup.command", "berth.once.command", "berth.logs.show")
 
 
 def main(arguments: list[str]) -> int:

@@ -15,6 +15,8 @@ import yaml
 
 from berth.__main__ import COMMANDS
 from berth.backup.command import arguments
+from berth.logs import show
+from berth.once import command as once
 from berth.release.command import arguments_of
 from tests.documents import ASSIGNMENT, PAGES, Command, commands, heads, is_run_on_the_healthy_site, listed
 from tests.readme.commands import FAST
@@ -67,6 +69,8 @@ FORBIDDEN = [
 ]
 # Inline code that names a command and is not to be typed.
 MENTIONED = {
+    "berth run",
+    "berth console",
     "make molecule ROLE=<role>",
     "docker compose up -d",
     "docker image prune --all",
@@ -174,6 +178,10 @@ def test_its_verb_and_options_are_those_of_our_programs(command: Command) -> Non
                     arguments().parse_args(words)
                 elif module == "berth.release.command":
                     arguments_of(words)
+                elif module == "berth.once.command":
+                    once.arguments_of(words)
+                elif module == "berth.logs.show":
+                    show.arguments_of(words)
             except SystemExit:
                 pytest.fail(f"berth does not know {text}: {said.getvalue()}")
 

@@ -596,3 +596,66 @@ def test_what_is_live_is_replaced_only_by_something_named_and_where_it_is_confir
     values |= {f"backup_restore_{name}": value for name, value in given.items()}
     values |= {"backup_site": DOMAIN, "ansible_check_mode": False}
     assert Templar(loader, values).template(values["_backup_restore_dry"]) is dry
+
+
+# --- a command ---
+
+ECHO = """#!/bin/sh
+for word; do printf '<%s>' "$word"; done > "$ASKED"
+echo said
+echo "no such thing" >&2
+exit $STATUS
+"""
+
+
+@pytest.fixture
+def command(environment: Environment, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Run ansible/run.yml on this machine; return status, words, and the words that the host was asked."""
+    folder = environment({})
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/berth"
+    program.write_text(ECHO)
+    program.chmod(0o755)
+
+    def play(*variables: str, status: int = 0) -> tuple[int, str, str]:
+        asked = tmp_path / "asked"
+        asked.unlink(missing_ok=True)
+        arguments = [part for one in variables for part in ("-e", one)]
+        where = {"PATH": f"{program.parent}:{os.environ['PATH']}", "ASKED": str(asked), "STATUS": str(status)}
+        code, said = run("ansible-playbook", "ansible/run.yml", "-i", folder, *arguments, **where)
+        return code, said, asked.read_text() if asked.exists() else ""
+
+    return play
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        # As a shell hands it over: without quotes of its own, and Ansible reads a=b as a variable.
+        'command=python3 -m x --flag --name=b "two words"',
+        "command='python3 -m x --flag --name=b \"two words\"'",
+        '{"command": "python3 -m x --flag --name=b \\"two words\\""}',
+    ],
+)
+def test_a_command_is_run_with_all_its_words(command: Callable[..., tuple[int, str, str]], typed: str) -> None:
+    code, said, asked = command("service=auth_service", typed)
+    assert code == 0, said
+    assert asked.endswith("<--service><auth_service><--><python3><-m><x><--flag><--name=b><two words>")
+    assert "said no such thing" in said
+    assert re.search(r"production: python3 -m x .* ended with 0 after", said)
+
+
+def test_a_command_that_fails_or_is_not_run_says_so(command: Callable[..., tuple[int, str, str]]) -> None:
+    code, said, _ = command("command=id", status=7)
+    assert code != 0
+    assert "production: FAILED: id ended with 7 after" in said
+    code, said, _ = command("command=id", status=125)
+    assert code != 0
+    assert "production: FAILED: no such thing" in said
+
+
+def test_without_a_command_nothing_is_run(command: Callable[..., tuple[int, str, str]]) -> None:
+    code, said, asked = command("service=auth_service")
+    assert code != 0
+    assert "Give the command in quotes, and the service that it runs as" in said
+    assert asked == ""

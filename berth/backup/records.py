@@ -14,6 +14,8 @@ from typing import Any
 from berth.backup.settings import Settings
 from berth.host import files
 from berth.host.clock import now
+from berth.host.hooks import Hooks
+from berth.host.live import ROUTES, read_live
 from berth.host.lock import Lock
 from berth.host.refused import Refused
 
@@ -26,6 +28,17 @@ def site_lock(settings: Settings) -> Lock:
     """Return the lock of everything that changes the site; without role stack, only backups use it."""
     releases = settings.root / "releases"
     return Lock(releases if releases.exists() else settings.state)
+
+
+def hooks(settings: Settings) -> Hooks:
+    return Hooks(settings.root / "hooks", settings.hook_seconds)
+
+
+def facts(settings: Settings, by: str, run: str) -> dict[str, str]:
+    """Return what hooks are told of a backup or a restore before it ends."""
+    live = read_live(settings.root / ROUTES)
+    known = {"release": live.release, "colour": live.colour} if live else {}
+    return {"domain": settings.site, "by": by, "run": run, **known}
 
 
 class Busy(Refused):

@@ -17,17 +17,18 @@ from typing import Any
 
 from berth.backup import own_unit
 from berth.backup.bson import Timestamp
-from berth.backup.records import Records, site_lock
+from berth.backup.records import Records, facts, hooks, site_lock
 from berth.backup.restore_choice import LATEST, Run, choose, moment, moment_text, verify, within
 from berth.backup.restore_site import Site, Unsaved
 from berth.backup.run import say
 from berth.backup.settings import Settings
+from berth.host.hooks import DONE, FAILED, UNDONE
 from berth.host.lock import Lock, describe
 from berth.host.lock import Run as Holder
 from berth.host.refused import Failed, Refused
 
 # In this order. Each is recorded before its first step.
-PREPARING, CLOSING, FILLING, BESIDE, SWAPPING, OPENING, SAVING = (
+PREPARING, CLOSING, FILLING, BESIDE, SWAPPING, OPENING, SAVING, ENDING = (
     "preparing",
     "closing",
     "filling",
@@ -35,6 +36,7 @@ PREPARING, CLOSING, FILLING, BESIDE, SWAPPING, OPENING, SAVING = (
     "swapping",
     "opening",
     "saving",
+    "ending",
 )
 # From these a restore can only be finished.
 FORWARD = (SWAPPING, OPENING, SAVING)
@@ -92,6 +94,8 @@ class Request:
 class Restore:
     def __init__(self, settings: Settings, records: Records, lock: Lock, site: Site) -> None:
         self._settings, self._records, self._lock, self._site = settings, records, lock, site
+        # What is said of a hook that failed after it.
+        self._note = ""
 
     # --- what there is to do ---
 
@@ -148,9 +152,11 @@ class Restore:
         Raises Refused where nothing was changed, Failed where changes have been undone, or are not finished.
         """
         inherited = self._settle_before()
-        self._lock.begin("restore", request.about, by, phase=PREPARING, run_id=run_id, **inherited)
+        with self._lock.without_commands():
+            run_id = self._lock.begin("restore", request.about, by, phase=PREPARING, run_id=run_id, **inherited).id
         began = time.monotonic()
         try:
+            hooks(self._settings).before("restore", **facts(self._settings, by, run_id))
             if request.time:
                 self._site.save_changes()
             run, report = self.plan(request)
@@ -158,7 +164,8 @@ class Restore:
             documents = work(run, request, report)
         except (Refused, OSError) as error:
             raise self._ended(error) from error
-        return report | {"changed": True, "documents": documents, "seconds": round(time.monotonic() - began, 1)}
+        report |= {"changed": True, "documents": documents, "seconds": round(time.monotonic() - began, 1)}
+        return report | ({"note": self._note} if self._note else {})
 
     def _settle_before(self) -> dict[str, Any]:
         """Settle an interrupted run. A restore that is done, but whose services do not start, may be replaced."""
@@ -264,7 +271,7 @@ class Restore:
         self._end("done")
         return saved
 
-    def _back(self, reason: str = "") -> None:
+    def _back(self, reason: str, result: str) -> None:
         """Undo: nothing has been renamed to a live name yet."""
         holder = self._holder()
         if holder.phase == FILLING:
@@ -274,7 +281,7 @@ class Restore:
         if made := holder.detail.get("beside"):
             self._site.drop(made)
         self._up(holder.detail)
-        self._end("as before", reason)
+        self._end("as before", reason, result)
 
     def _up(self, detail: dict[str, Any]) -> None:
         if detail.get("writers"):
@@ -290,6 +297,13 @@ class Restore:
         reason, lines = (error.reason, error.lines) if isinstance(error, Refused) else (f"{error}.", [])
         if holder is None:
             return Failed(f"The restore is done, but its cleanup failed: {reason}", lines=lines)
+        if holder.phase == ENDING:
+            ended = holder.detail["ended"]["result"]
+            return Failed(
+                f"The restore is over ({ended}), but its end could not be recorded: {reason} It is retried "
+                "automatically; now: sudo berth backup settle",
+                lines=lines,
+            )
         if holder.phase in FORWARD:
             return Failed(
                 f"{reason} The restore is not finished (phase: {holder.phase}). It is retried automatically; now: "
@@ -297,12 +311,15 @@ class Restore:
                 lines=lines,
             )
         try:
-            self._back(reason)
+            self._back(reason, FAILED)
         except (Refused, OSError) as worse:
             return Failed(f"{reason} Undoing it failed too: {worse} Try again: sudo berth backup settle", lines=lines)
+        note = f" {self._note}" if self._note else ""
         if holder.phase == PREPARING:
+            if isinstance(error, Refused):
+                error.reason += note
             return error
-        return Failed(f"{reason} Everything is as it was before.", lines=lines)
+        return Failed(f"{reason} Everything is as it was before.{note}", lines=lines)
 
     def settle(self) -> str:
         """Finish or undo an interrupted run. The caller holds the lock. Return which; empty where there is nothing."""
@@ -319,9 +336,12 @@ class Restore:
                 )
             return ""
         say(f"{describe(holder)} and was interrupted")
+        if holder.phase == ENDING:
+            self._tell()
+            return f"{'finished' if holder.detail['ended']['result'] == 'done' else 'undone'}: {describe(holder)}"
         with self._no_backup():
             if holder.phase not in FORWARD:
-                self._back("It was interrupted.")
+                self._back("It was interrupted.", UNDONE)
                 return f"undone: {describe(holder)}"
             if holder.phase == SWAPPING:
                 self._swap()
@@ -331,15 +351,23 @@ class Restore:
                 say(unsaved.reason)
             return f"finished: {describe(holder)}"
 
-    def _end(self, result: str, reason: str = "") -> None:
-        """Record how it ended, in the history and for the caller, and release the lock."""
+    def _end(self, result: str, reason: str = "", told: str = DONE) -> None:
+        """Record how it ended; hooks are told so, too. A program that takes over from here on changes nothing."""
+        self._lock.enter(ENDING, ended={"result": result, "reason": reason, "told": told})
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell the history, the hook after it and the caller how it ended, and release the lock."""
         holder = self._holder()
+        result, reason, told = (holder.detail["ended"][name] for name in ("result", "reason", "told"))
         line = {"verb": "restore", "by": holder.by, "about": holder.release, "result": result, "reason": reason}
         line["safety_copy"] = holder.detail.get("safety_copy", "")
         took = round(time.time() - holder.began, 1)
         with suppress(OSError):
             self._records.remember(**line, seconds=took)
-        own_unit.tell(holder.id, {**line, "changed": result == "done"})
+        known = facts(self._settings, holder.by, holder.id)
+        self._note = hooks(self._settings).after("restore", **known, result=told, reason=reason)
+        own_unit.tell(holder.id, {**line, "changed": result == "done", "note": self._note})
         self._lock.end()
 
     def _holder(self) -> Holder:

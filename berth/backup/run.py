@@ -13,11 +13,12 @@ from typing import Any
 
 from berth import __version__
 from berth.backup import parts
-from berth.backup.records import Busy, Records, site_lock
+from berth.backup.records import Busy, Records, facts, hooks, site_lock
 from berth.backup.restic import PROBE_SECONDS, Store, Upload
 from berth.backup.settings import Settings, Target
 from berth.host import commands
 from berth.host.clock import now
+from berth.host.hooks import DONE, FAILED
 from berth.host.refused import Refused
 
 FORMAT = 1
@@ -93,6 +94,12 @@ class Run:
         with self.records.changing() as state:
             # Left behind if the process is killed.
             state["begun"] = {"at": time.time(), "reason": self.reason}
+        try:
+            hooks(self.settings).before("backup", **facts(self.settings, self.reason, self.id))
+        except Refused as why:
+            for target in targets:
+                self.failures.add(target.name, why)
+            return self._account(targets, [])
         self.stores = prepare(self.settings, targets, self.records, self.failures)
         self.parts = {store.name: {} for store in self.stores}
         try:
@@ -238,6 +245,10 @@ class Run:
             "seconds": took,
             "reason": told,
         }
+        known = facts(self.settings, self.reason, self.id)
+        if said := hooks(self.settings).after("backup", **known, result=FAILED if reasons else DONE, reason=told):
+            say(said)
+            outcome["note"] = said
         self.records.remember(**outcome)
         return outcome
 

@@ -52,6 +52,8 @@ class Settings:
     # Opens what was not given the new one yet; empty where there is no old one.
     previous_password: str
     ping: str
+    # For each hook.
+    hook_seconds: int = 300
 
     @classmethod
     def read(cls, place: Path = PLACE) -> Settings:

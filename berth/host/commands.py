@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import IO
 
 # Exit status of a command that timed out, as for timeout(1).
 LATE = 124
 LAST_LINES = 15
+# So long a client takes at most to see that its container is gone.
+ENDING_SECONDS = 10
 # Bytes of a command's output that are read; compose writes some hundred lines.
 LONGEST_OUTPUT = 2**20
 
@@ -53,6 +58,45 @@ def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Pop
     """Start a command, to write to it or read from it as it runs. Raises OSError if there is no such program."""
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+
+
+def pass_on(*command: str, seconds: float, late: Callable[[], None], **environment: str) -> int:
+    """Run a command, passing on what it prints. Return its exit status; LATE where `late` had to end it.
+
+    Readers who are gone are no reason to stop.
+    """
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env={**os.environ, **environment}
+    )
+
+    def pump(source: IO[bytes], target: IO[bytes]) -> None:
+        while block := os.read(source.fileno(), 65536):
+            with suppress(OSError, ValueError):
+                target.write(block)
+                target.flush()
+
+    pairs = ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
+    pumps = [threading.Thread(target=pump, args=pair, daemon=True) for pair in pairs]
+    with process, killed_on_error(process):
+        for one in pumps:
+            one.start()
+        try:
+            ended = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            ended = LATE
+            late()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(ENDING_SECONDS)
+            process.kill()
+        for one in pumps:
+            one.join()
+    return ended
+
+
+def give_terminal(*command: str, **environment: str) -> int:
+    """Run a command that has the caller's terminal. Return its exit status."""
+    return subprocess.run(command, check=False, env={**os.environ, **environment}).returncode
 
 
 @contextmanager

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from berth.host import clock, files
+from berth.host import clock, commands, files
 from berth.host.refused import Refused
 
+# The compose project of commands beside the live release, and the verbs that they exclude: what replaces data.
+COMMANDS = "berth-run"
+ALONE_VERBS = ("restore", "upgrade")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -102,6 +105,7 @@ class Lock:
     def __init__(self, folder: Path) -> None:
         self._run = folder / "run.json"
         self._guard = folder / "guard"
+        self._commands = folder / "commands"
 
     @contextmanager
     def held(self, wait: bool = False, by_caller: bool = False) -> Iterator[None]:
@@ -125,6 +129,33 @@ class Lock:
                 yield
             finally:
                 Lock._mine -= 1
+
+    @contextmanager
+    def with_command(self) -> Iterator[None]:
+        """For the block, a command may change data beside the live release; what replaces data does not begin."""
+        with self._commands.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def without_commands(self) -> Iterator[None]:
+        """Keep out commands for the block, in which a verb that replaces data records that it begins.
+
+        Raises Refused where one runs.
+        """
+        with self._commands.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = False
+            except BlockingIOError:
+                held = True
+            # One goes on where the program that started it was killed.
+            project = f"--filter=label=com.docker.compose.project={COMMANDS}"
+            names = commands.run("docker", "ps", project, "--format={{.Names}}").stdout.split()
+            if held or names:
+                how = f" To end it: sudo docker stop {' '.join(names)}" if names else ""
+                raise Refused(f"A command of `berth run` or `berth console` runs. Wait until it is done.{how}")
+            yield
 
     def is_held(self) -> bool:
         try:

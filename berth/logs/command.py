@@ -6,7 +6,7 @@ program or the host restarts, or it is killed at any moment; what was sent and n
 journal that reaches its limit before the server is back drops lines, the oldest first: this program then reports how
 many. A line that the server refuses for good is skipped, counted, and stays in the journal.
 
-usage: berth logs NAME < SETTINGS, as berth-log-shipping@NAME.service runs it
+usage: berth ship NAME < SETTINGS, as berth-log-shipping@NAME.service runs it
 """
 
 from __future__ import annotations

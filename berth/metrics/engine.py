@@ -76,13 +76,18 @@ def labels_of(detail: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def is_for_one_command(detail: dict[str, Any]) -> bool:
+    """Tell whether it is there for one command: it does not answer as its service does, and no health check passes."""
+    return (detail["Config"]["Labels"] or {}).get("com.docker.compose.oneoff") == "True"
+
+
 def measure(metrics: Metrics, containers: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     for detail, usage in containers:
         labels = labels_of(detail)
         state = detail["State"]
         add = metrics.add
         add("berth_container_running", "Whether the container is running.", int(state["Running"]), labels)
-        if "Health" in state:
+        if "Health" in state and not is_for_one_command(detail):
             healthy = int(state["Running"] and state["Health"]["Status"] == "healthy")
             add("berth_container_healthy", "Whether its health check passes.", healthy, labels)
         add("berth_container_restarts_total", "Restarts by Docker.", detail["RestartCount"], labels)
@@ -114,7 +119,7 @@ def targets(
         scrape = scrapes.get(labels["service"]) or labelled(detail)
         on = detail["NetworkSettings"]["Networks"]
         address = next((on[name]["IPAddress"] for name in networks if on.get(name, {}).get("IPAddress")), "")
-        if scrape and address and detail["State"]["Running"]:
+        if scrape and address and detail["State"]["Running"] and not is_for_one_command(detail):
             own = {"job": scrape.job, "instance": labels["name"], "colour": labels["colour"]}
             path = {} if scrape.path == "/metrics" else {"__metrics_path__": scrape.path}
             found.append({"targets": [f"{address}:{scrape.port}"], "labels": own | path})

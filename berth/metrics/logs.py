@@ -1,4 +1,4 @@
-"""Metrics of log shipping, from the state files that `berth logs` writes."""
+"""Metrics of log shipping, from the state files that `berth ship` writes."""
 
 from __future__ import annotations
 

@@ -54,14 +54,14 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
         verb.add_argument("run")
     verbs.choices["undo"].add_argument("--reason", required=True)
     rollback = verbs.add_parser("rollback")
-    rollback.add_argument("--by", default=_caller())
+    rollback.add_argument("--by", default=caller())
     rollback.add_argument("--force", action="store_true", help="even if that release was itself rolled back")
     rollback.add_argument("--json", action="store_true")
     rollback.add_argument("release", nargs="?", default="")
     maintenance = verbs.add_parser("maintenance")
     maintenance.add_argument("state", choices=["on", "off"])
     maintenance.add_argument("--allow", action="append", default=[])
-    maintenance.add_argument("--by", default=_caller())
+    maintenance.add_argument("--by", default=caller())
     maintenance.add_argument("--force", action="store_true", help="open even if services are down")
     maintenance.add_argument("--guarded", action="store_true", help="the caller holds the lock")
     upgrade = verbs.add_parser("upgrade")
@@ -82,7 +82,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _caller() -> str:
+def caller() -> str:
     """Name the person who typed the command, also through sudo."""
     return f"{os.environ.get('SUDO_USER') or 'root'}@{socket.gethostname()}"
 
@@ -132,7 +132,8 @@ def formatted(answer: dict[str, Any], args: argparse.Namespace) -> str:
         return json.dumps(answer)
     if args.command == "rollback":
         state = "is live already" if "already" in answer else f"is live again after {answer['seconds']:.0f} s"
-        return f"Release {answer['release']} {state}. Details: sudo berth status"
+        note = f" {answer['note']}" if answer.get("note") else ""
+        return f"Release {answer['release']} {state}.{note} Details: sudo berth status"
     coloured = args.colour == "always" or (
         args.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     )

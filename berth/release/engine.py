@@ -17,7 +17,7 @@ from berth.host.live import COLOURS, Live
 from berth.host.refused import Refused
 from berth.host.system import Container
 from berth.release.settings import Settings
-from berth.stack.description import PROFILE, Description
+from berth.stack.description import JOB, PROFILE, Description
 from berth.stack.kept import Kept, compose
 
 # So long Docker may fail to list containers until that is a failure: it says nothing of those it does not list.
@@ -101,7 +101,7 @@ class Side:
     def require_mounts(self) -> None:
         """Refuse a service whose folders or secrets are not on the host: it is new, or reads another secret."""
         for name, service in self.kept.config["services"].items():
-            if PROFILE not in (service.get("profiles") or ()):
+            if not {PROFILE, JOB} & {*(service.get("profiles") or ())}:
                 continue
             for mount in service.get("volumes") or ():
                 if mount.get("type") != "bind":

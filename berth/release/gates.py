@@ -10,7 +10,7 @@ from berth.host.commands import LAST_LINES, last_lines
 from berth.host.live import COLOURS, Live, other
 from berth.host.lock import Run
 from berth.host.refused import Refused
-from berth.release import counters, engine
+from berth.release import counters, engine, jobs
 from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.probe import Busy, ProbeFailed, Visit
@@ -41,25 +41,29 @@ class Gates:
     usual: dict[str, float] | None = None
 
     def inspect(self) -> Candidate:
-        """Check images and configuration, starting nothing; choose the colour, and stop what was left on it."""
+        """Check images and configuration, and choose the colour, changing nothing."""
         settings, live, release = self.host.settings, self.host.edge.live(), self.run.release
         idle = other(live.colour) if live else COLOURS[0]
         same = live is not None and live.release == release
         side = Side(settings, release, live.colour if live and same else idle)
         with self.host.lock.step("configuration"):
             # Read and checked here, before anything changes.
-            _ = side.kept.description
+            jobs.refuse_invalid(side.kept.description)
             side.require_mounts()
         with self.host.lock.step("images"):
             fingerprint = side.fingerprint()
         if live and same and live.fingerprint == fingerprint and not side.not_healthy():
             return Candidate(side, live, live, is_live=True)
-        if engine.containers([idle]):
-            engine.stop_colour(idle)
-        self.host.lock.note(colour=idle)
+        return Candidate(Side(settings, release, idle), Live(release, idle, fingerprint), live)
+
+    def clear(self, candidate: Candidate) -> None:
+        """Stop what was left on the candidate's colour; note how the live release performs before."""
+        colour, live = candidate.side.colour, candidate.live
+        if engine.containers([colour]):
+            engine.stop_colour(colour)
+        self.host.lock.note(colour=colour)
         self.before = counts(self.host, live) if live else counters.Seen()
         self.usual = self._speed_of(live)
-        return Candidate(Side(settings, release, idle), Live(release, idle, fingerprint), live)
 
     def schema(self, candidate: Candidate) -> None:
         """Run the schema steps, which both releases have to work with. A rollback runs none."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from berth.host import clock, commands
+from berth.host.hooks import DONE, FAILED, UNDONE
 from berth.host.live import Live
 from berth.host.lock import Run, boot, describe, is_alive
 from berth.host.refused import Refused
@@ -47,7 +48,7 @@ class Recovery:
             self.undo(self.host.lock.current() or run, why)
             raise why from error
 
-    def undo(self, run: Run, refused: Refused, result: str = "failed") -> None:
+    def undo(self, run: Run, refused: Refused, result: str = FAILED) -> None:
         """Roll back to the old colour if needed, keep the new one's logs, stop it, and add it to the history."""
         host = self.host
         host.edge.end_trial()
@@ -68,7 +69,7 @@ class Recovery:
         # A full disk must not keep the run from ending properly.
         with suppress(OSError):
             host.history.add(host.lock.current() or run, result, refused.reason)
-        host.end(run, refused)
+        host.end(run, refused, result)
 
     # --- settle ---
 
@@ -139,8 +140,9 @@ class Recovery:
         # What the role prints about an upgrade.
         ended["to"] = {name: images.rpartition(" -> ")[2] for name, images in line.get("databases", {}).items()}
         refused = Refused(line["reason"])
-        unfinished = line["result"] == "live" and "databases" in line and line["reason"]
-        self.host.end(run, ended if line["result"] == "live" and not unfinished else refused)
+        live = line["result"] == "live"
+        unfinished = live and "databases" in line and line["reason"]
+        self.host.end(run, ended if live and not unfinished else refused, DONE if live else line["result"])
         if unfinished:
             raise refused
         return True
@@ -162,12 +164,12 @@ class Recovery:
         description, cut = describe(run), interrupted(run)
         live = self.host.edge.live()
         if live is None or not run.colour or live.colour != run.colour:
-            self.undo(run, Refused(f"{cut}."), "undone")
+            self.undo(run, Refused(f"{cut}."), UNDONE)
             return f"undone: {description}"
         try:
             self._look_again(run, live)
         except (Refused, ProbeFailed) as failed:
-            self.undo(run, Refused(f"{cut}, and then: {failed}"), "undone")
+            self.undo(run, Refused(f"{cut}, and then: {failed}"), UNDONE)
             return f"undone: {description}"
         Side.on(self.host.settings, live).set_restart("unless-stopped")
         retire(self.host, run, f"{cut}, and finished afterwards.")

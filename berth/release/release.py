@@ -61,6 +61,8 @@ class Release:
                 candidate = gates.inspect()
                 if candidate.is_live:
                     return self._leave(run, candidate)
+                host.before(run, candidate.side.colour)
+                gates.clear(candidate)
                 gates.schema(candidate)
                 gates.start(candidate)
                 gates.smoke(candidate)

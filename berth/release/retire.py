@@ -6,6 +6,7 @@ import shutil
 from typing import Any
 
 from berth.host import clock, commands
+from berth.host.hooks import DONE
 from berth.host.live import other
 from berth.host.lock import Run
 from berth.host.refused import Refused
@@ -32,7 +33,7 @@ def retire(host: Host, run: Run, note: str) -> dict[str, Any]:
         answer = Refused(f"Release {run.release} is live, but the history could not be written. {reason}")
         raise answer from error
     finally:
-        host.end(run, answer)
+        host.end(run, answer, DONE)
     return answer
 
 

@@ -48,6 +48,10 @@ class Settings:
     # Whether the edge traces requests.
     traces: bool = False
     maintenance_retry_after: int = 120
+    # For each hook.
+    hook_seconds: int = 300
+    # For a command of `berth run` that names no time.
+    command_seconds: int = 3600
 
     @classmethod
     def read(cls, place: Path = PLACE) -> Settings:

@@ -96,7 +96,8 @@ class Upgrade:
                 "due": [database.record for database in due],
                 "opens": bool(live and not self.host.edge.maintenance_key()),
             }
-            run = self.host.lock.begin(UPGRADE, names(due), by, vars(live) if live else {}, CLOSING, **detail)
+            with self.host.lock.without_commands():
+                run = self.host.lock.begin(UPGRADE, names(due), by, vars(live) if live else {}, CLOSING, **detail)
             unit.clear()
         problem = unit.launch_to_end("upgrade-run", run.id, "--seconds", str(self.healthy_seconds))
         return self.recovery.outcome(run.id, problem)

@@ -16,8 +16,9 @@ from typing import Any
 from berth.host.refused import Refused
 from berth.stack import needs
 
-# The compose profile of a release's services.
+# The compose profiles of a release's services, and of those that run on a schedule.
 PROFILE = "release"
+JOB = "job"
 PREFIX = "berth."
 _PATH = re.compile(r"/[\w.~/-]*")
 METRICS = re.compile(r"(?::(\d+))?(/[\w./-]*)")
@@ -60,15 +61,18 @@ class Service:
     writes: bool = False
     # Where its counters are read: port and path.
     metrics: tuple[int, str] | None = None
+    # When a job runs, as systemd writes calendar events.
+    schedule: str = ""
     # Files that it reads in /run/secrets.
     secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Description:
-    """The services of profile release."""
+    """The services of profile release, and those of profile job."""
 
     services: tuple[Service, ...] = ()
+    jobs: tuple[Service, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +89,7 @@ class Description:
 
     def get(self, name: str) -> Service:
         """Return a service; of one that is not described, its name."""
-        return next((one for one in self.services if one.name == name), Service(name, writes=True))
+        return next((one for one in (*self.services, *self.jobs) if one.name == name), Service(name, writes=True))
 
     def has(self, name: str) -> bool:
         """Tell whether a service is part of the release; where nothing is known, all are."""
@@ -99,7 +103,7 @@ class Description:
     def images(self, prefix: str, release: str) -> dict[str, str]:
         """Return image -> a service that runs it, of the images made for this release."""
         found: dict[str, str] = {}
-        for one in self.services:
+        for one in (*self.services, *self.jobs):
             named_after = one.image == f"{prefix}/{one.name}:{release}"
             if named_after or (one.image.startswith(f"{prefix}/") and one.image.endswith(f":{release}")):
                 # Of several with one image the one that it is named after.
@@ -120,8 +124,9 @@ def read(config: dict[str, Any]) -> Description:
     for one in services:
         _refuse_contradiction(one)
     release = tuple(one for one in services if PROFILE in one.profiles)
-    _refuse_shared(release)
-    return Description(release)
+    jobs = tuple(one for one in services if JOB in one.profiles)
+    _refuse_shared((*release, *jobs))
+    return Description(release, jobs)
 
 
 def _service(name: str, found: dict[str, Any], labelled: bool, secrets: tuple[str, ...]) -> Service:
@@ -154,6 +159,11 @@ def _values(service: str, labels: dict[str, str]) -> dict[str, Any]:
 
 
 def _refuse_contradiction(one: Service) -> None:
+    if JOB in one.profiles and (not one.schedule or PROFILE in one.profiles):
+        problem = f"is missing: it is of profile {JOB}." if not one.schedule else f"is not for profile {PROFILE}, too."
+        raise _refused(one.name, "berth.schedule", problem)
+    if one.schedule and JOB not in one.profiles:
+        raise _refused(one.name, "berth.schedule", f"is for services of profile {JOB}.")
     if one.routes and not one.port:
         raise _refused(one.name, "berth.route", "needs a port: set berth.port.")
     if PROFILE not in one.profiles:
@@ -251,6 +261,11 @@ def _words(text: str) -> str:
     return text
 
 
+def _calendar(text: str) -> str:
+    # systemd itself says whether it is one (release/jobs.py): its syntax differs by version.
+    return " ".join(_words(text).split())
+
+
 # Label -> field of the service and how it is read. Those without a field are read elsewhere.
 _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "berth.route": ("routes", _routes),
@@ -263,6 +278,7 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "berth.check": ("check", _command),
     "berth.writes": ("writes", _boolean),
     "berth.metrics": ("metrics", _metrics),
+    "berth.schedule": ("schedule", _calendar),
     # Read in berth/stack/needs.py.
     **dict.fromkeys(("berth.mongo", "berth.redis", "berth.secrets", "berth.backup"), ("", _words)),
 }

@@ -12,16 +12,16 @@ from berth.host import commands, files
 from berth.host.commands import last_lines
 from berth.host.live import ROUTES, read_live
 from berth.host.refused import Refused
-from berth.stack.description import PROFILE, UNKNOWN, Description, read
+from berth.stack.description import JOB, PROFILE, UNKNOWN, Description, read
 
 FILE = "docker-compose.prod.yml"
 SERVICES = "services.json"
 
 
-def compose(root: Path, file: Path, project: str) -> list[str]:
+def compose(root: Path, file: Path, project: str, progress: str = "plain") -> list[str]:
     """Return the beginning of a compose command for the stack in this folder."""
     place = [f"--project-directory={root}", f"--project-name={project}", f"--env-file={root}/.env", f"--file={file}"]
-    return ["docker", "compose", "--progress=plain", *place]
+    return ["docker", "compose", f"--progress={progress}", *place]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Kept:
     def started_with(self) -> str:
         """Return everything that its own services are started with, as text."""
         services = self.config["services"].items()
-        return json.dumps({name: one for name, one in services if PROFILE in (one.get("profiles") or ())})
+        return json.dumps({name: one for name, one in services if {PROFILE, JOB} & {*(one.get("profiles") or ())}})
 
 
 # A process reads each file once.

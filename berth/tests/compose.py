@@ -30,6 +30,16 @@ def without_labels(text: str = TEXT) -> str:
 
 
 @cache
+def with_job(schedule: str, text: str = TEXT) -> str:
+    """Return the compose file with a job of the worker's image."""
+    document = yaml.safe_load(text)
+    job = {**document["services"]["beat"], "profiles": ["job"], "command": ["report"]}
+    document["services"]["report"] = {**job, "labels": {"berth.schedule": schedule}}
+    document["services"]["report"]["volumes"] = [{"type": "bind", "source": "/srv/reports", "target": "/reports"}]
+    return str(yaml.safe_dump(document))
+
+
+@cache
 def resolved(text: str = TEXT, **values: str) -> str:
     """Return the compose file as compose prints it with these variables."""
 

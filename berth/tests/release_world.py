@@ -33,6 +33,7 @@ from berth.tests.cut_off import Killed
 
 OLD, NEW = "1.0", "1.1"
 SERVICES = compose.RELEASE
+HOOKS = ("before-release", "after-release", "before-rollback", "after-rollback")
 # What auth_service's check says of a release that fails it.
 BROKEN = "The front page references /assets/app.js, which returned 404 and 0 bytes."
 COUNT = 'http_requests_total{method="GET",route="/x",status="%s"} %s\n'
@@ -112,6 +113,11 @@ class World:
     broken: bool = False
     tried: bool = False
     runs: int = 0
+    # What each hook was told, in their order; and what those answer that fail.
+    hooked: list[dict[str, str]] = field(default_factory=list)
+    # The release whose jobs have timers.
+    scheduled: Live | None = None
+    bad_hooks: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     # Folders and files that services mount, and that are not there.
     absent: tuple[str, ...] = ()
 
@@ -202,6 +208,15 @@ class World:
         match command:
             case ["systemd-run", *_, "berth", "release", "run", run_id]:
                 self._unit("run", run_id)
+            case ["systemd-run", *words, hook] if "/hooks/" in hook:
+                facts = (word.removeprefix("--setenv=") for word in words if word.startswith("--setenv=BERTH_"))
+                self.hooked.append(dict(fact.split("=", 1) for fact in facts))
+                return self.bad_hooks.get(Path(hook).name, (0, "", ""))
+            case ["systemctl", "restart", "berth-jobs.service"]:
+                self.scheduled = self.live
+                return (1, "", "Job for berth-jobs.service failed.") if self.bad == "jobs" else (0, "", "")
+            case ["systemd-analyze", "calendar", _, schedule] if "25:00" in schedule:
+                return 1, "", f"Failed to parse calendar specification '{schedule}': Numerical result out of range"
             case ["docker", "image", "inspect", *names]:
                 return 0, json.dumps([self._image(name) for name in names]), ""
             case ["docker", "compose", project, "down", *_]:
@@ -259,6 +274,7 @@ class World:
     def lose_power(self) -> None:
         """Start the host again: those containers run whose policy says so, and memory is empty."""
         self.now += 60
+        self.scheduled = self.live
         lock.BOOT.write_text(lock.BOOT.read_text() + "again")
         REMOVE(unit.FOLDER, ignore_errors=True)
         for name, one in self.containers.items():
@@ -449,8 +465,10 @@ class Worlds:
         """Make a host on which blue is live, or nothing; and which is open, or closed."""
         for left in (self.root, self.folder / "run"):
             REMOVE(left, ignore_errors=True)
-        for name in ("edge/dynamic", "edge/next"):
+        for name in ("edge/dynamic", "edge/next", "hooks"):
             (self.root / name).mkdir(parents=True)
+        for name in HOOKS:
+            (self.root / "hooks" / name).touch()
         for release in ("0.8", "0.9", OLD, NEW) if live else ("0.8", NEW):
             self.keep(release)
         (self.folder / "boot").write_text("boot")

@@ -147,7 +147,7 @@ def ship(host: Host, log_server: LogServer, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_a_name_it_says_how_it_is_used() -> None:
-    with pytest.raises(SystemExit, match="usage: berth logs NAME"):
+    with pytest.raises(SystemExit, match="usage: berth ship NAME"):
         program.main([])
 
 

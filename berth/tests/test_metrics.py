@@ -263,6 +263,17 @@ def test_prometheus_scrapes_what_labels_and_settings_name(
     assert said == ([target] if target else [])
 
 
+def test_a_container_for_one_command_is_no_service_that_is_unwell_or_scraped() -> None:
+    detail, _ = container("api", BOTH, port="80", metrics="/metrics")
+    assert engine.targets([(detail, STATS)], {}, ["edge"])
+    detail["Config"]["Labels"]["com.docker.compose.oneoff"] = "True"
+    assert engine.targets([(detail, STATS)], {}, ["edge"]) == []
+    metrics = Metrics()
+    engine.measure(metrics, [(detail, STATS)])
+    assert "berth_container_healthy" not in metrics.text()
+    assert "berth_container_memory_bytes" in metrics.text()
+
+
 @pytest.mark.parametrize(
     ("written", "seen"),
     [

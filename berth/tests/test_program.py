@@ -48,7 +48,7 @@ def test_it_names_its_commands_and_refuses_others(program: Path) -> None:
     assert wrong.stderr == shown.stdout
 
 
-@pytest.mark.parametrize("word", sorted(set(COMMANDS) - {"secrets", "metrics", "logs"}))
+@pytest.mark.parametrize("word", sorted(set(COMMANDS) - {"secrets", "metrics", "ship"}))
 def test_each_command_is_in_the_file(program: Path, word: str, tmp_path: Path) -> None:
     # What lies in the caller's folder is not taken for a part of it.
     (tmp_path / "json.py").write_text("raise SystemExit('another json')\n")
@@ -57,7 +57,7 @@ def test_each_command_is_in_the_file(program: Path, word: str, tmp_path: Path) -
     assert f"berth {word}" in said.stdout
 
 
-@pytest.mark.parametrize("word", ["secrets", "metrics", "logs"])
+@pytest.mark.parametrize("word", ["secrets", "metrics", "ship"])
 def test_a_command_of_units_says_how_it_is_called(program: Path, word: str) -> None:
     said = run(program, word)
     assert said.returncode != 0

@@ -64,10 +64,15 @@ class Case:
     live: bool = True
     closed: bool = False
     opinion: str | None = ""
+    jobs: bool = False
 
     def make(self, worlds: Worlds, fault: Fault | None = None) -> World:
         world = worlds.make(self.bad, self.live, self.closed)
         world.opinion, world.fault = self.opinion, fault or Fault()
+        if self.jobs:
+            world.scheduled = world.live
+            for release in ("0.9", OLD, NEW):
+                worlds.keep(release, compose.with_job("03:00"))
         return world
 
     def attempt(self) -> str:
@@ -105,6 +110,8 @@ class Case:
         assert bool(world.text("maintenance.yml")) is self.closed
         if self.closed:
             assert world.led_to({"X-Berth-Operator": "key"}) == live, "operators are led elsewhere"
+        if self.jobs:
+            assert world.scheduled == live, "jobs of another release have timers"
         assert not (world.root / "releases/run.json").exists()
         with (world.root / "releases/guard").open("a") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,14 +120,30 @@ class Case:
         return state
 
 
+def lines_of(world: World) -> list[dict[str, Any]]:
+    place = world.root / "releases.jsonl"
+    return [json.loads(line) for line in place.read_text().splitlines()] if place.exists() else []
+
+
+def ended(world: World) -> dict[str, str]:
+    """Return run -> how it ended, as the history says and hooks are told."""
+    words = {"live": "done", "failed": "failed", "undone": "undone"}
+    return {line["run"]: words[line["result"]] for line in lines_of(world) if "run" in line}
+
+
+def told(world: World) -> list[tuple[str, str]]:
+    """Return the run and its result that each hook after it was told."""
+    hooks = [facts for facts in world.hooked if facts["BERTH_HOOK"].startswith("after-")]
+    return [(facts["BERTH_RUN"], facts["BERTH_RESULT"]) for facts in hooks]
+
+
 def results(world: World, by: str = "ada@laptop") -> list[str]:
     """Return what the history says of somebody's attempts."""
-    place = world.root / "releases.jsonl"
-    lines = map(json.loads, place.read_text().splitlines() if place.exists() else [])
-    return [line["result"] for line in lines if line["by"] == by]
+    return [line["result"] for line in lines_of(world) if line["by"] == by]
 
 
 GOOD, LATE, CRASH = Case(), Case("late"), Case("crash")
+JOBS = Case(jobs=True)
 ROLLBACK, FIRST, CLOSED = Case(verb="rollback"), Case(live=False), Case(closed=True)
 OBJECTION = Case(opinion="It is not well from outside.")
 
@@ -131,6 +154,7 @@ def test_what_is_good_goes_live(worlds: Worlds, case: Case) -> None:
     assert case.attempt() == ""
     assert case.state_of(world) == "new"
     assert results(world) == ["live"]
+    assert told(world) == [("run-1", "done")]
     # What nobody goes back to is removed.
     assert (world.root / "releases/0.8").exists() is (not case.live)
 
@@ -155,6 +179,7 @@ def test_what_is_bad_is_undone_and_says_why(worlds: Worlds, case: Case, reason: 
         play()
     assert case.state_of(world) == "old"
     assert results(world) == ["failed"]
+    assert told(world) == [("run-1", "failed")]
 
 
 def test_what_is_live_already_is_left_alone(worlds: Worlds) -> None:
@@ -277,6 +302,109 @@ def test_each_check_is_run_on_the_candidate_with_what_it_needs(worlds: Worlds, m
     assert len(plan["secret"]) > 40
 
 
+# --- Hooks ---
+
+
+@pytest.mark.parametrize(("case", "verb"), [(GOOD, "release"), (ROLLBACK, "rollback")])
+def test_hooks_are_told_what_is_done_before_and_after(worlds: Worlds, case: Case, verb: str) -> None:
+    world = case.make(worlds)
+    assert case.attempt() == ""
+    target = NEW if case is GOOD else "0.9"
+    facts = {"BERTH_VERB": verb, "BERTH_RELEASE": target, "BERTH_PREVIOUS": OLD, "BERTH_COLOUR": "green"}
+    facts |= {"BERTH_RUN": "run-1", "BERTH_BY": "ada@laptop", "BERTH_DOMAIN": "site.test", "BERTH_REASON": ""}
+    assert world.hooked == [
+        {"BERTH_HOOK": f"before-{verb}", **facts, "BERTH_RESULT": ""},
+        {"BERTH_HOOK": f"after-{verb}", **facts, "BERTH_RESULT": "done"},
+    ]
+    # What is live already is no release.
+    if case is GOOD:
+        play()
+        assert len(world.hooked) == 2
+
+
+def test_a_hook_before_that_fails_stops_it_before_anything_is_changed(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    world.up("green", "0.9")
+    left = dict(world.containers)
+    world.bad_hooks["before-release"] = (3, "looking\n", "The queue is not empty.\n")
+    reason = GOOD.attempt()
+    assert reason == "Hook before-release ended with 3: The queue is not empty. Nothing was changed."
+    assert world.containers == left
+    assert world.live
+    assert world.live.release == OLD
+    assert results(world) == ["failed"]
+    assert told(world) == [("run-1", "failed")]
+    assert world.hooked[-1]["BERTH_REASON"] == reason
+
+
+def test_a_hook_after_that_fails_is_reported_and_undoes_nothing(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    world.bad_hooks["after-release"] = (124, "", "")
+    assert play()["note"] == "Hook after-release did not end within 300 s."
+    assert GOOD.state_of(world) == "new"
+    assert results(world) == ["live"]
+
+
+def test_a_hook_after_that_fails_too_is_said_after_the_reason(worlds: Worlds) -> None:
+    world = CRASH.make(worlds)
+    world.bad_hooks["after-release"] = (1, "no network", "")
+    assert CRASH.attempt().endswith(" s. Hook after-release ended with 1: no network.")
+    assert CRASH.state_of(world) == "old"
+
+
+def test_hooks_that_are_not_there_cost_no_command(worlds: Worlds) -> None:
+    world = GOOD.make(worlds, Fault(kinds=(COMMAND,)))
+    for hook in (world.root / "hooks").iterdir():
+        hook.unlink()
+    play()
+    assert not [step for step in world.steps if "hook" in step]
+    assert world.hooked == []
+
+
+# --- Jobs ---
+
+
+@pytest.mark.parametrize("case", [JOBS, Case(verb="rollback", jobs=True)], ids=["release", "rollback"])
+def test_jobs_are_those_of_the_live_release(worlds: Worlds, case: Case) -> None:
+    world = case.make(worlds)
+    assert case.attempt() == ""
+    assert case.state_of(world) == "new"
+
+
+def test_a_schedule_that_systemd_cannot_read_is_refused_before_anything_changes(worlds: Worlds) -> None:
+    world = JOBS.make(worlds)
+    worlds.keep(NEW, compose.with_job("25:00"))
+    assert JOBS.attempt() == (
+        'docker-compose.prod.yml: berth.schedule of service report is "25:00": '
+        "Failed to parse calendar specification '25:00': Numerical result out of range"
+    )
+    assert not world.tried
+    assert JOBS.state_of(world) == "old"
+
+
+def test_a_job_whose_folder_is_not_on_the_host_is_refused_before_anything_changes(worlds: Worlds) -> None:
+    world = JOBS.make(worlds)
+    world.absent = ("/srv/reports",)
+    assert JOBS.attempt().startswith(f"Service report of release {NEW} needs /srv/reports, which this host lacks.")
+    assert not world.tried
+    assert JOBS.state_of(world) == "old"
+
+
+def test_jobs_that_cannot_be_scheduled_are_reported_and_undo_nothing(worlds: Worlds) -> None:
+    world = Case("jobs", jobs=True).make(worlds)
+    assert play()["note"] == (
+        "The jobs could not be scheduled: Job for berth-jobs.service failed. Try again: sudo systemctl restart "
+        "berth-jobs"
+    )
+    assert JOBS.state_of(world) == "new"
+
+
+def test_without_jobs_nothing_is_scheduled(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    play()
+    assert world.scheduled is None
+
+
 # --- What the compose file says ---
 
 
@@ -305,7 +433,8 @@ def test_labels_that_contradict_each_other_are_refused_before_anything_changes(w
     assert reason.endswith(
         "berth.route of service user_service is /api/auth/, which is routed to auth_service already."
     )
-    assert [step.split()[0] for step in world.steps] == ["systemd-run"]
+    # The program, and the hook after it.
+    assert [step.split()[0] for step in world.steps] == ["systemd-run", "systemctl", "systemd-run", "systemd-cat"]
     assert results(world) == ["failed"]
     assert GOOD.state_of(world) == "old"
 
@@ -317,7 +446,8 @@ def test_a_service_whose_secrets_are_not_on_the_host_is_refused_before_anything_
     world = GOOD.make(worlds, Fault(kinds=(COMMAND, REQUEST)))
     world.absent = (lacks,)
     assert GOOD.attempt().startswith(f"Service user_service of release {NEW} needs {lacks}, which this host lacks.")
-    assert [step.split()[0] for step in world.steps] == ["systemd-run"]
+    # The program, and the hook after it.
+    assert [step.split()[0] for step in world.steps] == ["systemd-run", "systemctl", "systemd-run", "systemd-cat"]
     assert GOOD.state_of(world) == "old"
 
 
@@ -429,7 +559,7 @@ def test_a_docker_that_is_away_in_the_watch_is_held_against_the_release_once_it_
 
 
 def test_what_keeps_systemd_from_starting_the_program_is_said(worlds: Worlds) -> None:
-    [number] = [at for at, step in enumerate(GOOD.steps(worlds, COMMAND)) if step.startswith("systemd-run")]
+    [number] = [at for at, step in enumerate(GOOD.steps(worlds, COMMAND)) if "release run" in step]
     world = GOOD.make(worlds, Fault(FAILS, number, (COMMAND,)))
     assert GOOD.attempt() == "It was interrupted (phase: begun; systemd-run: systemd-run failed)."
     assert GOOD.state_of(world) == "old"
@@ -452,9 +582,17 @@ def test_a_docker_that_stays_away_is_settled_once_it_is_back(worlds: Worlds) -> 
 
 
 TAKES_OVER = {
-    "the unit": {"release": GOOD, "bad release": LATE, "rollback": ROLLBACK, "first": FIRST, "closed site": CLOSED},
+    "the unit": {
+        "release": GOOD,
+        "bad release": LATE,
+        "jobs": JOBS,
+        "jobs of a bad release": Case("late", jobs=True),
+        "rollback": ROLLBACK,
+        "first": FIRST,
+        "closed site": CLOSED,
+    },
     "the next run": {"release": GOOD, "bad release": LATE},
-    "the next boot": {"release": GOOD, "bad release": LATE, "first": FIRST},
+    "the next boot": {"release": GOOD, "jobs": JOBS, "bad release": LATE, "first": FIRST},
 }
 
 
@@ -483,6 +621,10 @@ def test_killed_at_any_step_it_is_brought_to_its_end_by_who_takes_over(worlds: W
         seen.append(case.state_of(world))
         if world.killed_in in ("watch", "drain", "prune"):
             assert seen[-1] == ("old" if case.bad else "new")
+        # The hook after it is told of whatever is in the history; again only where the program was killed before it
+        # had recorded that.
+        assert dict(told(world)) == ended(world)
+        assert len(told(world)) <= len(ended(world)) + world.killed_in.startswith("after-")
         known = results(world)
         # Nothing was begun, or it is in the history, once.
         assert known in ([["live"]] if seen[-1] == "new" else [["failed"], ["undone"], []])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from berth.backup.restore_choice import within
 from berth.backup.restore_site import Unsaved
 from berth.backup.run import run as back_up
 from berth.backup.settings import Settings, Target
+from berth.host import commands
 from berth.host.refused import Failed, Refused
 from berth.tests.cut_off import CutOff, Killed
 
@@ -41,6 +43,26 @@ class World(CutOff):
         self.running, self.open_, self.scratch = set(WRITERS), True, False
         self.runs: list[str] = []
         self.lost: list[str] = []
+        # What each hook was told, in their order; and what they answer.
+        self.hooked: list[dict[str, str]] = []
+        self.bad_hooks: dict[str, tuple[int, str]] = {}
+        # Containers of `berth run`.
+        self.commands: list[str] = []
+        World.latest = self
+
+    latest: World
+
+    def run(self, *command: str, **_: Any) -> CompletedProcess[str]:
+        """Take the place of commands.run, where only hooks are started; each is a step."""
+        code, output = 0, "\n".join(self.commands) if command[:2] == ("docker", "ps") else ""
+        if command[0] == "systemd-run":
+            facts = (word.removeprefix("--setenv=BERTH_") for word in command if word.startswith("--setenv=BERTH_"))
+            code, output = self.bad_hooks.get(Path(command[-1]).name, (0, ""))
+            try:
+                self.step(lambda: self.hooked.append(dict(fact.split("=", 1) for fact in facts)))
+            except Refused as refused:
+                code, output = 1, refused.reason
+        return CompletedProcess(command, code, output, "")
 
     def look(self) -> None:
         """At no moment may a collection be neither old nor new."""
@@ -193,6 +215,15 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     )
 
 
+@pytest.fixture(autouse=True)
+def hooks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put both hooks of a restore on the host."""
+    (settings.root / "hooks").mkdir()
+    for name in ("before-restore", "after-restore"):
+        (settings.root / "hooks" / name).touch()
+    monkeypatch.setattr(commands, "run", lambda *command, **words: World.latest.run(*command, **words))
+
+
 def request(database: str = "", beside: str = "") -> Request:
     return Request("latest", "", "", database, "", beside)
 
@@ -245,6 +276,52 @@ def steps(settings: Settings, asked: Request) -> int:
     return world.steps
 
 
+def test_no_data_is_replaced_under_a_command(settings: Settings, asked: Request) -> None:
+    world = World()
+    world.commands = ["berth-run-auth_service-0a1b2c3d"]
+    with pytest.raises(Refused, match=r"A command of `berth run` or `berth console` runs\. Wait until it is done"):
+        work(settings, world).run(asked, "ada@laptop")
+    assert (world.steps, state_of(world, asked)) == (0, "as before")
+    assert site_lock(settings).current() is None
+    # Its program is there, its container not yet.
+    world.commands = []
+    lock = site_lock(settings)
+    with lock.with_command(), pytest.raises(Refused, match="Wait until it is done"):
+        work(settings, world).run(asked, "ada@laptop")
+    assert site_lock(settings).current() is None
+
+
+def test_hooks_are_told_what_is_done_before_and_after(settings: Settings, asked: Request) -> None:
+    world = World()
+    work(settings, world).run(asked, "ada@laptop", "one")
+    facts = {"VERB": "restore", "DOMAIN": "www.example.net", "BY": "ada@laptop", "RUN": "one"}
+    facts |= dict.fromkeys(("PREVIOUS", "REASON", "RELEASE", "COLOUR"), "")
+    assert world.hooked == [
+        {"HOOK": "before-restore", **facts, "RESULT": ""},
+        {"HOOK": "after-restore", **facts, "RESULT": "done"},
+    ]
+
+
+def test_a_hook_before_that_fails_stops_it_before_anything_is_changed(settings: Settings, asked: Request) -> None:
+    world = World()
+    world.bad_hooks["before-restore"] = (3, "Not now")
+    with pytest.raises(Refused, match=r"^Hook before-restore ended with 3: Not now\. Nothing was changed\.$"):
+        work(settings, world).run(asked, "ada@laptop", "one")
+    # Both hooks.
+    assert world.steps == 2
+    assert (world.hooked[1]["HOOK"], world.hooked[1]["RESULT"]) == ("after-restore", "failed")
+    assert state_of(world, asked) == "as before"
+    assert site_lock(settings).current() is None
+
+
+def test_a_hook_after_that_fails_is_reported_and_undoes_nothing(settings: Settings, asked: Request) -> None:
+    world = World()
+    world.bad_hooks["after-restore"] = (124, "")
+    answer = work(settings, world).run(asked, "ada@laptop")
+    assert answer["note"] == "Hook after-restore did not end within 300 s."
+    assert state_of(world, asked) == "done"
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before a step", "after a step"])
 def test_killed_at_any_step_it_is_settled_to_done_or_as_before(settings: Settings, asked: Request, after: bool) -> None:
     seen = []
@@ -261,6 +338,12 @@ def test_killed_at_any_step_it_is_settled_to_done_or_as_before(settings: Setting
         # Whoever waits for it hears which.
         told = json.loads((own_unit.FOLDER / "one.json").read_text())
         assert told["result"] == seen[-1]
+        # The hook after it heard the same; again only where its program was killed right after it.
+        assert {one["RESULT"] for one in world.hooked if one["HOOK"] == "after-restore"} <= {
+            *({"done"} if seen[-1] == "done" else {"failed", "undone"})
+        }
+        assert "after-restore" in [one["HOOK"] for one in world.hooked]
+        assert len(world.hooked) <= 3
     # Once it has gone forward it never goes back.
     assert seen == sorted(seen)
     assert {"as before", "done"} == set(seen) or asked.beside
@@ -283,6 +366,8 @@ def test_killed_while_it_is_settled_it_is_settled_by_the_next_one(settings: Sett
 
 
 def test_what_fails_at_any_step_says_how_it_ended(settings: Settings, asked: Request) -> None:
+    # The failure of this one undoes nothing.
+    (settings.root / "hooks/after-restore").unlink()
     for number in range(steps(settings, asked)):
         world = World(number, lambda: Refused("Docker does not answer."))
         with pytest.raises(Refused) as refused:

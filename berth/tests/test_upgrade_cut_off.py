@@ -52,6 +52,8 @@ class Docker(CutOff):
         self.images = {"mongo": "mongo:8", "redis": "redis:8"}
         self.up = {f"berth-{name}-1" for name in self.images} | {f"berth-blue-{name}-1" for name in SERVICES}
         self.backup = ""
+        # Containers of `berth run`.
+        self.commands: list[str] = []
         # What mongosh says where it fails, always or with mongo-init.js alone.
         self.mongosh_fails = self.init_fails = ""
         # Images that somebody removed from the host.
@@ -92,6 +94,8 @@ class Docker(CutOff):
                 return 0, f"sha256:{name}", ""
             case ["docker", "inspect", name]:
                 return 0, json.dumps(self._inspect(name)), ""
+            case ["docker", "ps", project, *_] if "project=berth-run" in project:
+                return 0, "\n".join(self.commands), ""
             case ["docker", "ps", *_]:
                 return 0, "\n".join([f"berth-{one}-1" for one in self.images] + list(self._colour())), ""
             case ["docker", "tag", image, name]:
@@ -505,6 +509,17 @@ def test_an_upgrade_of_redis_asks_nothing_of_mongodb(settings: Settings, monkeyp
     docker.mongosh_fails = "it is not asked"
     work.upgrade("ada@laptop", {"redis": "redis:9"})
     assert docker.images == {"mongo": "mongo:8", "redis": "redis:9"}
+
+
+def test_an_upgrade_does_not_stop_the_databases_under_a_command(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, work = site(settings, monkeypatch)
+    docker.commands = ["berth-run-auth_service-0a1b2c3d"]
+    how = r"Wait until it is done\. To end it: sudo docker stop berth-run-auth_service-0a1b2c3d"
+    with pytest.raises(Refused, match=how):
+        work.upgrade("ada@laptop", WANTED)
+    assert state_of(docker, settings) == "as before"
 
 
 def test_an_upgrade_does_not_stop_the_databases_under_a_backup(

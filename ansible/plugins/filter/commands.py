@@ -1,4 +1,4 @@
-"""The operator's next command, with the inventory of this run."""
+"""Commands of operators: the next one to type, with the inventory of this run, and one to run on the host."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def next_command(playbook: str, sources: Iterable[str], *words: str) -> str:
     return " ".join(["ansible-playbook", playbook, inventory_named(sources), *map(shlex.quote, words)]).strip()
 
 
+def shell_words(command: str) -> list[str]:
+    """Return the words of a command as a shell reads them, for a host without one; none where a quote is not closed."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
 def _from_root(source: str) -> str:
     place = Path(source)
     return str(place.relative_to(ROOT)) if "," not in source and place.is_relative_to(ROOT) else source
@@ -40,4 +48,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by their names."""
-        return {"inventory_named": inventory_named, "next_command": next_command}
+        return {"inventory_named": inventory_named, "next_command": next_command, "shell_words": shell_words}

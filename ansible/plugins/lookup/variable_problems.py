@@ -20,6 +20,7 @@ from typing import Any
 import ansible.context as ansible_context
 import yaml
 from ansible.errors import AnsibleUndefinedVariable
+from ansible.parsing.splitter import parse_kv
 from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
@@ -375,6 +376,15 @@ def former_link(folder: Path) -> str:
     return f"{shown} is not needed any more: the defaults of the roles read your variables. Remove it: rm {shown}"
 
 
+def behind_the_command(given: Iterable[str]) -> set[str]:
+    """Return what Ansible takes for variables in -e command="a --b=c d", of which lookup typed_command reads all."""
+    texts = [str(one) for one in given]
+    parsed = [(set(parse_kv(text)), text.startswith("command=")) for text in texts if "=" in text]
+    return set().union(*(names for names, ours in parsed if ours)) - {"command"}.union(
+        *(names for names, ours in parsed if not ours)
+    )
+
+
 _said: dict[str, list[str]] = {}
 
 
@@ -399,7 +409,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             specs = declared(self._app(known))
         except Refused as problem:
             return [str(problem)]
-        typed = frozenset(load_extra_vars(self._loader))
+        given = ansible_context.CLIARGS.get("extra_vars", ())
+        behind = behind_the_command(given) if self._playbooks() == ("run",) else set()
+        known = {name: value for name, value in known.items() if name not in behind}
+        typed = frozenset(load_extra_vars(self._loader)) - behind
         if said := former_link(Path(str(known.get("inventory_dir") or "."))):
             return [said]
         problems: list[str] = []

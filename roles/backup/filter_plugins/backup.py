@@ -93,20 +93,19 @@ def restore_report(answer: dict[str, Any], command: str, inventories: str) -> st
     """
     back = answer.get("safety_copy", "")
     returns = [f"To what was there before: ansible-playbook ansible/restore.yml{inventories} {back}"] if back else []
+    # Of a hook that failed.
+    note = [answer["note"]] if answer.get("note") else []
     if "run" not in answer:
-        return "\n".join([f"The restore of {answer['about']} was cut off, and finished afterwards.", *returns])
+        return "\n".join([f"The restore of {answer['about']} was cut off, and finished afterwards.", *returns, *note])
     where = f"run {answer['run']} on target {answer['target']}, as of {answer['as_of']}"
     if answer["changed"]:
         return "\n".join(
             [
                 f"Restored {answer['scope']} into {answer['into']} from {where}: {answer['documents']} documents in "
                 f"{answer['seconds']:.0f} s.",
-                *(
-                    [f"To what was there before: ansible-playbook ansible/restore.yml{inventories} {back}"]
-                    if back
-                    else []
-                ),
+                *returns,
                 *([f"Saved as run {answer['saved_as']}."] if answer.get("saved_as") else []),
+                *note,
             ]
         )
     lines = [f"This was a dry run: nothing was changed. From {where}, {answer['scope']} into {answer['into']}:"]

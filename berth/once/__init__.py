@@ -1,0 +1,1 @@
+"""Commands and shells in containers of their own, beside the live release."""
