@@ -683,3 +683,5 @@ def test_before_there_is_a_server_the_table_says_what_to_fill_in(
     assert "does not open" in wrong["vault"]["seen"]
     assert "changed=0" in said
     assert "Traceback" not in said
+    # The application's compose file is read without a word.
+    assert "WARNING" not in said

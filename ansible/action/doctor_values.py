@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -19,9 +20,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         known: dict[str, Any] = {}
         unknown: dict[str, str] = {}
+        # Defaults of roles, which are evaluated outside of any here, name files by it.
+        role = {"role_path": str(Path(__file__).resolve().parents[2] / "roles/berth")}
+        templar = self._templar.copy_with_new_env(available_variables={**self._templar.available_variables, **role})
         for name, expression in self._task.args["expressions"].items():
             try:
-                known[name] = plain(self._templar.evaluate_expression(trust_as_template(str(expression))))
+                known[name] = plain(templar.evaluate_expression(trust_as_template(str(expression))))
             except (AnsibleError, TypeError, ValueError, KeyError, AttributeError) as error:
                 unknown[str(expression)] = str(error)
         return {"changed": False, "known": known, "unknown": unknown}
