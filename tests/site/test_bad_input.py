@@ -20,8 +20,7 @@ BAD = {
     "nothing filled in": (
         [
             "berth_domain=",
-            "vault_jwt_private_key=",
-            "vault_jwt_secret_key=",
+            '{"environment_secrets": {}}',
             "berth_smtp_host=",
             '{"vault_smtp_password": "it\'s"}',
         ],
@@ -37,7 +36,10 @@ BAD = {
         ],
     ),
     "the example's values": (
-        ["berth_domain=not_a_domain", "vault_jwt_private_key=replace-me", "vault_jwt_secret_key=replace-me"],
+        [
+            "berth_domain=not_a_domain",
+            '{"environment_secrets": {"jwt_private_key": "replace-me", "jwt_secret_key": "replace-me"}}',
+        ],
         ["berth_domain", "vault_jwt_private_key", "vault_jwt_secret_key"],
     ),
     "a domain that leads elsewhere": (["berth_domain=mail.berth.test"], ["mail.berth.test"]),
