@@ -89,7 +89,7 @@ unit: venv-dev frontend/node_modules/.package-lock.json ## Unit tests of service
 	cd frontend && npm test -- --run
 
 integration: venv-dev images ## Services against real Redis, database and mail server
-	env $$(grep -E '^[A-Z]+_IMAGE=' .cache/images.env) pytest -q -m integration services images tests
+	env $$(grep -E '^[A-Z]+_IMAGE=' .cache/images.env) pytest -q -m 'integration and not long' services images tests
 
 dev-compose: venv-dev images ## Every command of docker-compose.dev.yml
 	pytest -q tests/dev
