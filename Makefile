@@ -18,7 +18,7 @@ export IMAGES PLATFORM DOCKER_BENCH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-vm test-hosts test-readme test-fast lint unit \
+.PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-readme test-fast lint unit \
   integration dev-compose molecule site site-alone test-site-long scan images lock openapi \
   new-service venv venv-dev make4
 
@@ -65,11 +65,14 @@ test-site-long: venv-dev images ## The site's slow tests: releases interrupted i
 test-attack: venv-dev images ## The attacks that docs/security.md makes claims about, against a provisioned site
 	@BERTH_SITE_TESTS=attack python3 molecule/scenario.py
 
+test-smuggling: venv-dev images ## Every trick of request smuggling that make test leaves out
+	env $$(grep -E '^[A-Z]+_IMAGE=' .cache/images.env) pytest -q -m 'integration and long' services images tests
+
 # Whole scenarios, with the parts that `make test` leaves out.
 test-roles-long: make4 venv-dev images ## The slow parts of roles' scenarios: malware, damaged repositories, rarer boots
 	@BERTH_LONG=1 $(MAKE) --jobs=2 --output-sync=target molecule-hardening molecule-backup molecule-firewall
 
-test-long: test-readme test-site-long test-attack test-roles-long test-hosts test-vm ## Every slow test that rarely fails
+test-long: test-readme test-smuggling test-site-long test-attack test-roles-long test-hosts test-vm ## Every slow test that rarely fails
 
 test-fast: make4 venv-dev ## Lint and unit tests; they need no Docker engine
 	@$(MAKE) --jobs=2 --output-sync=target lint unit
