@@ -141,8 +141,8 @@ def test_every_variable_has_a_reader() -> None:
     values = Noticed(good())
     berth_secrets.secrets(values)
     by_compose = read_by_compose()
-    # The name of the site is for people who open the file; the other is compose's own.
-    assert set(example()) - values.names - by_compose == {"BERTH_DOMAIN", "COMPOSE_IGNORE_ORPHANS"}
+    # The name of the site is for people who open the file.
+    assert set(example()) - values.names - by_compose == {"BERTH_DOMAIN"}
 
 
 @pytest.mark.parametrize("service", SETTINGS)
