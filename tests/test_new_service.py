@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support import ROOT
+from tests.support import copy_of_the_project
 
 SERVICE = "services/orders_service"
 COMPOSE_FILES = ("docker-compose.dev.yml", "docker-compose.prod.yml")
@@ -57,13 +57,7 @@ class Checkout:
 def before(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The project as it is here, committed or not."""
     path = tmp_path_factory.mktemp("new") / "berth"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, path / name)
+    copy_of_the_project(path)
     checkout = Checkout(path)
     (path / ".venv").symlink_to(sys.prefix)
     checkout.must("git", "init", "--quiet")

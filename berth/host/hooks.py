@@ -1,6 +1,6 @@
 """Programs of the owner that run before and after a verb: <root>/hooks/before-release, after-release and so on.
 
-Each runs in a systemd unit of its own, so that it has the same rights whoever starts it: some callers are sandboxed.
+Each runs in a systemd unit of its own, so that its rights do not depend on its caller: some callers are sandboxed.
 Units named berth-... mail their failure; that of a hook is told by its caller.
 """
 

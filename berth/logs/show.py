@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
                 print(line, flush=args.follow)
             sys.stdout.flush()
         except (KeyboardInterrupt, BrokenPipeError):
-            # Whoever reads has seen enough; Python would complain that it cannot flush.
+            # The reader has closed the pipe; Python would complain that it cannot flush.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             journal.terminate()
             return 0

@@ -39,7 +39,7 @@ class Host:
                 self.hooks.before(run.verb, **{**self._facts(run), "colour": colour})
 
     def end(self, run: Run, outcome: dict[str, Any] | Refused, result: str = "") -> None:
-        """Schedule what is live, run the hook after it, tell whoever follows how it ended, and give up its lock."""
+        """Schedule what is live, run the hook after it, report the outcome to the controller, and release the lock."""
         try:
             _add(outcome, jobs.schedule(self.settings, self.edge.live()))
             self._after(run, outcome, result)

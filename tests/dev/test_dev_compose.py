@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import httpx2 as httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS, Mailbox, join, new_account, poll
+from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS, Mailbox, copy_of_the_project, join, new_account, poll
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = {"mongo": 27017, "redis": 6379, "user_service": 8001, "auth_service": 8002, "frontend": 5173}
@@ -80,13 +79,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
             assert probe.connect_ex(("127.0.0.1", port)), f"port {port}, which {name} wants, is taken on this machine"
     path = tmp_path_factory.mktemp("checkout") / "berth"
     path.mkdir()
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, path / name)
+    copy_of_the_project(path)
     for parent in path.parents[:3]:
         parent.chmod(0o755)
     # Images are named after what git lists.

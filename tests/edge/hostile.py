@@ -1,7 +1,7 @@
 """Requests whose end, name or place two programs could read differently, each by the name of its trick.
 
 `MARK` stands for what tells one row from the next, in as many bytes. The request that is smuggled asks for a host that
-the edge has no route for: whoever reads it as a request of its own at the edge is answered 404 there.
+the edge has no route for: if the edge reads it as a request of its own, the edge answers 404.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def two_lengths() -> dict[str, Pieces]:
     }
     for name, line in SPELLINGS.items():
         rows[f"CL.TE, {name}"] = (request(length(cl_te), line, body=cl_te),)
-        # Whoever counts by Content-Length takes the size of the chunk for the whole body.
+        # A program that counts by Content-Length takes the size of the chunk for the whole body.
         rows[f"TE.CL, {name}"] = (request(f"Content-Length: {len(te_cl.split(b'G')[0])}", line, body=te_cl),)
     return rows
 
