@@ -13,7 +13,7 @@ from typing import Any
 from berth.backup import restore_engine as engine
 from berth.backup.archive import Tally, differences
 from berth.backup.records import Records, seconds_of
-from berth.backup.restore_choice import LATEST, Run, choose, damaged, moment_text, verify
+from berth.backup.restore_choice import LATEST, Run, choose, damaged, verify
 from berth.backup.restore_scratch import Scratch
 from berth.backup.run import say
 from berth.backup.settings import Settings
@@ -112,7 +112,7 @@ def drill(settings: Settings, records: Records, args: Namespace) -> dict[str, An
 def _drill(settings: Settings, wanted: str, evidence: Evidence) -> None:
     seen = evidence.seen
     run = choose(settings, wanted, seen["target"])
-    seen |= {"run": run.id, "as_of": moment_text(run.end), "increments": len(run.increments)}
+    seen |= {"run": run.id, "as_of": run.as_of, "increments": len(run.increments)}
     if wanted == LATEST:
         _refuse_stale(settings, run)
     with evidence.step("read"):
@@ -123,6 +123,10 @@ def _drill(settings: Settings, wanted: str, evidence: Evidence) -> None:
         if settings.redis:
             with evidence.step("redis"):
                 seen["redis_keys"] = scratch.start_redis(run.redis_snapshot())
+        for one in filter(run.has, settings.databases):
+            with evidence.step(one.name):
+                scratch.start_database(one, run.dump(one))
+            seen.setdefault("databases", []).append(one.name)
         if reason := _unchecked(settings, run):
             seen["checks"] = f"left out: {reason}"
             return
@@ -132,7 +136,7 @@ def _drill(settings: Settings, wanted: str, evidence: Evidence) -> None:
 
 def _unchecked(settings: Settings, run: Run) -> str:
     """Say why services cannot check the restored data; empty where they can."""
-    if not settings.mongo or not kept.live(settings.root).checks:
+    if not (settings.mongo or settings.databases) or not kept.live(settings.root).checks:
         return "no release with a check is live"
     made_by = run.manifest.get("release", {}).get("release", "")
     if not Kept(settings.root, made_by).known.checks:

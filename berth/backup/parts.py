@@ -20,6 +20,7 @@ from berth.backup.settings import Settings
 from berth.host import commands
 from berth.host.live import ROUTES, read_live
 from berth.host.refused import Refused
+from berth.stack.databases import Database
 
 # Killing `docker exec` does not end what it started: so that ends when its standard input does.
 _BOUND = """
@@ -37,6 +38,10 @@ END
 _REDIS = f"""
 exec 4<&0
 REDISCLI_AUTH="$(cat /run/secrets/redis_admin_password)" redis-cli --user admin --rdb - &
+{_BOUND}"""
+_COMMAND = f"""
+exec 4<&0
+nice -n 15 "$@" &
 {_BOUND}"""
 RDB_MARK, RDB_END = 40, 9
 # What `docker exec` ends with when its container is ended.
@@ -111,6 +116,22 @@ class Rdb:
         return rest
 
 
+class Dump:
+    """The dump of a database that only the application knows: it must not be empty."""
+
+    def __init__(self) -> None:
+        self._any = False
+
+    def feed(self, piece: bytes) -> bytes:
+        self._any = self._any or bool(piece)
+        return piece
+
+    def finish(self) -> bytes:
+        if not self._any:
+            raise Malformed("its command (berth.backup) wrote nothing to standard output")
+        return b""
+
+
 @dataclass
 class Part:
     """Something that comes as a stream."""
@@ -129,8 +150,21 @@ def streams(settings: Settings) -> list[Part]:
     if settings.redis:
         command = ["docker", "exec", "--interactive", settings.redis, "sh", "-c", _REDIS]
         found.append(Part("redis", "redis.rdb", command, Rdb()))
+    for one in settings.databases:
+        command = ["docker", "exec", "--interactive", container_of(one), "sh", "-c", _COMMAND, one.name, *one.backup]
+        found.append(Part(part_of(one), f"{one.name}.dump", command, Dump()))
     found += [Part(f"extra-{one['name']}", one["file"], one["command"]) for one in settings.commands]
     return found
+
+
+def part_of(database: Database) -> str:
+    """Return the name of a database's part of a run."""
+    return f"database-{database.name}"
+
+
+def container_of(database: Database) -> str:
+    """Return the container that the platform runs it in."""
+    return f"berth-{database.name}-1"
 
 
 def paths(settings: Settings) -> list[str]:

@@ -7,9 +7,10 @@ from argparse import Namespace
 from typing import Any
 
 from berth.backup import restore_engine as engine
+from berth.backup.parts import container_of
 from berth.backup.records import Records
 from berth.backup.restore import own_paths
-from berth.backup.restore_choice import LATEST, Run, choose, moment_text, verify
+from berth.backup.restore_choice import LATEST, Run, choose, verify
 from berth.backup.restore_site import take_files
 from berth.backup.run import say
 from berth.backup.settings import Settings
@@ -56,17 +57,11 @@ def rebuild(settings: Settings, records: Records, args: Namespace) -> dict[str, 
             run = choose(settings, LATEST, run.store.name)
         say(f"Reading run {run.id} on target {run.store.name} and comparing it with its manifest")
         verify(run)
-        known = {"run": run.id, "target": run.store.name, "as_of": moment_text(run.end), **done}
+        known = {"run": run.id, "target": run.store.name, "as_of": run.as_of, **done}
         if args.what == FILES:
             _take_over_files(settings, run)
         else:
-            there = {name.partition(".")[0] for name in engine.collections(settings.mongo)}
-            # Data of an interrupted attempt is dropped, as long as no release has used it.
-            if there and (FILES not in done or engine.writers(kept.live(settings.root))):
-                raise Refused("The database is not empty, so this is not a bare host: use ansible/restore.yml.")
-            engine.drop(settings.mongo, there)
-            options = ("--drop", "--oplogReplay", "--numParallelCollections=1")
-            known["documents"] = engine.restore(settings.mongo, run.archive(), *options)
+            known |= _take_over_data(settings, run, again=FILES in done)
             if settings.redis and "redis" in run.manifest["parts"]:
                 engine.replace_redis(settings.redis, run.redis_snapshot())
         known[args.what] = now()
@@ -77,6 +72,23 @@ def rebuild(settings: Settings, records: Records, args: Namespace) -> dict[str, 
 def _must_be_bare(settings: Settings) -> None:
     if (settings.root / "releases.jsonl").exists():
         raise Refused("This host has had releases, and -e restore=... is for bare hosts only: use ansible/restore.yml.")
+
+
+def _take_over_data(settings: Settings, run: Run, again: bool) -> dict[str, Any]:
+    """Restore the databases. Data of an interrupted attempt is dropped, as long as no release has used it."""
+    there = {name.partition(".")[0] for name in engine.collections(settings.mongo)} if settings.mongo else set()
+    used = engine.writers(kept.live(settings.root)) if there or settings.databases else []
+    if used or (there and not again):
+        raise Refused("The database is not empty, so this is not a bare host: use ansible/restore.yml.")
+    taken: dict[str, Any] = {}
+    if settings.mongo:
+        engine.drop(settings.mongo, there)
+        options = ("--drop", "--oplogReplay", "--numParallelCollections=1")
+        taken["documents"] = engine.restore(settings.mongo, run.archive(), *options)
+    for one in filter(run.has, settings.databases):
+        engine.restore_database(container_of(one), one, run.dump(one))
+        taken.setdefault("databases", []).append(one.name)
+    return taken
 
 
 def _take_over_files(settings: Settings, run: Run) -> None:

@@ -101,9 +101,14 @@ class Restore:
 
     def plan(self, request: Request) -> tuple[Run, dict[str, Any]]:
         """Choose the run, verify it against its manifest, and report what would happen. Changes nothing."""
+        if not self._settings.mongo and (request.time or request.scope or request.beside):
+            raise Refused(
+                "restore_time, restore_database, restore_collection and restore_beside are for MongoDB, which this "
+                "host does not have. Choose a run (restore_run): berth backup list"
+            )
         run = choose(self._settings, request.run, request.target, request.until)
         wanted = [name for name in run.collections if within(name, request.scope)]
-        if not wanted and not request.time:
+        if self._settings.mongo and not wanted and not request.time:
             has = ", ".join(sorted(run.collections)) or "no collection"
             raise Refused(f"Run {run.id} has no {request.scope}; it has {has}.")
         report = self._describe(run, wanted, request)
@@ -126,14 +131,22 @@ class Restore:
             "run": run.id,
             "target": run.store.name,
             "release": run.manifest.get("release", {}),
-            "as_of": moment_text(end),
+            "as_of": moment_text(end) or run.as_of,
             "increments": len(run.increments),
             "scope": request.scope or "everything",
             "into": f"databases with the suffix {request.beside}" if request.beside else "the live databases",
             "collections": described,
             "removed": gone,
             "kept": sorted(name for name in live if self._is_beside(name)),
-            "redis": "replaced by the run's" if request.whole and self._settings.redis else "stays as it is",
+            "redis": ("replaced by the run's" if request.whole else "stays as it is") if self._settings.redis else "",
+            "databases": {
+                one.name: "replaced by the run's"
+                if request.whole and run.has(one)
+                else "stays as it is"
+                if run.has(one)
+                else "not in the run, stays as it is"
+                for one in self._settings.databases
+            },
             "files": f"taken from the run: {own}" if request.whole and own else "stay as they are",
         }
 
@@ -199,14 +212,21 @@ class Restore:
 
     def _replace(self, run: Run, request: Request, report: dict[str, Any]) -> int:
         with_redis = request.whole and bool(self._settings.redis)
+        databases = [one.name for one in filter(run.has, self._settings.databases) if request.whole]
         own = own_paths(self._settings, run) if request.whole else []
         if with_redis:
             self._site.try_redis(run)
+        if databases:
+            self._site.try_databases(run, databases)
         with self._site.loaded(run, request.scope) as scratch:
+            if databases:
+                # Nothing saves their changes after a copy.
+                self._close()
             copy = self._site.safety_copy(request.about)
             self._note_copy(copy, report)
-            self._close()
-            # Changes between the safety copy and the maintenance page.
+            if not databases:
+                self._close()
+            # Changes in MongoDB between the safety copy and the maintenance page.
             self._site.save_changes()
             self._note_copy(copy, report, self._site.moment())
             with self._no_backup():
@@ -214,10 +234,13 @@ class Restore:
                 documents, names, views = self._site.fill(scratch, request.scope)
                 if with_redis:
                     self._site.stage_redis(run)
+                if databases:
+                    self._site.stage_databases(run, databases)
                 if own:
                     self._site.stage_files(run, own)
                 removed = self._gone(self._site.collections(), set(names), request.scope)
-                self._lock.enter(SWAPPING, names=names, removed=removed, views=views, redis=with_redis, files=own)
+                swapped = {"names": names, "removed": removed, "views": views, "databases": databases}
+                self._lock.enter(SWAPPING, **swapped, redis=with_redis, files=own)
                 self._swap()
                 report["saved_as"] = self._forward()
         return documents
@@ -254,6 +277,9 @@ class Restore:
         self._site.swap(detail["names"], detail["removed"], detail["views"])
         if detail["redis"]:
             self._site.swap_redis()
+        # The version before wrote none.
+        if databases := detail.get("databases"):
+            self._site.swap_databases(databases)
         self._site.swap_files(detail["files"])
         # From here on the services may create dropped collections again.
         self._lock.enter(OPENING)

@@ -12,11 +12,13 @@ from typing import Any
 from berth.backup import check
 from berth.backup.bson import Malformed, Splitter, Timestamp, timestamp
 from berth.backup.check import Kept
+from berth.backup.parts import part_of
 from berth.backup.replay import Replay, Unreplayable
 from berth.backup.restic import PIECE, Store
 from berth.backup.restore_stream import compose
 from berth.backup.settings import Settings
 from berth.host.refused import Refused
+from berth.stack.databases import Database
 
 LATEST = "latest"
 DAY = 24 * 3600
@@ -65,6 +67,20 @@ class Run:
     def collections(self) -> dict[str, Any]:
         found: dict[str, Any] = self.manifest.get("mongo", {}).get("collections", {})
         return {name: one for name, one in found.items() if not name.startswith(("admin.", "config."))}
+
+    @property
+    def as_of(self) -> str:
+        """The moment of its data: the newest change in MongoDB, or the end of a run without MongoDB."""
+        return moment_text(self.end) or str(self.manifest["ended"])
+
+    def dump(self, database: Database) -> Iterator[bytes]:
+        """Yield the dump of one of the other databases. Raises Refused."""
+        part = part_of(database)
+        yield from pieces(self.store, self.snapshot(part), self.manifest["parts"][part]["file"])
+
+    def has(self, database: Database) -> bool:
+        """Tell whether the run has a dump of a database, which may have been added since."""
+        return part_of(database) in self.manifest["parts"]
 
     def snapshot(self, part: str) -> str:
         try:

@@ -19,6 +19,7 @@ from berth.host.live import COLOURS
 from berth.host.mongosh import LOGIN, SHELL
 from berth.host.refused import Refused
 from berth.host.system import Container
+from berth.stack.databases import Database
 from berth.stack.description import Description
 
 # Stored functions are the owner's data. Other system collections are the server's, or come with their views.
@@ -239,6 +240,17 @@ def _fed(process: Popen[bytes], pieces: Iterable[bytes]) -> Lines:
 def _tool(container: str, name: str, *options: str) -> Popen[bytes]:
     shell = ("docker", "exec", "--interactive", container, "sh", "-c", _TOOL)
     return commands.start(*shell, name, name, *_ACCESS, *options)
+
+
+def restore_database(container: str, database: Database, dump: Iterable[bytes]) -> None:
+    """Run the application's own command on a dump in the database's container; refuse where it fails."""
+    process = commands.start("docker", "exec", "--interactive", container, *database.restore)
+    output = _fed(process, dump)
+    if process.returncode:
+        lines = output.last()
+        raise Refused(
+            f"berth.restore of service {database.name} ended with {process.returncode}: {_end(output)}", lines=lines
+        )
 
 
 def members(stack: Description) -> list[Container]:

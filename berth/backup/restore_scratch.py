@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shlex
 import shutil
 import string
 import time
@@ -14,11 +15,14 @@ from typing import Any, Self
 
 from berth import secrets as stack_secrets
 from berth.backup import restore_engine as engine
+from berth.backup.parts import container_of
 from berth.backup.restore_choice import Run
+from berth.backup.run import say
 from berth.backup.settings import Settings
 from berth.host import commands
 from berth.host.mongosh import SHELL
 from berth.host.refused import Refused
+from berth.stack.databases import Database
 from berth.stack.description import Service
 from berth.stack.needs import Needs
 
@@ -110,6 +114,28 @@ class Scratch:
         )
         return int(keys)
 
+    def start_database(self, database: Database, dump: Iterable[bytes]) -> None:
+        """Start an empty database as the live one is started, and restore a dump into it."""
+        live = engine.inspect(container_of(database))
+        if (live["Config"].get("Healthcheck") or {}).get("Test", ["NONE"])[0] == "NONE":
+            raise Refused(
+                f"Service {database.name} has no health check, which tells when a throwaway database is ready: add "
+                "healthcheck to it in docker-compose.prod.yml."
+            )
+        name = f"{self.name}-{database.name}"
+        self._run(
+            name,
+            database.name,
+            *_as_live(live),
+            *self._limits(live),
+            image=live["Config"]["Image"],
+            command=(*(live["Config"]["Entrypoint"] or ())[1:], *(live["Config"]["Cmd"] or ())),
+            hardened=(),
+        )
+        engine.await_healthy(name)
+        say(f"Restoring {database.name} into a throwaway database")
+        engine.restore_database(name, database, dump)
+
     def check(self, service: Service, live: str, secret: str) -> str:
         """Start a service of the live release on these databases and run its check, which is not to make an account.
 
@@ -141,14 +167,20 @@ class Scratch:
         """Restore a run with its increments, up to the requested point in time."""
         return engine.restore(self.mongo, run.archive(), "--drop", "--oplogReplay", "--numParallelCollections=1")
 
-    def _run(self, name: str, alias: str, *options: str, image: str, command: tuple[str, ...] = ()) -> None:
+    def _run(
+        self,
+        name: str,
+        alias: str,
+        *options: str,
+        image: str,
+        command: tuple[str, ...] = (),
+        hardened: tuple[str, ...] = _HARDENED,
+    ) -> None:
         known = ("--detach", f"--name={name}", f"--label={LABEL}={self.name}", "--log-driver=json-file")
-        network = (
-            f"--network={self.name}",
-            f"--network-alias={alias}",
-            f"--volume={self._secrets / alias}:/run/secrets:ro",
-        )
-        self._docker("run", *known, *network, *_HARDENED, *options, image, *command)
+        network = [f"--network={self.name}", f"--network-alias={alias}"]
+        if (self._secrets / alias).exists():
+            network.append(f"--volume={self._secrets / alias}:/run/secrets:ro")
+        self._docker("run", *known, *network, *hardened, *options, image, *command)
 
     def _limits(self, live: dict[str, Any]) -> tuple[str, ...]:
         limits = live["HostConfig"]
@@ -164,6 +196,31 @@ class Scratch:
                 engine.must(done, problem)
             time.sleep(0.5)
         return done.stdout.decode().strip()
+
+
+def _as_live(live: dict[str, Any]) -> list[str]:
+    """Return the options of docker run that make a container like this one, with empty volumes and no way out.
+
+    It drops no capability that the live one has: an official image may begin as root.
+    """
+    about, host = live["Config"], live["HostConfig"]
+    options = ["--restart=no", "--security-opt=no-new-privileges", *(f"--env={one}" for one in about["Env"] or [])]
+    options += [f"--user={about['User']}"] if about["User"] else []
+    options += [f"--entrypoint={about['Entrypoint'][0]}"] if about["Entrypoint"] else []
+    options += ["--read-only"] if host["ReadonlyRootfs"] else []
+    options += [f"--cap-drop={one}" for one in host["CapDrop"] or []]
+    options += [f"--cap-add={one}" for one in host["CapAdd"] or []]
+    options += [f"--tmpfs={path}:{how}" for path, how in (host.get("Tmpfs") or {}).items()]
+    options += [f"--shm-size={host['ShmSize']}"] if host.get("ShmSize") else []
+    for mount in live["Mounts"]:
+        place = mount["Destination"]
+        if mount["Type"] == "volume":
+            options.append(f"--volume={place}")
+        elif mount["Type"] == "bind" and place != "/run/secrets":
+            options.append(f"--volume={mount['Source']}:{place}:ro")
+    kind, *words = about["Healthcheck"]["Test"]
+    options.append(f"--health-cmd={words[0] if kind == 'CMD-SHELL' else shlex.join(words)}")
+    return [*options, "--health-interval=2s", "--health-timeout=10s", "--health-retries=60"]
 
 
 def _with_other_secrets(env: str) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from berth.backup import parts
 from berth.backup import restore_engine as engine
 from berth.backup.bson import Timestamp
 from berth.backup.oplog import increment
 from berth.backup.records import Records
 from berth.backup.replay import STAGED
+from berth.backup.restic import PIECE
 from berth.backup.restore_choice import Run, moment_text, within
 from berth.backup.restore_scratch import Scratch
 from berth.backup.run import Run as Copy
@@ -23,6 +27,7 @@ from berth.backup.settings import Settings
 from berth.host import commands
 from berth.host.refused import Failed, Refused
 from berth.stack import kept
+from berth.stack.databases import Database
 
 # Live, staged, and in the throwaway database.
 COPIES = 3
@@ -38,11 +43,12 @@ class Site:
     def __init__(self, settings: Settings, records: Records) -> None:
         self._settings, self._records = settings, records
         self._files = settings.state / "restore-files"
+        self._dumps = settings.state / "restore-databases"
 
     # --- what is there ---
 
     def collections(self) -> dict[str, int]:
-        return engine.collections(self._settings.mongo)
+        return engine.collections(self._settings.mongo) if self._settings.mongo else {}
 
     def collections_of(self, scratch: Scratch) -> dict[str, int]:
         return engine.collections(scratch.mongo)
@@ -55,7 +61,7 @@ class Site:
 
     @contextmanager
     def loaded(self, run: Run, scope: str) -> Iterator[Scratch]:
-        """Restore all of it into a throwaway database.
+        """Restore all of MongoDB's data into a throwaway database; it is empty where there is no MongoDB.
 
         The oplog can only be replayed on the whole; mongorestore refuses it for a part.
         """
@@ -66,6 +72,9 @@ class Site:
                 f"A restore needs {needed >> 20} MiB of disk space in /var/lib/docker, and {free >> 20} MiB are free."
             )
         with Scratch(self._settings, "restore") as scratch:
+            if not self._settings.mongo:
+                yield scratch
+                return
             scratch.start_mongo()
             say("Restoring into a throwaway database")
             scratch.load(run)
@@ -86,6 +95,25 @@ class Site:
         with Scratch(self._settings, "restore") as scratch:
             scratch.start_redis(run.redis_snapshot())
 
+    def try_databases(self, run: Run, names: list[str]) -> None:
+        """Restore the other databases into throwaway ones, before the live ones are changed."""
+        needed = sum(run.manifest["parts"][parts.part_of(one)]["bytes"] for one in self._databases(names))
+        free = shutil.disk_usage(self._settings.state).free
+        if free < needed:
+            raise Refused(
+                f"A restore needs {needed >> 20} MiB of disk space in {self._settings.state}, and {free >> 20} MiB "
+                "are free."
+            )
+        with Scratch(self._settings, "restore") as scratch:
+            for one in self._databases(names):
+                scratch.start_database(one, run.dump(one))
+
+    def _databases(self, names: list[str]) -> list[Database]:
+        found = [one for one in self._settings.databases if one.name in names]
+        if gone := set(names) - {one.name for one in found}:
+            raise Refused(f"{', '.join(sorted(gone))}: docker-compose.prod.yml has no berth.restore for it any more.")
+        return found
+
     def safety_copy(self, what: str) -> str:
         """Back up the current data as a run of its own, even if collections are missing; return its id."""
         say("Making the safety copy")
@@ -98,13 +126,17 @@ class Site:
 
     def save_changes(self) -> None:
         """Make an increment, so that the last minutes can be restored."""
+        if not self._settings.mongo:
+            return
         try:
             increment(self._settings, self._records)
         except Refused as refused:
             say(f"The increment before the restore failed: {refused.reason}")
 
     def moment(self) -> str:
-        """Return a point in time after every change up to now, once it has passed."""
+        """Return a point in time after every change up to now, once it has passed. Empty where there is none."""
+        if not self._settings.mongo:
+            return ""
         at = int(time.time()) + 1
         while time.time() <= at:
             time.sleep(0.05)
@@ -151,6 +183,8 @@ class Site:
 
         Returns documents, the collections (database.collection), and views with their options.
         """
+        if not self._settings.mongo:
+            return 0, [], {}
         say("Copying to staged collections")
         engine.drop_staged(self._settings.mongo)
         views = {name: one for name, one in engine.views(scratch.mongo).items() if within(name, scope)}
@@ -177,6 +211,16 @@ class Site:
     def stage_redis(self, run: Run) -> None:
         engine.stage_redis(self._settings.redis, run.redis_snapshot())
 
+    def stage_databases(self, run: Run, names: list[str]) -> None:
+        """Take the dumps out of the repository, which may not answer when they are needed."""
+        shutil.rmtree(self._dumps, ignore_errors=True)
+        self._dumps.mkdir(mode=0o700)
+        for one in self._databases(names):
+            with (self._dumps / one.name).open("wb") as file:
+                file.writelines(run.dump(one))
+                file.flush()
+                os.fsync(file.fileno())
+
     def stage_files(self, run: Run, paths: list[str]) -> None:
         shutil.rmtree(self._files, ignore_errors=True)
         take_files(run, paths, self._files)
@@ -184,12 +228,23 @@ class Site:
     # --- the swap, and cleanup ---
 
     def swap(self, names: list[str], removed: list[str], views: dict[str, Any]) -> None:
+        if not self._settings.mongo:
+            return
         say("Replacing the live collections")
         engine.await_healthy(self._settings.mongo)
         engine.swap(self._settings.mongo, names, removed, views)
 
     def swap_redis(self) -> None:
         engine.swap_redis(self._settings.redis)
+
+    def swap_databases(self, names: list[str]) -> None:
+        """Restore the dumps. Where it was cut off, each is restored again."""
+        for one in self._databases(names):
+            say(f"Restoring {one.name}")
+            container = parts.container_of(one)
+            engine.await_healthy(container)
+            with (self._dumps / one.name).open("rb") as file:
+                engine.restore_database(container, one, iter(partial(file.read, PIECE), b""))
 
     def swap_files(self, paths: list[str]) -> None:
         """Restore files to their paths. Files that were added since stay."""
@@ -212,6 +267,7 @@ class Site:
         if self._settings.redis:
             engine.drop_staged_redis(self._settings.redis)
         shutil.rmtree(self._files, ignore_errors=True)
+        shutil.rmtree(self._dumps, ignore_errors=True)
 
     def drop(self, databases: list[str]) -> None:
         engine.drop(self._settings.mongo, databases)

@@ -8,6 +8,7 @@ from typing import Any
 
 from berth.host import files
 from berth.host.refused import Refused
+from berth.stack.databases import Database
 
 PLACE = Path("/opt/berth/backup")
 
@@ -54,6 +55,8 @@ class Settings:
     ping: str
     # For each hook.
     hook_seconds: int = 300
+    # Those that the application dumps and restores itself.
+    databases: tuple[Database, ...] = ()
 
     @classmethod
     def read(cls, place: Path = PLACE) -> Settings:
@@ -62,8 +65,11 @@ class Settings:
         targets = [
             Target(**target, environment=secret["environment"].get(target["name"], {})) for target in values["targets"]
         ]
+        databases = tuple(
+            Database(one["name"], tuple(one["backup"]), tuple(one["restore"])) for one in values.get("databases", ())
+        )
         hidden = {name: secret.get(name, "") for name in ("password", "previous_password", "ping")}
-        return cls(**{**values, **paths, **hidden, "targets": targets})
+        return cls(**{**values, **paths, **hidden, "targets": targets, "databases": databases})
 
     def target(self, name: str) -> Target:
         for target in self.targets:

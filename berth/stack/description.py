@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from berth.host.refused import Refused
-from berth.stack import needs
+from berth.stack import databases, needs
 
 # The compose profiles of a release's services, and of those that run on a schedule.
 PROFILE = "release"
@@ -119,6 +119,7 @@ def read(config: dict[str, Any]) -> Description:
     """Read what `docker compose config --format json` prints. Raises Refused where labels contradict each other."""
     every = {name: one or {} for name, one in config.get("services", {}).items()}
     files = needs.read(config).files()
+    databases.read(config)
     labelled = any(key.startswith(PREFIX) for one in every.values() for key in one.get("labels") or {})
     services = [_service(name, one, labelled, files.get(name, ())) for name, one in every.items()]
     for one in services:
@@ -279,6 +280,6 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "berth.writes": ("writes", _boolean),
     "berth.metrics": ("metrics", _metrics),
     "berth.schedule": ("schedule", _calendar),
-    # Read in berth/stack/needs.py.
-    **dict.fromkeys(("berth.mongo", "berth.redis", "berth.secrets", "berth.backup"), ("", _words)),
+    # Read in berth/stack/needs.py and databases.py.
+    **dict.fromkeys(("berth.mongo", "berth.redis", "berth.secrets", databases.BACKUP, databases.RESTORE), ("", _words)),
 }

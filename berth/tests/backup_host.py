@@ -135,6 +135,8 @@ class Host(CutOff):
         self.databases: dict[str, Database] = {"m": json.loads(json.dumps(LIVE))}
         self.oplog = [{"ts": Moment(9, 1), "op": "n", "ns": "", "o": {}}]
         self.redis = {"r": RDB}
+        # Databases that the application dumps and restores: container -> what it holds.
+        self.shops = {"berth-shop-1": b"rows"}
         self.running = {"m", "r"}
         # Containers of a release: name -> service.
         self.release: dict[str, str] = {}
@@ -279,9 +281,20 @@ class Host(CutOff):
     def _inspect(self, name: str) -> Answer:
         service = self.release.get(name, "")
         known = {
-            "Config": {"Image": f"{service or name}:1", "Env": ["PATH=/bin", "JWT_SECRET_KEY_FILE=x"]},
-            "HostConfig": {"Memory": 1 << 28},
-            "Mounts": [{"Name": f"{name}_data", "Destination": "/data"}],
+            "Config": {
+                **{"Image": f"{service or name}:1", "Env": ["PATH=/bin", "JWT_SECRET_KEY_FILE=x"]},
+                **{"Healthcheck": {"Test": ["CMD", "ready", "--host=127.0.0.1"]}, "User": "999:999"},
+                **{"Entrypoint": ["entry", "point"], "Cmd": ["serve"]},
+            },
+            "HostConfig": {
+                **{"Memory": 1 << 28, "ReadonlyRootfs": True, "CapDrop": ["ALL"], "CapAdd": None},
+                **{"Tmpfs": {"/run/shop": "size=16m"}, "ShmSize": 1 << 26},
+            },
+            "Mounts": [
+                {"Type": "volume", "Name": f"{name}_data", "Destination": "/data"},
+                {"Type": "bind", "Source": "/opt/berth/shop.conf", "Destination": "/etc/shop.conf"},
+                {"Type": "bind", "Source": "/run/berth/secrets/shop", "Destination": "/run/secrets"},
+            ],
             "State": {"Running": True, "Status": "running", "Health": {"Status": "healthy"}},
             "NetworkSettings": {"Networks": {"berth-drill": {"IPAddress": "127.0.0.1"}}},
         }
@@ -304,6 +317,11 @@ class Host(CutOff):
 
     def _tool(self, container: str, words: tuple[str, ...], given: bytes) -> Answer:
         text = " ".join(words)
+        if "shop-dump" in words:
+            return 0, self.shops[container], b""
+        if "shop-restore" in words:
+            self.shops[container] = given
+            return 0, b"", b""
         if "redis-cli" in text:
             return 0, self.redis[container] + b"7acd" * 10, b""
         if "--eval" in words:
@@ -458,7 +476,7 @@ class Process:
         self.stderr = Output()
         host.processes.append(self)
         self._gives: int | None = None
-        if "dump" in command or "mongodump" in command or any("--rdb" in word for word in command):
+        if {"dump", "mongodump", "shop-dump"} & set(command) or any("--rdb" in word for word in command):
             self._gives, out, err = host.answer(command, b"", env)
             # The program waits for its descriptor.
             self.stdout = host.opened(out)

@@ -25,6 +25,7 @@ from berth.host import commands
 from berth.host.live import ROUTES, Live
 from berth.host.refused import Refused
 from berth.stack import kept
+from berth.stack.databases import Database
 from berth.tests import compose
 from berth.tests.backup_host import LIVE, RDB, CommandError, Host
 from berth.tests.cut_off import Killed
@@ -364,6 +365,84 @@ def drilled(settings: Settings, records: Records, wanted: str = "latest") -> dic
     return drill.drill(settings, records, Namespace(run=wanted, target="store"))
 
 
+SHOP = Database("shop", ("shop-dump", "--all"), ("shop-restore", "--clean"))
+
+
+def without_mongodb(settings: Settings) -> Settings:
+    return replace(settings, mongo="", redis="", databases=(SHOP,))
+
+
+@FAULTS
+def test_a_database_of_the_application_is_dumped_drilled_and_restored_without_mongodb(
+    settings: Settings, put_in: Callable[[Host], Host], fault: Callable[[], BaseException]
+) -> None:
+    host, settings = put_in(Host()), without_mongodb(settings)
+    records = backed_up(settings)
+    found = choose(settings)
+    about = found.manifest["parts"]["database-shop"]
+    assert (about["kind"], about["file"], about["bytes"]) == ("stream", "shop.dump", 4)
+    verify(found)
+    seen = drilled(settings, records)
+    assert (seen["result"], seen["databases"], seen["as_of"]) == ("passed", ["shop"], found.manifest["ended"])
+    assert host.made == set()
+    [began] = [words for words in host.commands if "--name=berth-drill-shop" in words]
+    # As the live one, with empty volumes, other secrets, and nothing published.
+    assert began[-3:] == ("berth-shop-1:1", "point", "serve")
+    assert {
+        *("--entrypoint=entry", "--user=999:999", "--read-only", "--cap-drop=ALL", "--tmpfs=/run/shop:size=16m"),
+        *("--volume=/data", "--volume=/opt/berth/shop.conf:/etc/shop.conf:ro", "--network=berth-drill"),
+        "--health-cmd=ready --host=127.0.0.1",
+    } <= set(began)
+    assert not any("/run/berth/secrets" in word or "--publish" in word for word in began)
+    # The drill has restored into a database of its own.
+    assert host.shops["berth-shop-1"] == b"rows"
+    assert host.shops["berth-drill-shop"] == b"rows"
+
+    host.shops["berth-shop-1"] = b"newer rows"
+    site = restore_site.Site(settings, records)
+
+    def restore() -> None:
+        site.try_databases(found, ["shop"])
+        site.stage_databases(found, ["shop"])
+        site.swap_databases(["shop"])
+        site.clear()
+
+    for number in range(steps_of(host, restore)):
+        host.shops["berth-shop-1"] = b"newer rows"
+        host.again(number, fault)
+        with suppress(Killed, Refused):
+            restore()
+        assert host.shops["berth-shop-1"] in (b"newer rows", b"rows")
+        host.again()
+        restore()
+        assert host.shops["berth-shop-1"] == b"rows"
+        assert not (settings.state / "restore-databases").exists()
+
+
+def test_a_dump_of_nothing_and_a_database_without_a_health_check_are_refused(settings: Settings, host: Host) -> None:
+    settings = without_mongodb(settings)
+    records = backed_up(settings)
+    host.shops["berth-shop-1"] = b""
+    with pytest.raises(
+        Refused, match=r"database-shop could not be dumped: its command \(berth\.backup\) wrote nothing"
+    ):
+        run(settings, records, "scheduled")
+    host.answers = [("inspect berth-shop-1", (0, json.dumps([{"Config": {"Healthcheck": None}}]).encode(), b""))]
+    with pytest.raises(Refused, match="Service shop has no health check, which tells when a throwaway database"):
+        drilled(settings, records)
+    host.answers = [("shop-restore", (3, b"", b"relation shop does not exist\n"))]
+    with pytest.raises(Refused, match=r"^berth\.restore of service shop ended with 3: relation shop does not exist$"):
+        drilled(settings, records)
+
+
+def test_a_run_from_before_there_was_a_database_leaves_it_alone(settings: Settings, host: Host) -> None:
+    records = backed_up(settings)
+    settings = replace(settings, databases=(SHOP,))
+    assert "databases" not in drilled(settings, records)
+    assert not choose(settings).has(SHOP)
+    assert host.shops == {"berth-shop-1": b"rows"}
+
+
 def test_a_drill_restores_compares_and_leaves_its_evidence(settings: Settings, host: Host) -> None:
     records = backed_up(settings)
     seen = drilled(settings, records)
@@ -527,6 +606,24 @@ def test_a_bare_host_gets_files_and_data_whatever_fails_in_between(
         assert host.databases["m"] == LIVE
         assert host.redis["r"] == RDB
         assert "r" in host.running
+
+
+def test_a_bare_host_without_mongodb_gets_its_database(
+    settings: Settings, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = without_mongodb(settings)
+    backed_up(settings)
+    host.shops["berth-shop-1"] = b""
+    rebuilt(settings, "files")
+    assert rebuilt(settings, "data")["databases"] == ["shop"]
+    assert host.shops["berth-shop-1"] == b"rows"
+    # A release uses it.
+    (settings.state / "rebuilt.json").unlink()
+    keep_live(settings, monkeypatch)
+    host.release = {"berth-blue-beat-1": "beat"}
+    host.running |= set(host.release)
+    with pytest.raises(Refused, match="The database is not empty"):
+        rebuilt(settings, "data")
 
 
 def test_a_host_that_is_not_bare_is_left_alone(settings: Settings, host: Host) -> None:

@@ -25,6 +25,7 @@ from berth.backup.run import run as back_up
 from berth.backup.settings import Settings, Target
 from berth.host import commands
 from berth.host.refused import Failed, Refused
+from berth.stack.databases import Database
 from berth.tests.cut_off import CutOff, Killed
 
 WRITERS = ["berth-blue-auth_service-1", "berth-blue-celery_worker-1"]
@@ -40,6 +41,8 @@ class World(CutOff):
         self.live: dict[str, list[str]] = deepcopy(NOW)
         self.staged: dict[str, list[str]] = {}
         self.redis, self.redis_beside, self.files, self.files_beside = "after", "", "after", ""
+        self.shop, self.shop_beside = "after", ""
+        self.events: list[str] = []
         self.running, self.open_, self.scratch = set(WRITERS), True, False
         self.runs: list[str] = []
         self.lost: list[str] = []
@@ -94,7 +97,12 @@ class World(CutOff):
     def try_redis(self, _: Any) -> None:
         self.step(lambda: None)
 
+    def try_databases(self, _: Any, names: list[str]) -> None:
+        assert names == ["shop"]
+        self.step(lambda: None)
+
     def safety_copy(self, what: str) -> str:
+        self.events.append(f"copy while {'open' if self.open_ else 'closed'}")
         self.step(lambda: self.runs.append(f"before {what}"))
         return "copy"
 
@@ -139,6 +147,13 @@ class World(CutOff):
     def stage_redis(self, _: Any) -> None:
         self.step(lambda: setattr(self, "redis_beside", "before"))
 
+    def stage_databases(self, _: Any, _names: list[str]) -> None:
+        self.step(lambda: setattr(self, "shop_beside", "before"))
+
+    def swap_databases(self, names: list[str]) -> None:
+        assert names == ["shop"]
+        self.step(lambda: setattr(self, "shop", self.shop_beside))
+
     def stage_files(self, _: Any, _paths: list[str]) -> None:
         self.step(lambda: setattr(self, "files_beside", "before"))
 
@@ -163,7 +178,7 @@ class World(CutOff):
     def clear(self) -> None:
         self.remove_scratch()
         self.step(self.staged.clear)
-        self.redis_beside = self.files_beside = ""
+        self.redis_beside = self.files_beside = self.shop_beside = ""
 
     def drop(self, databases: list[str]) -> None:
         for name in list(self.live):
@@ -188,13 +203,15 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         id="20261128T020000Z-aa11",
         store=SimpleNamespace(name="store"),
         end=None,
+        as_of="2026-11-28T02:00:00Z",
+        has=lambda _: True,
         increments=[],
         collections={name: {"documents": len(rows), "bytes": 1} for name, rows in BACKUP.items()},
         manifest={"parts": {"files": {"paths": ["/srv/uploads"]}}},
     )
     monkeypatch.setattr(restore_module, "choose", lambda *_: run)
     monkeypatch.setattr(restore_module, "verify", lambda *_: None)
-    numbers = dict.fromkeys(("max_age_hours", "stall_seconds", "wait_seconds", "oplog_told_minutes"), 1)
+    numbers: dict[str, Any] = dict.fromkeys(("max_age_hours", "stall_seconds", "wait_seconds", "oplog_told_minutes"), 1)
     return Settings(
         site="www.example.net",
         root=tmp_path / "root",
@@ -247,24 +264,56 @@ def state_of(world: World, asked: Request) -> str:
     assert world.running == set(WRITERS)
     assert not world.staged
     assert not world.redis_beside
+    assert not world.shop_beside
     assert not world.scratch
     assert not world.lost, f"neither old nor new was there: {world.lost}"
-    if world.live == NOW and (world.redis, world.files) == ("after", "after"):
+    if world.live == NOW and (world.redis, world.files, world.shop) == ("after", "after", "after"):
         return "as before"
     own = ("before", "before") if asked.whole else ("after", "after")
     assert (world.live, (world.redis, world.files)) == (expected(asked), own)
+    assert not world.events or world.shop == ("before" if world.events == ["copy while closed"] else "after")
     return "done"
 
 
-ASKED = [request(), request("auth_db"), request(beside="_then")]
+SHOP = Database("shop", ("dump",), ("restore",))
+# What is asked for, and databases besides MongoDB and Redis.
+ASKED: list[tuple[Request, tuple[Database, ...]]] = [
+    (request(), ()),
+    (request(), (SHOP,)),
+    (request("auth_db"), (SHOP,)),
+    (request(beside="_then"), ()),
+]
 
 
-@pytest.fixture(params=ASKED, ids=["everything", "a database", "beside"])
+@pytest.fixture(params=ASKED, ids=["everything", "everything and another database", "a database", "beside"])
 def asked(request: pytest.FixtureRequest, settings: Settings) -> Request:
     with Records(settings).changing() as state:
         state["beside"] = ["auth_db_old"]
-    found: Request = request.param
+    found: Request
+    found, databases = request.param
+    object.__setattr__(settings, "databases", databases)
     return found
+
+
+def test_another_database_is_copied_while_nobody_writes_and_its_restore_is_planned(settings: Settings) -> None:
+    object.__setattr__(settings, "databases", (SHOP,))
+    world = World()
+    work(settings, world).run(request(), "ada@laptop")
+    # MongoDB's changes after a copy are saved; those of others are not.
+    assert (world.events, world.shop) == (["copy while closed"], "before")
+    _, plan = work(settings, World()).plan(request())
+    assert plan["databases"] == {"shop": "replaced by the run's"}
+    _, plan = work(settings, World()).plan(request("auth_db"))
+    assert plan["databases"] == {"shop": "stays as it is"}
+
+
+@pytest.mark.parametrize("asked", [request("auth_db"), request(beside="_then")])
+def test_without_mongodb_only_whole_runs_are_restored(settings: Settings, asked: Request) -> None:
+    object.__setattr__(settings, "mongo", "")
+    with pytest.raises(
+        Refused, match=r"^restore_time, .* are for MongoDB, which this host does not have\. Choose a run"
+    ):
+        work(settings, World()).plan(asked)
 
 
 def steps(settings: Settings, asked: Request) -> int:

@@ -13,7 +13,7 @@ import pytest
 from berth.host import commands
 from berth.host.live import ROUTES, Live
 from berth.host.refused import Refused
-from berth.stack import kept
+from berth.stack import databases, kept
 from berth.stack.description import UNKNOWN, Description, read
 from berth.stack.kept import Kept
 from berth.tests import compose
@@ -135,6 +135,41 @@ def test_several_routes_and_metrics_on_a_port_of_their_own() -> None:
 def test_a_label_that_means_nothing_is_refused_with_its_service_and_key(services: dict[str, Any], says: str) -> None:
     with pytest.raises(Refused, match=re.escape(f"docker-compose.prod.yml: {says}")):
         read({"services": services})
+
+
+DUMPED = {"berth.backup": "pg_dump --format=custom app", "berth.restore": "sh -c 'pg_restore --dbname=$$PGDATABASE'"}
+
+
+def database(profile: str = "platform", **changed: str | None) -> dict[str, Any]:
+    labels = {**DUMPED, **{f"berth.{key}": value for key, value in changed.items()}}
+    return {
+        "profiles": [profile],
+        "user": "999:999",
+        "labels": {key: value for key, value in labels.items() if value is not None},
+    }
+
+
+def test_a_database_says_how_it_is_dumped_and_restored() -> None:
+    [one] = databases.read({"services": {"postgres": database(), "mongo": {"profiles": ["platform"]}}})
+    assert one.backup == ("pg_dump", "--format=custom", "app")
+    assert one.restore == ("sh", "-c", "pg_restore --dbname=$PGDATABASE")
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "says"),
+    [
+        ("postgres", database(restore=None), "berth.backup of service postgres needs berth.restore, too"),
+        ("postgres", database(backup=None), "berth.restore of service postgres needs berth.backup, too"),
+        ("web", database("release"), "berth.backup of service web is for services of profile platform."),
+        ("mongo", database(), "berth.backup of service mongo is not needed: Berth backs it up by itself."),
+        ("postgres", database(backup="pg_dump ${NAME}"), "berth.backup of service postgres has a variable of compose"),
+        ("postgres", database(restore="sh -c 'x"), 'berth.restore of service postgres is "sh -c \'x": No closing'),
+        ("postgres", database(restore=" "), "berth.restore of service postgres is"),
+    ],
+)
+def test_a_dump_that_could_not_be_made_or_restored_is_refused(name: str, service: dict[str, Any], says: str) -> None:
+    with pytest.raises(Refused, match=re.escape(f"docker-compose.prod.yml: {says}")):
+        read({"services": {name: service}})
 
 
 def test_two_services_of_one_image_may_have_one_user_and_platform_services_are_not_looked_at() -> None:

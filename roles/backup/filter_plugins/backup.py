@@ -98,10 +98,12 @@ def restore_report(answer: dict[str, Any], command: str, inventories: str) -> st
     if "run" not in answer:
         return "\n".join([f"The restore of {answer['about']} was cut off, and finished afterwards.", *returns, *note])
     where = f"run {answer['run']} on target {answer['target']}, as of {answer['as_of']}"
+    databases = answer.get("databases", {})
     if answer["changed"]:
+        what = [f"{answer['documents']} documents", *databases] if answer["documents"] else [*databases]
         return "\n".join(
             [
-                f"Restored {answer['scope']} into {answer['into']} from {where}: {answer['documents']} documents in "
+                f"Restored {answer['scope']} into {answer['into']} from {where}: {', '.join(what) or 'nothing'} in "
                 f"{answer['seconds']:.0f} s.",
                 *returns,
                 *([f"Saved as run {answer['saved_as']}."] if answer.get("saved_as") else []),
@@ -109,12 +111,13 @@ def restore_report(answer: dict[str, Any], command: str, inventories: str) -> st
             ]
         )
     lines = [f"This was a dry run: nothing was changed. From {where}, {answer['scope']} into {answer['into']}:"]
-    lines += [f"  {name}: {said}" for name, said in answer["collections"].items()]
+    lines += [f"  {name}: {said}" for name, said in {**answer["collections"], **databases}.items()]
     if answer["removed"]:
         lines.append(f"  REMOVED, since the backup does not have them: {', '.join(answer['removed'])}")
     if answer["kept"]:
         lines.append(f"  kept, from an earlier restore_beside: {', '.join(answer['kept'])}")
-    lines += [f"  Redis {answer['redis']}", f"  files {answer['files']}"]
+    lines += [f"  Redis {answer['redis']}"] if answer["redis"] else []
+    lines += [f"  files {answer['files']}"]
     adds = answer["into"] != "the live databases"
     return "\n".join([*lines, f"To {'add that' if adds else 'replace what is live by that'}: {command}"])
 
