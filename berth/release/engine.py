@@ -18,12 +18,14 @@ from berth.host.refused import Refused
 from berth.host.system import Container
 from berth.release.settings import Settings
 from berth.stack.description import JOB, PROFILE, Description
-from berth.stack.kept import Kept, compose
+from berth.stack.kept import ANY_COLOUR, Kept, compose
 
 # So long Docker may fail to list containers until that is a failure: it says nothing of those it does not list.
 LISTED_SECONDS = 10
 # Where a service reads its secrets.
 SECRETS = "/run/secrets"
+# The edge reaches services on this network, by name and colour.
+EDGE_NETWORK = "berth_edge"
 # What Docker calls a container that will not become healthy by itself. One under trial is not restarted.
 ENDED = ("exited", "dead", "unhealthy")
 
@@ -115,6 +117,21 @@ class Side:
                         " Provisioning writes the secrets of a new service:"
                         f" ansible-playbook site.yml -i inventories/<env> -e release={self.release}"
                     )
+
+    def require_reachable(self) -> None:
+        """Refuse a routed service that the edge would not find."""
+        config = self.kept.config
+        edge = [key for key, network in (config.get("networks") or {}).items() if network.get("name") == EDGE_NETWORK]
+        for one in self.known.services:
+            joined = config["services"][one.name].get("networks") or {}
+            aliases = [alias for key in edge for alias in (joined.get(key) or {}).get("aliases") or ()]
+            if one.routes and f"{one.name}-{ANY_COLOUR}" not in aliases:
+                raise Refused(
+                    f"docker-compose.prod.yml: service {one.name} has a route, and the edge would not find it. Add to "
+                    f'its networks: {{edge: {{aliases: ["{one.name}-${{COLOUR}}"]}}}}, where edge is the external '
+                    f"network {EDGE_NETWORK}.",
+                    "compose",
+                )
 
     def fingerprint(self) -> str:
         """Name what would run: the images' content and every setting. The same name means nothing to do."""

@@ -50,6 +50,7 @@ class Gates:
             # Read and checked here, before anything changes.
             jobs.refuse_invalid(side.kept.description)
             side.require_mounts()
+            side.require_reachable()
         with self.host.lock.step("images"):
             fingerprint = side.fingerprint()
         if live and same and live.fingerprint == fingerprint and not side.not_healthy():

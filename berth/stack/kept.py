@@ -16,6 +16,8 @@ from berth.stack.description import JOB, PROFILE, UNKNOWN, Description, read
 
 FILE = "docker-compose.prod.yml"
 SERVICES = "services.json"
+# Stands for the colour where a compose file is read that belongs to both.
+ANY_COLOUR = "any"
 
 
 def compose(root: Path, file: Path, project: str, progress: str = "plain") -> list[str]:
@@ -89,7 +91,7 @@ def _config(kept: Kept) -> dict[str, Any]:
     if not kept.compose_file.exists():
         raise Refused(f"The host lacks {kept.compose_file}, so release {kept.release} is not complete.")
     command = [*compose(kept.root, kept.compose_file, "berth-any"), "--profile=*", "config", "--format=json"]
-    done = commands.run(*command, seconds=60, **kept.environment, COLOUR="any", RESTART_POLICY="no")
+    done = commands.run(*command, seconds=60, **kept.environment, COLOUR=ANY_COLOUR, RESTART_POLICY="no")
     if done.returncode:
         raise Refused(f"{FILE} of release {kept.release} is not valid.", "compose", last_lines(done))
     return dict(json.loads(done.stdout))

@@ -52,7 +52,9 @@ def resolved(text: str = TEXT, **values: str) -> str:
     document: dict[str, Any] = yaml.safe_load(_VARIABLE.sub(value, text))
     for one in document["services"].values():
         one["volumes"] = [volume for volume in one.get("volumes", []) if isinstance(volume, dict)]
-    more = {key: value for key, value in document.items() if key.startswith("x-berth")}
+        if isinstance(one.get("networks"), list):
+            one["networks"] = dict.fromkeys(one["networks"])
+    more = {key: value for key, value in document.items() if key.startswith("x-berth") or key == "networks"}
     return json.dumps({"name": "berth-any", "services": dict(sorted(document["services"].items())), **more})
 
 

@@ -382,6 +382,17 @@ def test_a_schedule_that_systemd_cannot_read_is_refused_before_anything_changes(
     assert JOBS.state_of(world) == "old"
 
 
+def test_a_routed_service_that_the_edge_would_not_find_is_refused_before_anything_changes(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    worlds.keep(NEW, compose.TEXT.replace("frontend-${COLOUR}", "frontend"))
+    assert GOOD.attempt().startswith(
+        "docker-compose.prod.yml: service frontend has a route, and the edge would not find it. Add to its networks: "
+        '{edge: {aliases: ["frontend-${COLOUR}"]}}'
+    )
+    assert not world.tried
+    assert GOOD.state_of(world) == "old"
+
+
 def test_a_job_whose_folder_is_not_on_the_host_is_refused_before_anything_changes(worlds: Worlds) -> None:
     world = JOBS.make(worlds)
     world.absent = ("/srv/reports",)
