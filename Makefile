@@ -18,7 +18,7 @@ export IMAGES PLATFORM DOCKER_BENCH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-readme test-fast lint unit \
+.PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-foreign test-readme test-fast lint unit \
   integration dev-compose molecule site site-alone test-site-long scan images lock openapi \
   new-service venv venv-dev make4
 
@@ -53,6 +53,10 @@ test-vm: venv-dev ## The host's roles on a virtual machine with its own kernel (
 test-hosts: venv-dev images ## Two hosts in one inventory, provisioned, released and rolled back together; the first login to a fresh server
 	pytest -q tests/hosts
 
+# Not part of `make test`: a quarter of an hour.
+test-foreign: venv-dev images ## An application that is not the sample: Node, Python and PostgreSQL, from a bare VPS to a restore
+	@python3 molecule/scenario.py . foreign
+
 # Not part of `make test`: a new virtual environment and a new demo, ten minutes.
 test-readme: venv-dev ## The README's commands on a terminal, in a fresh clone of the last commit
 	pytest -q tests/readme
@@ -72,7 +76,7 @@ test-smuggling: venv-dev images ## Every trick of request smuggling that make te
 test-roles-long: make4 venv-dev images ## The slow parts of roles' scenarios: malware, damaged repositories, rarer boots
 	@BERTH_LONG=1 $(MAKE) --jobs=2 --output-sync=target molecule-hardening molecule-backup molecule-firewall
 
-test-long: test-readme test-smuggling test-site-long test-attack test-roles-long test-hosts test-vm ## Every slow test that rarely fails
+test-long: test-readme test-smuggling test-site-long test-attack test-roles-long test-hosts test-foreign test-vm ## Every slow test that rarely fails
 
 test-fast: make4 venv-dev ## Lint and unit tests; they need no Docker engine
 	@$(MAKE) --jobs=2 --output-sync=target lint unit

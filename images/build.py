@@ -44,6 +44,8 @@ except ModuleNotFoundError as missing:
 DEFAULT_PREFIX = "localhost/berth"
 MODES = ("auto", "registry", "packages")
 GROUPS = ("bases", "platform", "app", "testbed")
+# Databases of other applications: built or pulled only when asked for.
+FURTHER = ("postgres",)
 # Images for docker-compose.dev.yml, and the bases of the application.
 DEV = ("python", "node", "redis", "mongo-standin", "maildev")
 
@@ -99,6 +101,7 @@ THIRD_PARTY = (
     Image("blackbox_exporter", "0", "platform", ("debian",), "prom/blackbox-exporter:v0.26.0", "monitoring"),
     Image("redis_exporter", "1", "platform", ("debian",), "oliver006/redis_exporter:v1.69.0-alpine", "monitoring"),
     Image("grafana", "12", "platform", official="grafana/grafana:12.0.2", packaged=False),
+    Image("postgres", "17", "postgres", ("debian",), "postgres:17"),
     Image("maildev", "3", "testbed", ("node",)),
     Image("pebble", "2", "testbed", ("debian",)),
     Image("registry", "2", "testbed", ("debian",)),
@@ -315,7 +318,7 @@ def choose(mode: str, platform: str) -> tuple[str, str]:
     """Return (mode, why), deciding `auto` within ten seconds."""
     if mode != "auto":
         return mode, "as requested"
-    if all(present(image.official, platform) for image in THIRD_PARTY if image.official):
+    if all(present(image.official, platform) for image in THIRD_PARTY if image.official and image.group in GROUPS):
         return "registry", "the official images are already on this machine"
     try:
         done = run("docker", "pull", "--quiet", PROBE_IMAGE, timeout=PROBE_SECONDS)
@@ -442,7 +445,10 @@ def build(
     root: Path = PROJECT,
 ) -> None:
     """Build an image from a folder on the bases of the mode; Docker's cache is used if nothing changed."""
-    bases = [f"{BY_NAME[need].variable}={reference(BY_NAME[need], order.mode, order.prefix)}" for need in needs]
+    stands_on = [(BY_NAME[need], reference(BY_NAME[need], order.mode, order.prefix)) for need in needs]
+    bases = [f"{image.variable}={name}" for image, name in stands_on]
+    # A Dockerfile that names an official image itself stands on the stand-in, too.
+    instead = [f"{image.official}=docker-image://{name}" for image, name in stands_on if name != image.official]
     with context_of(folder, root) as context:
         if not (context / dockerfile).is_file():
             raise BuildError(f"{folder}/{dockerfile} does not exist, so {name} cannot be built.")
@@ -454,6 +460,7 @@ def build(
             "--load",
             *order.platform_options,
             *(f"--build-arg={argument}" for argument in (*bases, *arguments)),
+            *(f"--build-context={context}" for context in instead),
             # Images built from packages contain this machine's CA certificates: role stack refuses them for production.
             f"--label=berth.images={order.mode}",
             f"--file={context / dockerfile}",
@@ -563,8 +570,8 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "targets",
         nargs="+",
-        choices=[*GROUPS, "dev", "all", "release"],
-        help="images to provide; `release` only prints the release name",
+        choices=[*GROUPS, *FURTHER, "dev", "all", "release"],
+        help=f"images to provide; `all` has no {', '.join(FURTHER)}; `release` only prints the release name",
     )
     parser.add_argument(
         "--images",

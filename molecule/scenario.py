@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run `molecule test` in a folder, and print the failures again at the end: scenario.py [FOLDER]
+"""Run `molecule test` in a folder, and print the failures again at the end: scenario.py [FOLDER [SCENARIO]]
 
 After a failure molecule removes the machines, which prints some hundred lines after
 the reason.
@@ -39,11 +39,12 @@ def failures(lines: Iterable[str]) -> Iterator[list[str]]:
         block = [line]
 
 
-def main(folder: str) -> int:
+def main(folder: str = ".", scenario: str = "default") -> int:
     output: list[str] = []
     wide = {"COLUMNS": "160", **os.environ}
+    command = ["molecule", "test", "--scenario-name", scenario]
     with subprocess.Popen(
-        ["molecule", "test"], cwd=folder, env=wide, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=folder, env=wide, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as run:
         for line in run.stdout or []:
             sys.stdout.write(line)
@@ -56,4 +57,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "."))
+    sys.exit(main(*sys.argv[1:3]))

@@ -4,7 +4,8 @@
 
 The plan: domain, address (empty: what the name resolves to), email, password, release_key, rate (short requests a
 second), and how many lanes of the long kinds: upload (10 s), slow (an answer after 10 s) and stream (an answer that
-takes 10 s); the last two are routes of benchmark releases only.
+takes 10 s); the last two are routes of benchmark releases only. For another application than the sample it has
+`requests` instead of email and password: for the kinds read, page and write a method, a path and a document (or null).
 Prints one JSON object: for each kind of request how many, how many failed and why, and how long it took.
 """
 
@@ -120,14 +121,18 @@ class Load:
         return Connection(self.domain, self.address, str(self.plan.get("release_key", "")))
 
     async def run(self) -> None:
-        await self.sign_in()
+        self.requests: dict[str, tuple[str, str, object]] = dict(self.plan.get("requests", {}))  # type: ignore[call-overload]
+        if not self.requests:
+            await self.sign_in()
         rate = float(str(self.plan["rate"]))
         # Eight lanes of short requests, each with its share; six keep their connections, two make new ones.
         kinds = [("read", True), ("page", True), ("write", True), ("read", True), ("page", True), ("read", True)]
         lanes = [self.lane(kind, keep, rate / 8) for kind, keep in [*kinds, ("read", False), ("page", False)]]
         for kind in ("upload", "slow", "stream"):
             lanes += [self.lane(kind, False, 0) for _ in range(int(str(self.plan.get(kind, 0))))]
-        tasks = [asyncio.create_task(lane) for lane in [*lanes, self.stay_signed_in()]]
+        if not self.requests:
+            lanes.append(self.stay_signed_in())
+        tasks = [asyncio.create_task(lane) for lane in lanes]
         await asyncio.to_thread(sys.stdin.readline)
         self.stopping.set()
         await asyncio.gather(*tasks)
@@ -178,6 +183,11 @@ class Load:
         headers = {} if kind == "page" else self.bearer
         number = f"{time.monotonic_ns()}"
         match kind:
+            case _ if self.requests:
+                method, path, document = self.requests[kind]
+                body = None if document is None else json.dumps(document).encode()
+                answer = await connection.ask(method, path, {}, body)
+                good = answer.status in (200, 201)
             case "read":
                 answer = await connection.ask("GET", "/api/users/me", headers)
                 good = answer.status == 200 and json.loads(answer.body)["email"] == self.plan["email"]

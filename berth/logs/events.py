@@ -41,11 +41,14 @@ _LEVELS = [
     (re.compile(r"emerg|alert|crit|fatal|panic|f$"), "critical"),
     (re.compile(r"err|e$"), "error"),
     (re.compile(r"warn|w$"), "warning"),
-    (re.compile(r"notice|info|i$"), "info"),
+    (re.compile(r"notice|info|log|i$"), "info"),
     (re.compile(r"debug|trace|d[1-5]?$"), "debug"),
 ]
-# nginx and others write the level in brackets, to either stream.
-_BRACKETED = re.compile(r"\[(emerg|alert|crit|error|warn|notice|info|debug)\]")
+# nginx and others write the level in brackets, to either stream; PostgreSQL before a colon and two spaces.
+_IN_TEXT = re.compile(
+    r"\[(emerg|alert|crit|error|warn|notice|info|debug)\]"
+    r"|(?<!\S)(DEBUG[1-5]|INFO|NOTICE|LOG|WARNING|ERROR|FATAL|PANIC):  "
+)
 _UNIT = re.compile(r"(?P<service>[^@]+)(?:@.*)?\.service")
 
 _TRACEBACK = "Traceback (most recent call last):"
@@ -171,8 +174,8 @@ def labels(entry: Entry, document: dict[str, Any] | None, text: str, rules: Rule
     level = _PRIORITIES[int(priority)] if priority in ("0", "1", "2", "3", "4", "5", "6", "7") else "info"
     # Our services and Traefik say "level", MongoDB says "s".
     named = (document.get("level") or document.get("s")) if document else None
-    if document is None and (bracketed := _BRACKETED.search(text, 0, 120)):
-        named = bracketed[1]
+    if document is None and (in_text := _IN_TEXT.search(text, 0, 120)):
+        named = in_text[1] or in_text[2]
     if isinstance(named, str):
         level = next((name for pattern, name in _LEVELS if pattern.match(named.lower())), level)
     return {**found, "level": level}

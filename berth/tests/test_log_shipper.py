@@ -161,6 +161,16 @@ def test_entries_that_the_journal_has_dropped_are_counted() -> None:
             {"CONTAINER_NAME": "berth-mongo-1", "PRIORITY": "3"},
             {"service": "mongo", "level": "info"},
         ),
+        (
+            "2026-11-30 17:13:26.355 UTC [1] LOG:  starting PostgreSQL",
+            {"CONTAINER_NAME": "berth-postgres-1", "PRIORITY": "3"},
+            {"service": "postgres", "level": "info"},
+        ),
+        (
+            "2026-11-30 17:13:26.355 UTC [99] FATAL:  password authentication failed",
+            {"CONTAINER_NAME": "berth-postgres-1", "PRIORITY": "3"},
+            {"service": "postgres", "level": "critical"},
+        ),
         ("done", {"CONTAINER_NAME": "somebody_elses"}, {"service": "somebody_elses", "level": "info"}),
         ("in", {"_SYSTEMD_UNIT": "ssh@3-10.0.0.1:22-10.0.0.2:9.service"}, {"service": "ssh", "level": "info"}),
         ("up", {"SYSLOG_IDENTIFIER": "kernel", "PRIORITY": "4"}, {"service": "kernel", "level": "warning"}),

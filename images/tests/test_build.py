@@ -42,6 +42,25 @@ def test_packages_mode_leaves_out_what_no_package_holds() -> None:
     assert names(["platform"], "packages")[-5:] == MONITORING
 
 
+def test_databases_of_other_applications_are_built_only_when_asked_for() -> None:
+    assert "postgres" not in names(["all"], "packages")
+    assert names(["postgres"], "packages") == ["debian", "postgres"]
+    assert "POSTGRES_IMAGE=postgres:17\n" in build.environment_lines("registry", "p", "r")
+
+
+def test_an_official_name_in_a_dockerfile_means_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(build, "must", lambda _, *command: given.extend(command))
+    folder = "images/redis"
+    for mode in ("packages", "registry"):
+        build.build("p/x:1", folder, "Dockerfile", build.APP_BASES, build.Order(mode, "p", "linux/amd64"))
+    assert [one for one in given if one.startswith("--build-context")] == [
+        "--build-context=python:3.13-slim-trixie=docker-image://p/python:3.13",
+        "--build-context=node:24-trixie-slim=docker-image://p/node:24",
+        "--build-context=nginx:1.28-trixie=docker-image://p/nginx:1",
+    ]
+
+
 def test_our_images_bring_their_bases_in_either_mode() -> None:
     assert names(["app"], "registry") == ["python", "node", "nginx"]
     assert names(["app"], "packages") == ["debian", "python", "node", "nginx"]

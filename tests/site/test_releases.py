@@ -60,8 +60,15 @@ def at_first(http: httpx.Client) -> tuple[str, str]:
 def load(testbed: dict[str, str], visitor: Visitor, uploads: int = 2) -> Iterator[dict[str, Any]]:
     """Requests of every kind from the outside host for as long as the block lasts; then the count."""
     account = {"email": visitor.email, "password": visitor.password}
+    with requests(testbed, **account, upload=uploads) as counted:
+        yield counted
+
+
+@contextmanager
+def requests(testbed: dict[str, str], **kinds: object) -> Iterator[dict[str, Any]]:
+    """The same with a plan of one's own (benchmarks/release/load.py)."""
     key = subprocess.check_output(["docker", "exec", testbed["vps_container"], "cat", RELEASE_KEY], text=True)
-    plan = {"domain": testbed["site"], "rate": 20, "upload": uploads, "release_key": key, **account}
+    plan = {"domain": testbed["site"], "rate": 20, "release_key": key, **kinds}
     program = (ROOT / "benchmarks/release/load.py").read_text()
     run = ["docker", "exec", "--interactive", testbed["outside_container"], "python3", "-c", program]
     process = subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -105,14 +105,18 @@ def pull_advice(words: str, machine: str) -> str:
     return ""
 
 
-def databases_to_upgrade(lines: list[str], wanted: dict[str, str]) -> bool:
+def databases_upgraded(platform: dict[str, str]) -> dict[str, str]:
+    """Return those of the platform's services that Berth upgrades; compose replaces the others."""
+    return {name: image for name, image in platform.items() if name in ("mongo", "redis")}
+
+
+def databases_to_upgrade(lines: list[str], platform: dict[str, str]) -> bool:
     """Tell from `docker ps` whether a database runs another image than wanted, or an upgrade was left unfinished.
 
     `docker ps` shows an image by its id if its name now belongs to another image.
     """
-    # Others are the application's own affair: compose replaces them.
-    wanted = {name: image for name, image in wanted.items() if name in ("mongo", "redis")}
     running = dict(line.split() for line in lines if " " in line)
+    wanted = databases_upgraded(platform)
     differs = [name for name, image in wanted.items() if running.get(f"berth-{name}-1", image) != image]
     return bool(differs) or "unfinished" in lines
 
@@ -124,6 +128,7 @@ class FilterModule:
         """Return the filters by their names."""
         return {
             "databases_to_upgrade": databases_to_upgrade,
+            "databases_upgraded": databases_upgraded,
             "docker_architecture": docker_architecture,
             "images_absent": images_absent,
             "stand_in_images": stand_in_images,
