@@ -152,14 +152,9 @@ def streams(settings: Settings) -> list[Part]:
         found.append(Part("redis", "redis.rdb", command, Rdb()))
     for one in settings.databases:
         command = ["docker", "exec", "--interactive", container_of(one), "sh", "-c", _COMMAND, one.name, *one.backup]
-        found.append(Part(part_of(one), f"{one.name}.dump", command, Dump()))
+        found.append(Part(one.name, f"{one.name}.dump", command, Dump()))
     found += [Part(f"extra-{one['name']}", one["file"], one["command"]) for one in settings.commands]
     return found
-
-
-def part_of(database: Database) -> str:
-    """Return the name of a database's part of a run."""
-    return f"database-{database.name}"
 
 
 def container_of(database: Database) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 from berth.backup import check
 from berth.backup.bson import Malformed, Splitter, Timestamp, timestamp
 from berth.backup.check import Kept
-from berth.backup.parts import part_of
 from berth.backup.replay import Replay, Unreplayable
 from berth.backup.restic import PIECE, Store
 from berth.backup.restore_stream import compose
@@ -75,12 +74,12 @@ class Run:
 
     def dump(self, database: Database) -> Iterator[bytes]:
         """Yield the dump of one of the other databases. Raises Refused."""
-        part = part_of(database)
-        yield from pieces(self.store, self.snapshot(part), self.manifest["parts"][part]["file"])
+        snapshot = self.snapshot(database.name)
+        yield from pieces(self.store, snapshot, self.manifest["parts"][database.name]["file"])
 
     def has(self, database: Database) -> bool:
         """Tell whether the run has a dump of a database, which may have been added since."""
-        return part_of(database) in self.manifest["parts"]
+        return database.name in self.manifest["parts"]
 
     def snapshot(self, part: str) -> str:
         try:

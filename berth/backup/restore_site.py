@@ -97,7 +97,7 @@ class Site:
 
     def try_databases(self, run: Run, names: list[str]) -> None:
         """Restore the other databases into throwaway ones, before the live ones are changed."""
-        needed = sum(run.manifest["parts"][parts.part_of(one)]["bytes"] for one in self._databases(names))
+        needed = sum(run.manifest["parts"][one.name]["bytes"] for one in self._databases(names))
         free = shutil.disk_usage(self._settings.state).free
         if free < needed:
             raise Refused(

@@ -17,6 +17,8 @@ from berth.host.refused import Refused
 from berth.stack.needs import COMPOSE_FILE, MONGO, REDIS, labels_of
 
 PROFILE = "platform"
+# Other parts of a backup, which databases are named like.
+TAKEN = ("files", "manifest", "oplog")
 BACKUP, RESTORE = "berth.backup", "berth.restore"
 
 
@@ -48,6 +50,8 @@ def read(compose: Mapping[str, Any]) -> list[Database]:
             raise _refused(name, key, f"is for services of profile {PROFILE}.")
         if name in (MONGO, REDIS):
             raise _refused(name, key, "is not needed: Berth backs it up by itself.")
+        if name in TAKEN or name.startswith("extra-"):
+            raise _refused(name, key, f"needs another name of the service: a backup has a part {name} already.")
         if len(given) == 1:
             other = RESTORE if key == BACKUP else BACKUP
             raise _refused(name, key, f"needs {other}, too: the two are tried together in each restore drill.")

@@ -379,7 +379,7 @@ def test_a_database_of_the_application_is_dumped_drilled_and_restored_without_mo
     host, settings = put_in(Host()), without_mongodb(settings)
     records = backed_up(settings)
     found = choose(settings)
-    about = found.manifest["parts"]["database-shop"]
+    about = found.manifest["parts"]["shop"]
     assert (about["kind"], about["file"], about["bytes"]) == ("stream", "shop.dump", 4)
     verify(found)
     seen = drilled(settings, records)
@@ -423,9 +423,7 @@ def test_a_dump_of_nothing_and_a_database_without_a_health_check_are_refused(set
     settings = without_mongodb(settings)
     records = backed_up(settings)
     host.shops["berth-shop-1"] = b""
-    with pytest.raises(
-        Refused, match=r"database-shop could not be dumped: its command \(berth\.backup\) wrote nothing"
-    ):
+    with pytest.raises(Refused, match=r"shop could not be dumped: its command \(berth\.backup\) wrote nothing"):
         run(settings, records, "scheduled")
     host.answers = [("inspect berth-shop-1", (0, json.dumps([{"Config": {"Healthcheck": None}}]).encode(), b""))]
     with pytest.raises(Refused, match="Service shop has no health check, which tells when a throwaway database"):

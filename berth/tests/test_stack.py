@@ -158,6 +158,7 @@ def test_a_database_says_how_it_is_dumped_and_restored() -> None:
 @pytest.mark.parametrize(
     ("name", "service", "says"),
     [
+        ("files", database(), "berth.backup of service files needs another name of the service"),
         ("postgres", database(restore=None), "berth.backup of service postgres needs berth.restore, too"),
         ("postgres", database(backup=None), "berth.restore of service postgres needs berth.backup, too"),
         ("web", database("release"), "berth.backup of service web is for services of profile platform."),
