@@ -311,6 +311,7 @@ def test_secrets_of_an_application_elsewhere_are_declared_and_its_faults_are_nam
     variable_problems.declared.cache_clear()
     for text, says in {
         "services: {shop: {labels: {berth.secrets: stripe_key}}}": "berth.secrets of service shop needs a numeric user",
+        "services: {db: {profiles: [platform], labels: {berth.backup: dump}}}": "berth.backup of service db needs",
         "services: [": "is no application (berth_app): docker-compose.prod.yml: ",
         "": "is no application (berth_app): docker-compose.prod.yml: ",
     }.items():

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from ansible.plugins.lookup import LookupBase  # type: ignore[attr-defined]  # not the folder here
 from berth.host.refused import Refused  # found at the root
+from berth.stack import databases
 from berth.stack import needs as stack_needs
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -99,7 +100,9 @@ def secrets(app: Path) -> list[str]:
     """Return the secrets that the compose file names. Raises Refused where it is not valid."""
     try:
         text = (app / stack_needs.COMPOSE_FILE).read_text(encoding="utf-8")
-        return stack_needs.read(yaml.load(text, yaml.CSafeLoader)).variables
+        described = yaml.load(text, yaml.CSafeLoader)
+        databases.read(described)
+        return stack_needs.read(described).variables
     except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise Refused(f"{app} is no application (berth_app): {stack_needs.COMPOSE_FILE}: {error}") from None
 
