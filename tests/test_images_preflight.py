@@ -260,3 +260,11 @@ def test_only_images_for_another_architecture_are_named() -> None:
 )
 def test_a_pull_that_failed_says_what_helps(words: str, helps: str) -> None:
     assert helps in images.pull_advice(words, "x86_64")
+
+
+def test_only_mongodb_and_redis_are_upgraded_behind_the_maintenance_page() -> None:
+    wanted = {"mongo": "mongo:8.0", "postgres": "postgres:18"}
+    running = ["berth-mongo-1 mongo:8.0", "berth-postgres-1 postgres:17"]
+    assert images.databases_upgraded(wanted) == {"mongo": "mongo:8.0"}
+    assert not images.databases_to_upgrade(running, wanted)
+    assert images.databases_to_upgrade(["berth-mongo-1 mongo:7.0"], wanted)

@@ -27,10 +27,10 @@ def firing(vps: Host) -> set[tuple[str, str]]:
 
 def test_logs_are_those_of_its_services(http: httpx.Client, vps: Host) -> None:
     sign(http, "Grace")
-    seen = lambda: "counted the words of" in vps.check_output("berth logs --service worker --since 5min") or None  # noqa: E731
+    seen = lambda: "counted the words of" in vps.check_output("berth logs --service worker --since -5min") or None  # noqa: E731
     poll(seen, 20, "a line of the worker")
-    assert "listening on 8080" in vps.check_output("berth logs --service web --since 2h")
-    assert "database system is ready" in vps.check_output("berth logs --service postgres --since 2h")
+    assert "listening on 8080" in vps.check_output("berth logs --service web --since -2h")
+    assert "database system is ready" in vps.check_output("berth logs --service postgres --since -2h")
 
 
 def test_its_services_are_scraped_and_its_panels_are_served(vps: Host) -> None:
@@ -62,7 +62,7 @@ def test_a_database_that_is_down_is_told_by_name_and_comes_back(http: httpx.Clie
     try:
         assert http.get("/api/entries").status_code == 500
         poll(lambda: ("DatabaseDown", "postgres") in firing(vps) or None, 60, "the alert DatabaseDown")
-        assert any("postgres" in one for one in json.loads(vps.run("berth status --json").stdout)["missing"])
+        assert "container postgres is Exited" in vps.check_output("berth status")
     finally:
         vps.check_output("docker start berth-postgres-1")
     poll(lambda: http.get("/api/entries").status_code == 200 or None, 60, "the entries")
@@ -70,7 +70,7 @@ def test_a_database_that_is_down_is_told_by_name_and_comes_back(http: httpx.Clie
 
 
 def test_a_command_runs_as_its_service_with_its_secrets(vps: Host) -> None:
-    done = vps.run("berth run --service worker -- digest")
+    done = vps.run("berth run --service worker -- python3 worker.py digest")
     assert done.rc == 0, done.stderr
     assert "digest: " in done.stdout
     code, said = play("run", service="web", command="node migrate.js")

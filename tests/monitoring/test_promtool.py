@@ -166,6 +166,7 @@ CASES = [
         "DatabaseDown",
         {
             'berth_container_healthy{name="berth-mongo-1", service="mongo"}': IS_GONE,
+            'berth_container_running{name="berth-mongo-1", service="mongo"}': IS_GONE,
             **missing("container", "berth-mongo-1", service="mongo"),
         },
         "DatabaseDown",
