@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from berth.host.hooks import AFTER, BEFORE, Hooks
+from berth.host.hooks import AFTER, BEFORE, DONE, Hooks
 from berth.host.lock import Lock, Run
 from berth.host.refused import Refused
 from berth.release import jobs, unit
@@ -41,6 +41,7 @@ class Host:
     def end(self, run: Run, outcome: dict[str, Any] | Refused, result: str = "") -> None:
         """Schedule what is live, run the hook after it, report the outcome to the controller, and release the lock."""
         try:
+            self.settings.kept(run.release).settle(done=result == DONE)
             _add(outcome, jobs.schedule(self.settings, self.edge.live()))
             self._after(run, outcome, result)
             unit.tell_ended(run.id, outcome)

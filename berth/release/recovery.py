@@ -52,6 +52,7 @@ class Recovery:
         """Roll back to the old colour if needed, keep the new one's logs, stop it, and add it to the history."""
         host = self.host
         host.edge.end_trial()
+        host.settings.kept(run.release).settle(done=False)
         if run.colour:
             side = Side(host.settings, run.release, run.colour)
             with suppress(OSError):
@@ -92,6 +93,7 @@ class Recovery:
             if not break_lock:
                 raise
             # The operator decided so. What is live stays; the next release clears the other colour.
+            self.host.settings.kept(run.release).settle(done=False)
             self.host.lock.end()
             return f"given up: {describe(run)}. {refused.reason}"
 

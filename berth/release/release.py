@@ -41,6 +41,8 @@ class Release:
                     "Choose another one; or release it again with -e release_force=true."
                 )
             live = self.host.edge.live()
+            if verb == "release":
+                self.host.settings.kept(release).set_aside()
             run = lock.begin(verb, release, by, vars(live) if live else {})
             unit.clear()
             return {"changed": bool(settled), "run": run.id, "release": release, "settled": settled}
@@ -170,6 +172,7 @@ class Release:
             changed.append("history completed")
         answer = {"changed": bool(changed), "already": live.signature, "settled": ", ".join(changed)}
         unit.tell_switched(run.id, answer)
+        host.settings.kept(run.release).settle(done=True)
         host.lock.end()
         unit.ready()
         return answer

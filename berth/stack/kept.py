@@ -16,6 +16,8 @@ from berth.stack.description import JOB, PROFILE, UNKNOWN, Description, read
 
 FILE = "docker-compose.prod.yml"
 SERVICES = "services.json"
+PREFIX = "image_prefix"
+FILES = (FILE, PREFIX, SERVICES)
 # Stands for the colour where a compose file is read that belongs to both.
 ANY_COLOUR = "any"
 
@@ -46,7 +48,7 @@ class Kept:
     @property
     def prefix(self) -> str:
         """It may have come from elsewhere than the next."""
-        kept = self.folder / "image_prefix"
+        kept = self.folder / PREFIX
         return kept.read_text().strip() if kept.exists() else self.default_prefix
 
     @property
@@ -72,6 +74,24 @@ class Kept:
         except Refused:
             return UNKNOWN
 
+    def set_aside(self) -> None:
+        """Copy its files before a controller writes others: what is live may have the same name."""
+        for name in FILES:
+            if (place := self.folder / name).exists():
+                files.write(_beside(place), place.read_text())
+
+    def settle(self, done: bool) -> None:
+        """Put back what was set aside, unless the new files are live. May be repeated."""
+        for name in FILES:
+            copy = _beside(self.folder / name)
+            if not copy.exists():
+                continue
+            if done:
+                copy.unlink()
+            else:
+                copy.replace(self.folder / name)
+                forget()
+
     def write_services(self) -> None:
         """Write its services, and which have metrics, for programs that may not read .env, as compose does."""
         described = self.description
@@ -83,6 +103,10 @@ class Kept:
         """Return everything that its own services are started with, as text."""
         services = self.config["services"].items()
         return json.dumps({name: one for name, one in services if {PROFILE, JOB} & {*(one.get("profiles") or ())}})
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f"{place.name}.before")
 
 
 # A process reads each file once.

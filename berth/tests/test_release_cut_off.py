@@ -393,6 +393,43 @@ def test_a_routed_service_that_the_edge_would_not_find_is_refused_before_anythin
     assert GOOD.state_of(world) == "old"
 
 
+EDITED = compose.TEXT.replace("mem_limit: 64m", "mem_limit: 80m")
+BROKEN = compose.TEXT.replace("berth.maintenance:", "berth.maintenence:")
+
+
+def again(worlds: Worlds, text: str) -> str:
+    """Release what is live again, with another compose file, as the role does; return what is said of a failure."""
+    run = ask("begin", "--by=ada@laptop", "--verb=release", OLD)["run"]
+    worlds.keep(OLD, text)
+    try:
+        ask("start", run)
+        ask("finish", run)
+    except Refused as refused:
+        ask("undo", run, f"--reason={refused.reason}")
+        return refused.reason
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("text", "objection", "says"),
+    [(BROKEN, "", "Did you mean berth.maintenance?"), (EDITED, "From outside: 502.", "502"), (EDITED, "", "")],
+    ids=["refused", "undone after the switch", "released"],
+)
+def test_what_is_live_keeps_its_compose_file_unless_another_is_released(
+    worlds: Worlds, text: str, objection: str, says: str
+) -> None:
+    world = GOOD.make(worlds)
+    world.opinion = objection
+    said = again(worlds, text)
+    assert says in said
+    assert bool(said) == bool(says)
+    folder = world.root / "releases" / OLD
+    assert (folder / "docker-compose.prod.yml").read_text() == (compose.TEXT if says else text)
+    assert not list(folder.glob("*.before"))
+    assert world.live
+    assert (world.live.release, world.live.colour) == (OLD, "blue" if says else "green")
+
+
 def test_a_job_whose_folder_is_not_on_the_host_is_refused_before_anything_changes(worlds: Worlds) -> None:
     world = JOBS.make(worlds)
     world.absent = ("/srv/reports",)
