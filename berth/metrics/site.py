@@ -55,7 +55,8 @@ def backups(metrics: Metrics, settings: Path) -> None:
     known = files.read_json(settings)
     if known is None:
         return
-    verbs = ["run", "check", *(["oplog", "drill"] if known["mongo"] else [])]
+    verbs = ["run", "check", *(["oplog"] if known["mongo"] else [])]
+    verbs += ["drill"] if known["mongo"] or known.get("databases") else []
     meaning, since = "Since when backups are configured.", settings.stat().st_mtime
     for target in known["targets"]:
         for verb in verbs:

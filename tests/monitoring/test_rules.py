@@ -474,12 +474,18 @@ def test_backups_are_expected_since_they_were_ordered_of_each_target_and_verb(tm
     metrics = Metrics()
     backups(metrics, settings)
     assert metrics.text() == ""
-    settings.write_text(json.dumps({"mongo": "", "targets": [{"name": "store"}]}))
-    os.utime(settings, (1000, 1000))
-    backups(metrics, settings)
-    lines = [line for line in metrics.text().splitlines() if not line.startswith("#")]
     name = "berth_backup_expected_since_seconds"
-    assert lines == [f'{name}{{target="store",verb="{verb}"}} 1000.0' for verb in ("run", "check")]
+    for databases, verbs in (
+        ({"mongo": ""}, ("run", "check")),
+        ({"mongo": "", "databases": [{"name": "postgres"}]}, ("run", "check", "drill")),
+        ({"mongo": "berth-mongo-1"}, ("run", "check", "oplog", "drill")),
+    ):
+        settings.write_text(json.dumps({**databases, "targets": [{"name": "store"}]}))
+        os.utime(settings, (1000, 1000))
+        metrics = Metrics()
+        backups(metrics, settings)
+        lines = [line for line in metrics.text().splitlines() if not line.startswith("#")]
+        assert lines == [f'{name}{{target="store",verb="{verb}"}} 1000.0' for verb in verbs]
 
 
 # --- A request that was refused is no release that was refused ---
