@@ -448,7 +448,9 @@ def build(
     stands_on = [(BY_NAME[need], reference(BY_NAME[need], order.mode, order.prefix)) for need in needs]
     bases = [f"{image.variable}={name}" for image, name in stands_on]
     # A Dockerfile that names an official image itself stands on the stand-in, too.
-    instead = [f"{image.official}=docker-image://{name}" for image, name in stands_on if name != image.official]
+    instead = [
+        f"{image.official}=docker-image://{name}" for image, name in stands_on if image.official not in ("", name)
+    ]
     with context_of(folder, root) as context:
         if not (context / dockerfile).is_file():
             raise BuildError(f"{folder}/{dockerfile} does not exist, so {name} cannot be built.")
