@@ -53,8 +53,8 @@ def test_an_official_name_in_a_dockerfile_means_the_stand_in(monkeypatch: pytest
     monkeypatch.setattr(build, "must", lambda _, *command: given.extend(command))
     folder = "images/redis"
     for mode in ("packages", "registry"):
-        # The base that every stand-in has is in place of no official image.
-        build.build("p/x:1", folder, "Dockerfile", ["debian", *build.APP_BASES], build.Order(mode, "p", "linux/amd64"))
+        # The first is in place of no official image.
+        build.build("p/x:1", folder, "Dockerfile", ["pebble", *build.APP_BASES], build.Order(mode, "p", "linux/amd64"))
     assert [one for one in given if one.startswith("--build-context")] == [
         "--build-context=python:3.13-slim-trixie=docker-image://p/python:3.13",
         "--build-context=node:24-trixie-slim=docker-image://p/node:24",
