@@ -10,9 +10,10 @@ For people:
   berth backup run|list|check|status  encrypted backups
   berth restore RUN|latest            restore databases and files from a backup
   berth drill                         restore drill: the newest backup, into throwaway containers
+  berth sbom find PACKAGE             which releases contain a package
   berth secrets check ENV_FILE        check a .env file
 For Ansible and systemd units:
-  berth release|upgrade|rebuild|secrets|metrics|ship|job|jobs ...
+  berth release|upgrade|rebuild|images|sbom|secrets|metrics|ship|job|jobs ...
 
 Run any of them with --help for more.
 """
@@ -41,11 +42,19 @@ COMMANDS = {
     "console": ("berth.once.command", True),
     "job": ("berth.once.command", True),
     "jobs": ("berth.once.command", True),
+    "images": ("berth.supply.command", True),
+    "sbom": ("berth.supply.command", True),
     "logs": ("berth.logs.show", False),
     "ship": ("berth.logs.command", False),
 }
 # They talk to Docker and systemd, and read secrets.
-FOR_ROOT = ("berth.release.command", "berth.backup.command", "berth.once.command", "berth.logs.show")
+FOR_ROOT = (
+    "berth.release.command",
+    "berth.backup.command",
+    "berth.once.command",
+    "berth.logs.show",
+    "berth.supply.command",
+)
 
 
 def main(arguments: list[str]) -> int:

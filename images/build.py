@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -29,11 +30,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 # A host that builds a release itself gets the same archive of the sources.
 sys.path.insert(0, str(PROJECT / "roles" / "stack" / "files"))
+
+# attest.py needs cryptography, which comes with Ansible; only --sign and --sbom import it.
+if TYPE_CHECKING:
+    import attest
 
 try:
     import application
@@ -536,6 +542,42 @@ def push(names: Iterable[str], options: list[str]) -> None:
                 )
 
 
+def signing_key(environment: str) -> attest.Key:
+    """Return the private key that the hosts of this environment trust. Raises BuildError where there is none."""
+    import attest
+
+    try:
+        return attest.private_key(environment)
+    except attest.AttestError as error:
+        raise BuildError(str(error)) from error
+
+
+def write_sboms(names: Iterable[str], folder: Path) -> None:
+    """Write an SBOM of each image to the folder. Raises BuildError where an image cannot be read."""
+    import attest
+
+    try:
+        for place in attest.write_sboms(inspected(names), folder):
+            say(f"{place} written")
+    except attest.AttestError as error:
+        raise BuildError(str(error)) from error
+
+
+def inspected(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return name -> what `docker image inspect` says."""
+    return {name: json.loads(must(f"Inspecting {name}", "docker", "image", "inspect", name))[0] for name in names}
+
+
+def sign(whose: str, names: Iterable[str], bases: Iterable[str], order: Order, key: attest.Key) -> None:
+    """Write a signed statement about these images."""
+    import attest
+
+    parameters = {"release": whose, "images": order.mode, "platform": order.platform, "prefix": order.prefix}
+    known = {name: image["Id"] for name, image in inspected(bases).items()}
+    place = attest.write_statement(whose, inspected(names), parameters, known, key)
+    say(f"{place.relative_to(PROJECT)} signed")
+
+
 def check_push(arguments: argparse.Namespace, order: Order) -> None:
     """Refuse a push that cannot work or that would publish this machine's certificates.
 
@@ -602,6 +644,13 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
         help="send our own images to the registry of --prefix; the login is docker's own, or $REGISTRY_USERNAME "
         "and $REGISTRY_PASSWORD",
     )
+    parser.add_argument(
+        "--sign",
+        metavar="ENV",
+        help="write signed statements about the images to .cache/attestations, for the hosts of inventories/ENV; the "
+        "key is $SIGNING_KEY, or vault_signing_key of its vault",
+    )
+    parser.add_argument("--sbom", type=Path, metavar="FOLDER", help="write an SBOM of each of our images there")
     parser.add_argument("--env-out", type=Path, metavar="FILE", help="write the chosen names there as KEY=VALUE")
     parsed = parser.parse_args(argv)
     if parsed.images not in MODES:
@@ -627,15 +676,24 @@ def main(argv: list[str]) -> None:
         images = [image for image in images if image.group != "testbed"]
     if mode == "packages" and BY_NAME["mongo-standin"] in images:
         say("MongoDB: SecantusDB stand-in (test and demo only)")
+    # Before the builds, which take minutes.
+    key = signing_key(arguments.sign) if arguments.sign else None
     with contextlib.ExitStack() as stack:
         if arguments.push:
             check_push(arguments, order)
-            # Log in before the builds, which take minutes.
             options = stack.enter_context(registry_login(registry_of(order.prefix)))
         for image in images:
             provide(image, order)
+        third = [reference(image, mode, order.prefix) for image in images if image.group != "testbed"]
+        if key:
+            sign("platform", third, [], order, key)
         if {"app", "all"} & set(arguments.targets):
             names = build_app(arguments.app, release, order)
+            if key:
+                bases = [reference(BY_NAME[base], mode, order.prefix) for base in APP_BASES]
+                sign(release, names, bases, order, key)
+            if arguments.sbom:
+                write_sboms(names, arguments.sbom)
             if arguments.push:
                 push(names, options)
     if arguments.env_out:

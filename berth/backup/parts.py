@@ -164,7 +164,7 @@ def container_of(database: Database) -> str:
 
 def paths(settings: Settings) -> list[str]:
     """Return what is backed up where it lies, as far as it is there."""
-    own = ("traefik", "releases", "releases.jsonl", "docker-compose.prod.yml")
+    own = ("traefik", "releases", "releases.jsonl", "sbom", "docker-compose.prod.yml")
     return [place for place in [*(str(settings.root / name) for name in own), *settings.paths] if Path(place).exists()]
 
 

@@ -21,6 +21,9 @@ def releases(metrics: Metrics, root: Path) -> None:
         labels = {"release": live.release, "colour": live.colour}
         metrics.add("berth_release_info", "The live release.", 1, labels)
     history = _history(root / "releases.jsonl")
+    if went_live := [line for line in history if line["result"] == "live" and "to" in line]:
+        meaning = "Whether the live release was started without a valid signature, in an emergency."
+        metrics.add("berth_release_unsigned", meaning, int(bool(went_live[-1].get("unsigned"))))
     meaning = "Attempts to release or roll back, by result."
     for (verb, result), count in sorted(Counter((line["verb"], line["result"]) for line in history).items()):
         metrics.add("berth_release_attempts_total", meaning, count, {"verb": verb, "result": result})

@@ -2,7 +2,7 @@
 
 The answer is one JSON object on standard output.
 
-berth release begin --by NAME [--verb rollback] [--force] [--break-lock] [RELEASE]
+berth release begin --by NAME [--verb rollback] [--force] [--break-lock] [--unsigned WHY] [RELEASE]
 berth release start RUN             start the run; returns once traffic is switched
 berth release finish RUN            the check from outside passed; returns at the end of the watch
 berth release undo RUN --reason WHY
@@ -11,7 +11,7 @@ berth release settle                finish or undo an interrupted run
 berth maintenance on|off [--by NAME] [--allow ADDRESS]... [--force]
 berth upgrade --by NAME --seconds N SERVICE=IMAGE...
 berth release upgrade-run RUN       used by upgrade, in a unit of its own
-berth rollback [--force] [--json] [RELEASE]
+berth rollback [--force] [--unsigned WHY] [--json] [RELEASE]
                                     to the previous release, or to RELEASE; prints a sentence
 berth status [--json] [--colour auto|always|never] [--inventory NAME]
                                     a screen; with --json the object
@@ -48,6 +48,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     begin.add_argument("--verb", choices=["release", "rollback"], default="release")
     begin.add_argument("--force", action="store_true")
     begin.add_argument("--break-lock", action="store_true")
+    begin.add_argument("--unsigned", default="", metavar="WHY", help="release it without a valid signature")
     begin.add_argument("release", nargs="?", default="")
     for name in ("start", "run", "finish", "undo"):
         verb = verbs.add_parser(name)
@@ -56,6 +57,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     rollback = verbs.add_parser("rollback")
     rollback.add_argument("--by", default=caller())
     rollback.add_argument("--force", action="store_true", help="even if that release was itself rolled back")
+    rollback.add_argument("--unsigned", default="", metavar="WHY", help="though it has no valid signature")
     rollback.add_argument("--json", action="store_true")
     rollback.add_argument("release", nargs="?", default="")
     maintenance = verbs.add_parser("maintenance")
@@ -101,7 +103,7 @@ def answer_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     release, maintenance, upgrade = Release(host, recovery), Maintenance(host), Upgrade(host, recovery, args.seconds)
     match args.command:
         case "begin":
-            return release.begin(args.verb, args.release, args.by, args.force, args.break_lock)
+            return release.begin(args.verb, args.release, args.by, args.force, args.break_lock, args.unsigned)
         case "start":
             return release.start(args.run)
         case "run":
@@ -111,7 +113,7 @@ def answer_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         case "undo":
             return release.undo(args.run, args.reason)
         case "rollback":
-            return release.roll_back(args.release, args.by, args.force)
+            return release.roll_back(args.release, args.by, args.force, args.unsigned)
         case "settle":
             return recovery.settle(args.guarded)
         case "maintenance":

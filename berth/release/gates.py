@@ -10,7 +10,7 @@ from berth.host.commands import LAST_LINES, last_lines
 from berth.host.live import COLOURS, Live, other
 from berth.host.lock import Run
 from berth.host.refused import Refused
-from berth.release import counters, engine, jobs
+from berth.release import counters, engine, jobs, signed
 from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.probe import Busy, ProbeFailed, Visit
@@ -53,6 +53,7 @@ class Gates:
             side.require_reachable()
         with self.host.lock.step("images"):
             fingerprint = side.fingerprint()
+            signed.gate(side, self.run)
         if live and same and live.fingerprint == fingerprint and not side.not_healthy():
             return Candidate(side, live, live, is_live=True)
         return Candidate(Side(settings, release, idle), Live(release, idle, fingerprint), live)

@@ -14,6 +14,7 @@ from berth.release.gates import Candidate, Gates
 from berth.release.host import Host
 from berth.release.recovery import RELEASES, Recovery
 from berth.release.retire import retire
+from berth.release.signed import UNSIGNED, require_signed
 from berth.release.switch import confirm, switch_traffic
 from berth.release.watch import watch_release
 
@@ -25,15 +26,23 @@ class Release:
     host: Host
     recovery: Recovery
 
-    def begin(self, verb: str, release: str, by: str, force: bool, break_lock: bool) -> dict[str, Any]:
-        """Take the lock. A run that was interrupted is finished or undone first."""
+    def begin(
+        self, verb: str, release: str, by: str, force: bool, break_lock: bool, unsigned: str = ""
+    ) -> dict[str, Any]:
+        """Take the lock. A run that was interrupted is finished or undone first.
+
+        `unsigned` is why the operator releases it without a valid signature; empty: it has to have one.
+        """
         lock, history = self.host.lock, self.host.history
         with lock.held():
             settled = self.recovery.free(break_lock)
             release = release or self._previous()
             if verb == "rollback":
                 # A release that is not on this host is a typing error, not an attempt.
-                Side(self.host.settings, release, COLOURS[0]).inspect_images()
+                side = Side(self.host.settings, release, COLOURS[0])
+                side.inspect_images()
+                if not unsigned:
+                    require_signed(side)
             marked = history.rolled_back()
             if release in marked and not force:
                 raise Refused(
@@ -43,7 +52,8 @@ class Release:
             live = self.host.edge.live()
             if verb == "release":
                 self.host.settings.kept(release).set_aside()
-            run = lock.begin(verb, release, by, vars(live) if live else {})
+            excuse = {UNSIGNED: unsigned} if unsigned else {}
+            run = lock.begin(verb, release, by, vars(live) if live else {}, **excuse)
             unit.clear()
             return {"changed": bool(settled), "run": run.id, "release": release, "settled": settled}
 
@@ -78,18 +88,19 @@ class Release:
         unit.judge(run_id, "")
         return self.recovery.outcome(run_id)
 
-    def roll_back(self, release: str, by: str, force: bool) -> dict[str, Any]:
+    def roll_back(self, release: str, by: str, force: bool, unsigned: str = "") -> dict[str, Any]:
         """Roll back without a controller, so without a check from outside: only this host's own watch decides.
 
         Args:
             release: The target; empty for the previous release.
             by: Who started it.
             force: Even if that release was itself rolled back.
+            unsigned: Why it may have no valid signature.
 
         Raises:
             Refused: It was refused, or failed; the release before is still live.
         """
-        run = self.begin("rollback", release, by, force, break_lock=False)
+        run = self.begin("rollback", release, by, force, break_lock=False, unsigned=unsigned)
         started = self.start(run["run"])
         ended = {} if "already" in started else self.finish(run["run"])
         return {**started, **ended, "release": run["release"]}

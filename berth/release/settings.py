@@ -50,6 +50,8 @@ class Settings:
     maintenance_retry_after: int = 120
     # For each hook.
     hook_seconds: int = 300
+    # Public keys (PEM). With any, only images in a statement that one of them signed are started.
+    signing_keys: list[str] = field(default_factory=list)
     # For a command of `berth run` that names no time.
     command_seconds: int = 3600
 

@@ -17,7 +17,9 @@ from berth.stack.description import JOB, PROFILE, UNKNOWN, Description, read
 FILE = "docker-compose.prod.yml"
 SERVICES = "services.json"
 PREFIX = "image_prefix"
-FILES = (FILE, PREFIX, SERVICES)
+# The signed statement about its images.
+STATEMENT = "provenance.intoto.jsonl"
+FILES = (FILE, PREFIX, SERVICES, STATEMENT)
 # Stands for the colour where a compose file is read that belongs to both.
 ANY_COLOUR = "any"
 

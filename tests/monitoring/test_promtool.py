@@ -189,7 +189,7 @@ CASES = [
         {'berth_metrics_part_success{part="some"}': STOPS},
         "DiskFull DiskNearlyFull DiskFillsUp DiskFilesNearlyUsed DiskReadOnly ClockWrong HostRestarted UnitFailed "
         "UnitDown SecurityUpdatesWait RebootWaits MaintenanceOn MaintenanceForgotten ReleaseRefused ReleaseStuck "
-        "ServiceDown DatabaseDown ContainerUnhealthy ContainerRestarts ContainerMemoryHigh ContainerOutOfMemory "
+        "ReleaseUnsigned ServiceDown DatabaseDown ContainerUnhealthy ContainerRestarts ContainerMemoryHigh ContainerOutOfMemory "
         "ComponentMissing BackupStale LogLinesRefused",
     ),
     Gone(
@@ -198,7 +198,7 @@ CASES = [
         {HOST: f"0+60x{GONE_AFTER} _x{GONE}"},
         "HostFiguresStale HostFiguresIncomplete DiskFull DiskNearlyFull DiskFillsUp DiskFilesNearlyUsed DiskReadOnly "
         "ClockWrong HostRestarted UnitFailed UnitDown SecurityUpdatesWait RebootWaits MaintenanceOn "
-        "MaintenanceForgotten ReleaseRefused ReleaseStuck LogLinesRefused",
+        "MaintenanceForgotten ReleaseRefused ReleaseStuck ReleaseUnsigned LogLinesRefused",
     ),
     Gone(
         "no backup was ever made, or what it wrote is gone",

@@ -1,0 +1,1 @@
+"""Where images come from: their identity, signed statements about them, and what is in them."""
