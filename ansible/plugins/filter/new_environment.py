@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleFilterError
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
@@ -185,6 +187,14 @@ def _new_secret(kind: str) -> str:
     )
 
 
+def signing_key(_: str) -> str:
+    """Generate a private key for images/build.py --sign: ECDSA on P-256, PEM (PKCS 8)."""
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key = ec.generate_private_key(ec.SECP256R1())
+    text: bytes = key.private_bytes(encoding, form, serialization.NoEncryption())
+    return text.decode()
+
+
 class FilterModule:
     """Loaded by Ansible."""
 
@@ -199,6 +209,7 @@ class FilterModule:
             "environment_own_key": own_key,
             "environment_given": given_secrets,
             "environment_secrets": new_secrets,
+            "environment_signing_key": signing_key,
             # Role environment has a filter environment_problems.
             "answers_problems": problems,
         }
