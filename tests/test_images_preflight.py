@@ -26,6 +26,8 @@ from tests.test_env_contract import load
 
 images = load(ROOT / "roles/stack/filter_plugins/images.py")
 
+KEY = "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n"
+PINNED = "redis:8@sha256:" + "0" * 64
 # What a controller's docker says; the names that end in :unbuilt are not there.
 DOCKER = """#!/bin/sh
 [ "$1" != version ] || { echo 28.0; exit 0; }
@@ -107,6 +109,7 @@ def said(tmp_path_factory: pytest.TempPathFactory, plain_registry: str) -> dict[
         if script:
             (folder / name / "docker").write_text(script)
             (folder / name / "docker").chmod(0o755)
+    (folder / "1.0.intoto.jsonl").touch()
     pulls = {"stack_image_transport": "registry", "stack_registry": plain_registry}
     login = {"stack_registry_username": "ada", "stack_registry_password": TOKEN}
     hosts = {
@@ -120,6 +123,12 @@ def said(tmp_path_factory: pytest.TempPathFactory, plain_registry: str) -> dict[
         "login": {"docker": "none", **pulls, **login},
         "wrong-login": {"docker": "none", **pulls, **login, "stack_registry_password": WRONG},
         "half-login": {"docker": "none", **pulls, **login, "stack_registry_password": ""},
+        "no-key": {"docker": "whole", "stack_signing_keys": ["ssh-ed25519 AAAA"], "stack_unsigned": "a test"},
+        "unsigned": {"docker": "whole", "stack_signing_keys": [KEY]},
+        "excused": {"docker": "whole", "stack_signing_keys": [KEY], "stack_unsigned": "a test"},
+        "signed": {"docker": "whole", "stack_signing_keys": [KEY], "stack_attestations": str(folder)},
+        "builds": {"docker": "none", "stack_signing_keys": [KEY], "stack_image_transport": "source"},
+        "pinned": {"docker": "whole", "stack_redis_image": PINNED},
     }
     common = {
         "ansible_connection": "local",
@@ -127,6 +136,7 @@ def said(tmp_path_factory: pytest.TempPathFactory, plain_registry: str) -> dict[
         "stack_domain": "www.site.test",
         "stack_release": "1.0",
         "stack_disk_free_gib": 0,
+        "stack_attestations": str(folder / "none"),
     }
     inventory = {"all": {"hosts": hosts, "vars": common}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
@@ -164,6 +174,10 @@ SENTENCES = {
     "other": "built for riscv64. other is",
     "wrong-login": "refuses the login of ada: 401 UNAUTHORIZED: nobody has ada:***. Correct stack_registry_username",
     "half-login": "vault_registry_password) is empty. Set both, or neither",
+    "no-key": "berth_signing_keys): entry 1 is no public key",
+    "unsigned": "Release 1.0 has no signed statement in",
+    "builds": "what the host builds itself was signed by nobody",
+    "pinned": f"{PINNED}: an archive carries no digests",
 }
 
 
@@ -173,9 +187,15 @@ def test_what_is_wrong_with_images_is_said_in_a_sentence(host: str, said: dict[s
     assert "Traceback" not in said[host]
 
 
-@pytest.mark.parametrize("host", ["whole", "pulls-without-docker", "login"])
+@pytest.mark.parametrize("host", ["whole", "pulls-without-docker", "login", "excused", "signed"])
 def test_what_is_right_goes_on(host: str, said: dict[str, str]) -> None:
     assert said[host] == ""
+
+
+def test_an_image_that_was_pulled_by_its_digest_is_there() -> None:
+    inspected = json.dumps([{"RepoTags": [], "RepoDigests": [PINNED.replace(":8", "", 1)], "RootFS": {}}])
+    assert images.images_absent([PINNED], inspected) == []
+    assert images.images_absent([PINNED], "[]") == [PINNED]
 
 
 def test_the_sentence_about_an_architecture_says_how_to_build_for_the_host(said: dict[str, str]) -> None:

@@ -189,8 +189,8 @@ CASES = [
         {'berth_metrics_part_success{part="some"}': STOPS},
         "DiskFull DiskNearlyFull DiskFillsUp DiskFilesNearlyUsed DiskReadOnly ClockWrong HostRestarted UnitFailed "
         "UnitDown SecurityUpdatesWait RebootWaits MaintenanceOn MaintenanceForgotten ReleaseRefused ReleaseStuck "
-        "ReleaseUnsigned ServiceDown DatabaseDown ContainerUnhealthy ContainerRestarts ContainerMemoryHigh ContainerOutOfMemory "
-        "ComponentMissing BackupStale LogLinesRefused",
+        "ReleaseUnsigned ServiceDown DatabaseDown ContainerUnhealthy ContainerRestarts ContainerMemoryHigh "
+        "ContainerOutOfMemory ComponentMissing BackupStale LogLinesRefused",
     ),
     Gone(
         "berth-metrics writes nothing any more, or its file is gone",

@@ -25,8 +25,13 @@ def _by_name(inspected: str) -> dict[str, tuple[Any, ...]]:
 
 def images_absent(wanted: list[str], inspected: str) -> list[str]:
     """Return the wanted images that are not in the output of `docker image inspect`."""
-    present = _by_name(inspected)
-    return [name for name in wanted if name not in present]
+    present = {*_by_name(inspected), *_digests(inspected)}
+    # Docker knows an image that was pulled by its digest without a tag.
+    return [name for name in wanted if re.sub(r":[^:/@]+@", "@", name) not in present]
+
+
+def _digests(inspected: str) -> set[str]:
+    return {name for image in json.loads(inspected or "[]") for name in image.get("RepoDigests") or []}
 
 
 def images_that_differ(wanted: list[str], here: str, there: str) -> list[str]:
