@@ -84,7 +84,13 @@ def test_versions_are_compared_as_semantic_versions(tmp_path: Path) -> None:
 
 
 def test_a_downgrade_that_is_meant_goes_on(tmp_path: Path) -> None:
-    arguments = [*on_this_machine(tmp_path, VERSIONS), "-e", "_program_version=0.0.1", "-e", "berth_allow_downgrade=true"]
+    arguments = [
+        *on_this_machine(tmp_path, VERSIONS),
+        "-e",
+        "_program_version=0.0.1",
+        "-e",
+        "berth_allow_downgrade=true",
+    ]
     code, said = play(tmp_path, {"tasks_from": "preflight"}, *arguments, "-v")
     assert code == 0, said
     assert set(re.findall(r"(\w+) goes on", said)) == set(VERSIONS)
