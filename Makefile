@@ -20,7 +20,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-foreign test-readme test-fast lint unit \
   integration dev-compose molecule site site-alone test-site-long scan images lock openapi \
-  new-service venv venv-dev make4
+  new-service collection release-notes venv venv-dev make4
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -135,6 +135,12 @@ openapi: venv-dev frontend/node_modules/.package-lock.json ## Write the OpenAPI 
 
 new-service: venv-dev ## An HTTP service more: make new-service NAME=orders
 	@python services/template/new_service.py "$${NAME:-}"
+
+collection: venv ## The roles as an Ansible collection, in .cache/collection (docs/using-roles.md)
+	@.venv/bin/python collection/build.py
+
+release-notes: ## The changes of the newest version, or of one: make release-notes VERSION=0.2.0
+	@python=$$(requirements/python.sh) && "$$python" docs/release_notes.py "$${VERSION:-}"
 
 venv: ## The virtual environment .venv with Ansible
 	@requirements/venv.sh controller

@@ -3,4 +3,4 @@
 Only the standard library. Role program packs it into one file, /usr/local/sbin/berth.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

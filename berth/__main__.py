@@ -15,7 +15,7 @@ For people:
 For Ansible and systemd units:
   berth release|upgrade|rebuild|images|sbom|secrets|metrics|ship|job|jobs ...
 
-Run any of them with --help for more.
+Run any of them with --help for more. berth --version prints the version.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import importlib
 import os
 import shlex
 import sys
+
+from berth import __version__
 
 # Command -> the module whose `main` runs it, and whether it needs the command itself as its first argument.
 COMMANDS = {
@@ -59,6 +61,9 @@ FOR_ROOT = (
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit status; 2 where there is no such command."""
+    if arguments == ["--version"]:
+        print(f"berth {__version__}")
+        return 0
     if not arguments or arguments[0] not in COMMANDS:
         wants_help = arguments and arguments[0] in ("-h", "--help", "help")
         print(__doc__, file=sys.stdout if wants_help else sys.stderr)

@@ -15,7 +15,18 @@ from tests.support import ROOT
 
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("operations.md", "security.md", "architecture.md", "extending.md")),
+    *(
+        ROOT / "docs" / name
+        for name in (
+            "operations.md",
+            "security.md",
+            "architecture.md",
+            "extending.md",
+            "upgrading.md",
+            "using-roles.md",
+        )
+    ),
+    ROOT / "CONTRIBUTING.md",
     *(
         page
         for folder in ("operations", "disasters", "runbooks", "evidence")

@@ -46,7 +46,8 @@ ROLES = {
 }
 ON_A_HOST = DEBIAN | ROLES | IN_A_CONTAINER
 ON_A_CONTROLLER = {
-    *{"$EDITOR", "ansible", "ansible-playbook", "ansible-vault", "cat", "cd", "chmod", "curl", "docker", "export"},
+    *{"$EDITOR", "ansible", "ansible-doc", "ansible-galaxy", "ansible-playbook", "ansible-vault", "cat", "cd", "chmod"},
+    *{"curl", "docker", "export", "git", "pytest"},
     *{"make", "molecule", "openssl", "python3", "source", "ssh", "ssh-keygen", "ssh-keyscan"},
 }
 # A fresh server, a rescue system, the server that keeps backups.
@@ -79,6 +80,13 @@ MENTIONED = {
     "sudo apt",
     "source .venv/bin/activate",
     "make test-vm SCAN=1",
+    "make test-fast integration",
+    "git checkout v0.2.0",
+    "git tag -s v0.3.0",
+    "pytest -q berth/tests/test_releases.py",
+    "pytest -q tests/test_documents.py",
+    "pytest -q tests/test_papers.py",
+    "pytest -m integration tests/monitoring",
 }
 
 

@@ -26,6 +26,7 @@ description:
   - Each file is validated before any of them is replaced, and replaced atomically. Parent folders are created.
 options:
   files:
+    description: The files, folders and limits.
     type: list
     elements: dict
     required: true
@@ -52,6 +53,7 @@ options:
         description: Separator between key and value.
         type: str
       state:
+        description: What the entry is; V(limited) only takes permissions away.
         type: str
         choices: [present, directory, absent, limited]
       owner:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from program_archive import pack
 
+from berth import __version__
 from berth.__main__ import COMMANDS, main
 from tests.support import ROOT
 
@@ -46,6 +47,11 @@ def test_it_names_its_commands_and_refuses_others(program: Path) -> None:
     wrong = run(program, "relaese")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == shown.stdout
+
+
+def test_it_says_its_version(program: Path) -> None:
+    said = run(program, "--version")
+    assert (said.returncode, said.stdout, said.stderr) == (0, f"berth {__version__}\n", "")
 
 
 @pytest.mark.parametrize("word", sorted(set(COMMANDS) - {"secrets", "metrics", "ship"}))
