@@ -20,7 +20,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-foreign test-readme test-fast lint unit \
   integration dev-compose molecule site site-alone test-site-long scan images lock openapi \
-  new-service venv venv-dev make4
+  handbook new-service venv venv-dev make4
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -132,6 +132,11 @@ lock: ## Compile the lock files from their .in files
 openapi: venv-dev frontend/node_modules/.package-lock.json ## Write the OpenAPI documents of the services, and the front end's types
 	@PYTHONPATH=services python services/openapi.py
 	@cd frontend && npm run --silent api-types
+
+handbook: venv-dev ## docs/ as a site, in .cache/handbook; first writes docs/variables.md and draws new diagrams
+	@python -m docs.handbook.variables
+	@python -m docs.handbook.diagrams
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 new-service: venv-dev ## An HTTP service more: make new-service NAME=orders
 	@python services/template/new_service.py "$${NAME:-}"
