@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("operations.md", "security.md", "architecture.md", "extending.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
     *(
         page
         for folder in ("operations", "disasters", "runbooks", "evidence")

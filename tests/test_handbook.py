@@ -16,6 +16,8 @@ from tests.support import ROOT, copy_of_the_project
 
 # What a page loads by itself, unlike a link that a reader may follow.
 LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\bsrc="([^"]+)"|<link[^>]*\bhref="([^"]+)"|url\(["']?([^"')]+)""")
+# Of several rows of an evidence page.
+SUMS = {"23,338", "3,887", "9,390", "9,588", "30,000", "12"}
 README = ROOT / "README.md"
 RUSSIAN = ROOT / "README.ru.md"
 
@@ -98,3 +100,36 @@ def test_both_readmes_have_the_same_commands_and_lead_to_the_same_pages() -> Non
     assert links[0] - {"README.ru.md"} == links[1] - {"README.md"}
     assert "README.ru.md" in links[0]
     assert "README.md" in links[1]
+
+
+def test_each_test_that_the_page_on_asvs_names_is_there() -> None:
+    text = (ROOT / "docs/asvs.md").read_text()
+    found = re.findall(
+        r"\]\((\.\./[^)]+/test_\w+\.py|\.\./[^)]+\.test\.tsx)\)((?:,? (?:`test_\w+`|\"[^\"]+\"))+)", text
+    )
+    named = [(path, one or other) for path, names in found for one, other in re.findall(r"`(\w+)`|\"([^\"]+)\"", names)]
+    assert {name for _, name in named} >= set(re.findall(r"`(test_\w+)`", text))
+    for path, name in named:
+        source = (ROOT / "docs" / path).read_text()
+        assert f"def {name}(" in source or f"test('{name}'" in source, f"{path} has no {name}"
+
+
+def test_the_summary_of_asvs_counts_its_rows() -> None:
+    """A row may stand for several items: `6.5.1 to 6.5.8`, `6.7.1, 6.7.2`."""
+    text = (ROOT / "docs/asvs.md").read_text()
+    for chapter, *numbers in re.findall(r"^\| (V[67]) [^|]+\| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE):
+        rows = re.findall(rf"^\| ({chapter[1]}\.[^|]+) \| \d \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE)
+        counted = dict.fromkeys(("met", "**not met**", "not applicable"), 0)
+        for items, state in rows:
+            last = [int(item.rpartition(".")[2]) for item in re.split(r" to |, ", items)]
+            counted[state] += last[-1] - last[0] + 1
+        assert [int(number) for number in numbers] == list(counted.values())
+
+
+def test_a_figure_is_that_of_its_source() -> None:
+    sources = [*(ROOT / "docs/evidence").glob("*.md"), variables.PAGE]
+    known = set(re.findall(r"[\d,.]*\d", "\n".join(page.read_text() for page in sources)))
+    told = (ROOT / "docs/figures.md").read_text().split("## Not measured")[0]
+    for figure, value in re.findall(r"^\| ([^|]+) \| ([^|]+) \|", told, re.MULTILINE):
+        numbers = {number for number in re.findall(r"\d[\d,.]*\d", value) if number not in SUMS}
+        assert {number for number in numbers if not {number, number.replace(",", "")} & known} == set(), figure
