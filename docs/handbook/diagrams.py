@@ -12,18 +12,18 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from docs.handbook import site
+from docs.handbook import pages
 from tests.support import CHROMIUM, CHROMIUM_ARGUMENTS
 
 VERSION = "11.17.2"
-CACHE = site.ROOT / ".cache"
+CACHE = pages.ROOT / ".cache"
 # A picture in a page has no style sheet, and foreignObject would make it a page of its own.
 SETTINGS = {
     "startOnLoad": False,
     "theme": "neutral",
     "htmlLabels": False,
     # Closely set, so that the text is large where a page's width decides about the size.
-    "flowchart": {"htmlLabels": False, "nodeSpacing": 20, "rankSpacing": 20, "padding": 8},
+    "flowchart": {"htmlLabels": False, "nodeSpacing": 40, "rankSpacing": 20, "padding": 8},
     "sequence": {"actorMargin": 20, "messageMargin": 25},
     "fontFamily": "sans-serif",
 }
@@ -43,9 +43,9 @@ def mermaid() -> str:
 
 def diagrams() -> dict[Path, str]:
     """Return picture -> diagram, of all pages."""
-    texts = [page.read_text() for page in sorted(site.DOCS.rglob("*.md"))]
-    found = [diagram for text in texts for diagram in site.DIAGRAM.findall(text)]
-    return {site.DOCS / site.name_of(diagram): diagram for diagram in found}
+    texts = [page.read_text() for page in sorted(pages.DOCS.rglob("*.md"))]
+    found = [diagram for text in texts for diagram in pages.DIAGRAM.findall(text)]
+    return {pages.DOCS / pages.name_of(diagram): diagram for diagram in found}
 
 
 def drawn(page: Page, diagram: str) -> str:
@@ -60,7 +60,7 @@ def drawn(page: Page, diagram: str) -> str:
 def main() -> None:
     """Draw what is missing, and remove pictures of diagrams that are no more."""
     wanted = diagrams()
-    for old in set((site.DOCS / "images/diagrams").glob("*.svg")) - set(wanted):
+    for old in set((pages.DOCS / "images/diagrams").glob("*.svg")) - set(wanted):
         old.unlink()
     missing = {path: text for path, text in wanted.items() if not path.is_file()}
     if missing:
@@ -70,7 +70,7 @@ def main() -> None:
             for path, diagram in missing.items():
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(drawn(page, diagram))
-                print(f"docs/{path.relative_to(site.DOCS)}")
+                print(f"docs/{path.relative_to(pages.DOCS)}")
 
 
 if __name__ == "__main__":

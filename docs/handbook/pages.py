@@ -17,6 +17,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pymdownx.slugs import slugify  # type: ignore[import-untyped]  # it brings no types
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -27,6 +28,8 @@ PICTURES = {".png", ".svg"}
 _LINK = re.compile(r"(?ms)^ *```.*?^ *```$|``[^`]+``|`[^`\n]*`|(?<=\]\()(?!\w+:|[#/])([^)#\s]+)")
 DIAGRAM = re.compile(r"(?ms)^```mermaid\n(.*?)^```$")
 _CONSOLE = re.compile(r"(?ms)^( *)```console\n(.*?)^ *```$")
+# A table of five columns or more.
+_WIDE = re.compile(r"^\|(?:[^|\n]*\|){5,}$", re.MULTILINE)
 _PROMPT = re.compile(r"^ *(\w+[$#]) ", re.MULTILINE)
 PROMPTS = {
     "controller$": "on the controller",
@@ -92,6 +95,8 @@ def origin(uri: str) -> Path:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put a folder's pages where the navigation names the folder, and drop pages that are not there yet."""
+    # Anchors as the forges make them. Not in mkdocs.yml: its tag is unknown to linters of YAML.
+    config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
     config.nav = [entry for entry in map(_expanded, config.nav or []) if entry]
     return config
 
@@ -132,8 +137,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return found[0]
         return os.path.relpath(place(target), os.path.dirname(uri) or ".")
 
-    if DIAGRAM.search(markdown):
-        # The width of the table of contents is the diagram's; the page has a line of contents of its own.
+    if DIAGRAM.search(markdown) or _WIDE.search(markdown):
+        # They get the width of the table of contents; the pages have a line of contents of their own.
         page.meta["hide"] = ["toc"]
     here = os.path.relpath(".", os.path.dirname(uri) or ".")
     markdown = _CONSOLE.sub(_copied, _LINK.sub(relative, markdown))
