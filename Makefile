@@ -18,9 +18,9 @@ export IMAGES PLATFORM DOCKER_BENCH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-foreign test-readme test-fast lint unit \
+.PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-foreign test-upgrade test-readme test-fast lint unit \
   integration dev-compose molecule site site-alone test-site-long scan images lock openapi \
-  new-service collection release-notes venv venv-dev make4
+  handbook new-service collection release-notes venv venv-dev make4
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,10 @@ test-hosts: venv-dev images ## Two hosts in one inventory, provisioned, released
 test-foreign: venv-dev images ## An application that is not the sample: Node, Python and PostgreSQL, from a bare VPS to a restore
 	@python3 molecule/scenario.py . foreign
 
+# Not part of `make test`: a quarter of an hour.
+test-upgrade: venv-dev images ## site.yml on a host that the version before provisioned, while people visit it; its backup restored
+	BERTH_TESTBED="$(CURDIR)/.testbed/upgrade" pytest -q tests/upgrade
+
 # Not part of `make test`: a new virtual environment and a new demo, ten minutes.
 test-readme: venv-dev ## The README's commands on a terminal, in a fresh clone of the last commit
 	pytest -q tests/readme
@@ -76,7 +80,7 @@ test-smuggling: venv-dev images ## Every trick of request smuggling that make te
 test-roles-long: make4 venv-dev images ## The slow parts of roles' scenarios: malware, damaged repositories, rarer boots
 	@BERTH_LONG=1 $(MAKE) --jobs=2 --output-sync=target molecule-hardening molecule-backup molecule-firewall
 
-test-long: test-readme test-smuggling test-site-long test-attack test-roles-long test-hosts test-foreign test-vm ## Every slow test that rarely fails
+test-long: test-readme test-smuggling test-site-long test-attack test-roles-long test-hosts test-foreign test-upgrade test-vm ## Every slow test that rarely fails
 
 test-fast: make4 venv-dev ## Lint and unit tests; they need no Docker engine
 	@$(MAKE) --jobs=2 --output-sync=target lint unit
@@ -132,6 +136,11 @@ lock: ## Compile the lock files from their .in files
 openapi: venv-dev frontend/node_modules/.package-lock.json ## Write the OpenAPI documents of the services, and the front end's types
 	@PYTHONPATH=services python services/openapi.py
 	@cd frontend && npm run --silent api-types
+
+handbook: venv-dev ## docs/ as a site, in .cache/handbook; first writes docs/variables.md and draws new diagrams
+	@python -m docs.handbook.variables
+	@python -m docs.handbook.diagrams
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 new-service: venv-dev ## An HTTP service more: make new-service NAME=orders
 	@python services/template/new_service.py "$${NAME:-}"
