@@ -30,6 +30,9 @@ class History:
         switched = round(clock.time() - run.switched, 1) if run.switched else None
         before = run.live.get("release", "")
         ends = {"from": before, "to": run.release, "colour": run.colour, "seconds_since_switch": switched}
+        # Of a release whose controller knows it.
+        if committed := run.detail.get("committed"):
+            ends["committed"] = committed
         self.write(run, result, reason, run.steps, **ends)
 
     def write(self, run: Run, result: str, reason: str, steps: dict[str, float], **more: Any) -> None:

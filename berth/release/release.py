@@ -25,8 +25,13 @@ class Release:
     host: Host
     recovery: Recovery
 
-    def begin(self, verb: str, release: str, by: str, force: bool, break_lock: bool) -> dict[str, Any]:
-        """Take the lock. A run that was interrupted is finished or undone first."""
+    def begin(
+        self, verb: str, release: str, by: str, force: bool, break_lock: bool, committed: str = ""
+    ) -> dict[str, Any]:
+        """Take the lock. A run that was interrupted is finished or undone first.
+
+        `committed` is when the newest commit of the released sources was made; empty where that is not known.
+        """
         lock, history = self.host.lock, self.host.history
         with lock.held():
             settled = self.recovery.free(break_lock)
@@ -43,7 +48,8 @@ class Release:
             live = self.host.edge.live()
             if verb == "release":
                 self.host.settings.kept(release).set_aside()
-            run = lock.begin(verb, release, by, vars(live) if live else {})
+            known = {"committed": committed} if committed else {}
+            run = lock.begin(verb, release, by, vars(live) if live else {}, **known)
             unit.clear()
             return {"changed": bool(settled), "run": run.id, "release": release, "settled": settled}
 
