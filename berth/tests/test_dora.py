@@ -33,8 +33,15 @@ class Site:
         self.live = ""
 
     def attempt(self, hours: float, to: str, result: str = "live", verb: str = "release", **more: Any) -> Site:
-        line = {"at": when(hours), "run": "r", "by": "ada@laptop", "verb": verb, "from": self.live, "to": to}
-        line |= {"colour": "green", "seconds_since_switch": SECONDS_OF_A_RUN, "result": result, "seconds": 90.0}
+        line: dict[str, Any] = {"at": when(hours), "run": "r", "by": "ada@laptop", "verb": verb}
+        line |= {
+            "from": self.live,
+            "to": to,
+            "colour": "green",
+            "seconds_since_switch": SECONDS_OF_A_RUN,
+            "result": result,
+            "seconds": 90.0,
+        }
         self.lines.append(line | {"reason": "", "steps": {}} | more)
         if result == "live":
             self.live = to
@@ -124,7 +131,7 @@ def test_a_rollback_to_what_is_live_already_and_one_of_a_release_that_is_not_kno
 
 def test_lines_of_earlier_versions_and_of_other_verbs_are_read() -> None:
     old = {"by": "eve", "from": "", "result": "live", "verb": "release"}
-    lines = [
+    lines: list[dict[str, Any]] = [
         {**old, "at": when(9), "to": "1.0"},
         {**old, "at": when(8), "to": "1.1", "result": "failed"},
         {"at": when(7), "verb": "upgrade", "databases": {"mongo": "7 -> 8"}, "result": "live"},

@@ -6,8 +6,8 @@ import re
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = r"(\d+)(ms|s|m|h|d)"
-# Durations in rules: `for`, ranges, offsets, and intervals of groups. Thresholds (such as the days of a certificate) are
-# not scaled.
+# Durations in rules: `for`, ranges, offsets, and intervals of groups. Thresholds, such as the days of a certificate,
+# are not scaled.
 _IN_RULES = re.compile(rf"(?<=for: ){_TIME}\b|(?<=interval: ){_TIME}\b|(?<=\[){_TIME}(?=[\]:])|(?<= offset ){_TIME}\b")
 # The objective in rules/slo.yml.
 _OBJECTIVE = "expr: vector(0.999)"
