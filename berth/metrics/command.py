@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from berth.host import files
-from berth.metrics import engine, expected, host, logs, site
+from berth.metrics import dora, engine, expected, host, logs, site
 from berth.metrics.exposition import Metrics
 
 # A simulated upgrade costs a second of processor time, and package lists are refreshed once a day.
@@ -48,6 +48,7 @@ class Collector:
             "reboot": host.reboot,
             "updates": self._apt_upgrades,
             "site": lambda to: site.releases(to, self._root),
+            "dora": lambda to: dora.measure(to, self._root / "releases.jsonl"),
             "backups": lambda to: site.backups(to, self._root / "backup/settings.json"),
             "logs": logs.refused,
             "networks": lambda to: expected.networks(to, engine.ask("/networks"), self._expected),

@@ -2,7 +2,8 @@
 
 The answer is one JSON object on standard output.
 
-berth release begin --by NAME [--verb rollback] [--force] [--break-lock] [--unsigned WHY] [RELEASE]
+berth release begin --by NAME [--verb rollback] [--force] [--break-lock] [--unsigned WHY] [--committed TIME] [RELEASE]
+                                    TIME: of the newest commit of the released sources, in ISO 8601
 berth release start RUN             start the run; returns once traffic is switched
 berth release finish RUN            the check from outside passed; returns at the end of the watch
 berth release undo RUN --reason WHY
@@ -15,6 +16,8 @@ berth rollback [--force] [--unsigned WHY] [--json] [RELEASE]
                                     to the previous release, or to RELEASE; prints a sentence
 berth status [--json] [--colour auto|always|never] [--inventory NAME]
                                     a screen; with --json the object
+berth status --dora [--days N] [--json]
+                                    how often releases go live, how soon after their commit, and how many fail
 Exit status 1: refused or failed; the object has the reason, the culprit (a container or a program), and its last lines.
 """
 
@@ -26,10 +29,13 @@ import os
 import signal
 import socket
 import sys
+from datetime import datetime
 from typing import Any
 
+from berth.host import clock
 from berth.host.refused import Refused
 from berth.release import screen
+from berth.release.dora import DAYS, dora
 from berth.release.expected import INVENTORY
 from berth.release.host import Host
 from berth.release.maintenance import Maintenance
@@ -49,6 +55,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     begin.add_argument("--force", action="store_true")
     begin.add_argument("--break-lock", action="store_true")
     begin.add_argument("--unsigned", default="", metavar="WHY", help="release it without a valid signature")
+    begin.add_argument("--committed", type=moment, default="")
     begin.add_argument("release", nargs="?", default="")
     for name in ("start", "run", "finish", "undo"):
         verb = verbs.add_parser(name)
@@ -79,9 +86,27 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     shown.add_argument("--colour", choices=["auto", "always", "never"], default="auto")
     # As the suggested commands name it.
     shown.add_argument("--inventory", default=INVENTORY)
+    shown.add_argument("--dora", action="store_true")
+    shown.add_argument("--days", type=days, default=DAYS)
     # How long databases may take to become healthy in an upgrade that is settled after an interruption.
     parser.set_defaults(seconds=180)
     return parser.parse_args(argv)
+
+
+def moment(text: str) -> str:
+    """Return a moment as the history has it; empty where it is none: no release fails for a statistic."""
+    try:
+        return clock.moment(datetime.fromisoformat(text).timestamp())
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def days(text: str) -> int:
+    """Return a number of days. Raises ValueError for what is none."""
+    count = int(text)
+    if not 1 <= count <= 3660:
+        raise ValueError(text)
+    return count
 
 
 def caller() -> str:
@@ -103,7 +128,8 @@ def answer_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     release, maintenance, upgrade = Release(host, recovery), Maintenance(host), Upgrade(host, recovery, args.seconds)
     match args.command:
         case "begin":
-            return release.begin(args.verb, args.release, args.by, args.force, args.break_lock, args.unsigned)
+            known = {"unsigned": args.unsigned, "committed": args.committed}
+            return release.begin(args.verb, args.release, args.by, args.force, args.break_lock, **known)
         case "start":
             return release.start(args.run)
         case "run":
@@ -124,6 +150,8 @@ def answer_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
             return upgrade.upgrade(args.by, dict(image.split("=", 1) for image in args.images))
         case "upgrade-run":
             return upgrade.run(args.run)
+        case _ if args.dora:
+            return {"site": settings.domain, **dora(host.history.releases(), clock.time(), args.days)}
         case _:
             return status(host)
 
@@ -136,6 +164,8 @@ def formatted(answer: dict[str, Any], args: argparse.Namespace) -> str:
         state = "is live already" if "already" in answer else f"is live again after {answer['seconds']:.0f} s"
         note = f" {answer['note']}" if answer.get("note") else ""
         return f"Release {answer['release']} {state}.{note} Details: sudo berth status"
+    if args.dora:
+        return screen.dora(answer)
     coloured = args.colour == "always" or (
         args.colour == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     )

@@ -30,8 +30,8 @@ class History:
         switched = round(clock.time() - run.switched, 1) if run.switched else None
         before = run.live.get("release", "")
         ends = {"from": before, "to": run.release, "colour": run.colour, "seconds_since_switch": switched}
-        if why := run.detail.get("unsigned"):
-            ends["unsigned"] = why
+        # Why it has no valid signature; when its sources were committed.
+        ends |= {name: run.detail[name] for name in ("unsigned", "committed") if run.detail.get(name)}
         self.write(run, result, reason, run.steps, **ends)
 
     def write(self, run: Run, result: str, reason: str, steps: dict[str, float], **more: Any) -> None:

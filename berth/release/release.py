@@ -27,11 +27,26 @@ class Release:
     recovery: Recovery
 
     def begin(
-        self, verb: str, release: str, by: str, force: bool, break_lock: bool, unsigned: str = ""
+        self,
+        verb: str,
+        release: str,
+        by: str,
+        force: bool,
+        break_lock: bool,
+        *,
+        unsigned: str = "",
+        committed: str = "",
     ) -> dict[str, Any]:
         """Take the lock. A run that was interrupted is finished or undone first.
 
-        `unsigned` is why the operator releases it without a valid signature; empty: it has to have one.
+        Args:
+            verb: release or rollback.
+            release: Empty for the previous one.
+            by: Who started it.
+            force: Even if that release was rolled back.
+            break_lock: Give up a run that cannot be settled.
+            unsigned: Why it may have no valid signature; empty: it has to have one.
+            committed: When the newest commit of the released sources was made; empty where that is not known.
         """
         lock, history = self.host.lock, self.host.history
         with lock.held():
@@ -52,8 +67,8 @@ class Release:
             live = self.host.edge.live()
             if verb == "release":
                 self.host.settings.kept(release).set_aside()
-            excuse = {UNSIGNED: unsigned} if unsigned else {}
-            run = lock.begin(verb, release, by, vars(live) if live else {}, **excuse)
+            known = {name: text for name, text in ((UNSIGNED, unsigned), ("committed", committed)) if text}
+            run = lock.begin(verb, release, by, vars(live) if live else {}, **known)
             unit.clear()
             return {"changed": bool(settled), "run": run.id, "release": release, "settled": settled}
 

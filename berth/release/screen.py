@@ -12,7 +12,7 @@ from berth.release.expected import INVENTORY, WELL, playbook
 WIDTH = 100
 # 40 with Ansible's own output around it.
 LINES = 32
-LABEL = 14
+LABEL, DORA_LABEL = 14, 17
 # Lines of history that stay, however many problems there are.
 SHORTEST_HISTORY = 1
 
@@ -22,14 +22,19 @@ Line = tuple[str, str]
 
 def ago(seconds: float) -> str:
     """Say how long ago something was, as roughly as a person would."""
+    return "just now" if seconds < 60 else f"{lasting(seconds)} ago"
+
+
+def lasting(seconds: float) -> str:
+    """Say how long something took, as roughly as a person would."""
     minutes = seconds / 60
     if minutes < 1:
-        return "just now"
+        return f"{seconds:.0f} s"
     if minutes < 90:
-        return f"{minutes:.0f} min ago"
+        return f"{minutes:.0f} min"
     if minutes < 48 * 60:
-        return f"{minutes / 60:.0f} h ago"
-    return f"{minutes / 1440:.0f} days ago"
+        return f"{minutes / 60:.0f} h"
+    return f"{minutes / 1440:.0f} days"
 
 
 def at(moment: str) -> str:
@@ -64,10 +69,10 @@ def fitted(known: dict[str, Any], now: datetime) -> list[Line]:
     return top + wrong + rest + history
 
 
-def _row(label: str, text: str, colour: str = PLAIN, most: int = 3) -> list[Line]:
+def _row(label: str, text: str, colour: str = PLAIN, most: int = 3, width: int = LABEL) -> list[Line]:
     """Return a labelled row, wrapped; of a long one its first lines."""
-    body = textwrap.wrap(text, WIDTH - LABEL, max_lines=most, placeholder=" ...", break_on_hyphens=False) or [""]
-    return [(f"{label if number == 0 else '':<{LABEL}}{line}", colour) for number, line in enumerate(body)]
+    body = textwrap.wrap(text, WIDTH - width, max_lines=most, placeholder=" ...", break_on_hyphens=False) or [""]
+    return [(f"{label if number == 0 else '':<{width}}{line}", colour) for number, line in enumerate(body)]
 
 
 # --- the parts ---
@@ -222,3 +227,71 @@ def _history(known: dict[str, Any]) -> list[Line]:
         # The reason of the last one may take more than a line.
         lines += _row("" if lines else "history", row, PLAIN, 1 if lines else 3)
     return lines or _row("history", "no release yet")
+
+
+# --- berth status --dora ---
+
+
+def dora(known: dict[str, Any]) -> str:
+    """Return the metrics of DORA, in at most ten lines."""
+    now, count = datetime.fromisoformat(known["until"]), known["deployments"]
+    head = f"{known['site']}: DORA metrics of the last {_days(known['days'])}, until {at(known['until'])}"[:WIDTH]
+    if not count:
+        last = known["last_deployment"]
+        ended = f"the last went live {since(last, now)}" if last else "there was none yet"
+        return f"{head}\nNo release in {_days(known['days'])}; {ended}."
+    rows = {
+        "deployments": _deployments(known, now),
+        "lead time": _lead_time(known),
+        "change failures": _failures(known),
+        "time to restore": _restored(known),
+    }
+    lines = [line for label, row in rows.items() for line, _ in _row(label, row, most=2, width=DORA_LABEL)]
+    return "\n".join([head, *lines])
+
+
+def _days(count: int) -> str:
+    return "day" if count == 1 else f"{count} days"
+
+
+def _deployments(known: dict[str, Any], now: datetime) -> str:
+    count, days = known["deployments"], known["days"]
+    often = next(
+        f"{span * count / days:.2g} a {name}"
+        for span, name in ((1, "day"), (7, "week"), (30, "month"))
+        if span * count >= days or name == "month"
+    )
+    young = (now - datetime.fromisoformat(known["history_since"])).total_seconds() < days * 86400
+    begins = f"; the history begins {at(known['history_since'])}" if young else ""
+    return f"{count} ({often}); the last {_ago(known['last_deployment'], now)}{begins}"
+
+
+def _lead_time(known: dict[str, Any]) -> str:
+    """Return the median from commit to switch, and of how many releases it is."""
+    times, unknown = known["lead_times"], known["deployments"] - known["lead_times"]
+    if not times:
+        return "not known: no release says when its sources were committed (no git clone?)"
+    more = f"; of {unknown} more the commit is not known" if unknown else ""
+    return f"{lasting(known['lead_time_seconds'])} from commit to live{_median(times)}{more}"
+
+
+def _failures(known: dict[str, Any]) -> str:
+    failures, count = known["failures"], known["deployments"]
+    if not failures:
+        return f"none of {count}"
+    named = ", ".join(f"{one['release']} {one['how']}" for one in reversed(failures))
+    return f"{100 * known['change_failure_ratio']:.0f} % ({len(failures)} of {count}): {named}"
+
+
+def _restored(known: dict[str, Any]) -> str:
+    if not known["failures"]:
+        return "nothing to restore"
+    lasts, waiting = known["time_to_restore_seconds"], known["not_restored"]
+    rest = f"{waiting} not restored yet" if waiting else ""
+    if lasts is None:
+        return rest
+    return "; ".join(filter(None, [f"{lasting(lasts)}{_median(len(known['failures']) - waiting)}", rest]))
+
+
+def _median(count: int) -> str:
+    return f", the median of {count}" if count > 1 else ""

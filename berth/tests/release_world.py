@@ -386,9 +386,9 @@ def ask(*words: str) -> dict[str, Any]:
     return do(_arguments(*words))
 
 
-def play(verb: str = "release", release: str = NEW) -> dict[str, Any]:
-    """Do what the role does, and raise Refused with what it would say."""
-    run = ask("begin", "--by=ada@laptop", f"--verb={verb}", release)["run"]
+def play(verb: str = "release", release: str = NEW, *more: str) -> dict[str, Any]:
+    """Do what the role does, and raise Refused with what it would say; `more`: further options of begin."""
+    run = ask("begin", "--by=ada@laptop", f"--verb={verb}", *more, release)["run"]
     try:
         started = ask("start", run)
         return ask("finish", run) if "probe" in started else started

@@ -182,6 +182,33 @@ def test_what_is_bad_is_undone_and_says_why(worlds: Worlds, case: Case, reason: 
     assert told(world) == [("run-1", "failed")]
 
 
+COMMITTED = "--committed=2027-01-15T09:00:00+01:00"
+
+
+def test_the_history_says_when_the_sources_of_a_release_were_committed(worlds: Worlds) -> None:
+    world = GOOD.make(worlds)
+    play("release", NEW, COMMITTED)
+    play("rollback", OLD)
+    play("release", NEW, "--force")
+    assert [line.get("committed") for line in lines_of(world)[-3:]] == ["2027-01-15T08:00:00Z", None, None]
+
+
+def test_a_release_that_the_watch_rolls_back_is_a_deployment_that_failed_and_was_restored(worlds: Worlds) -> None:
+    world = LATE.make(worlds)
+    with pytest.raises(Refused, match="performs worse"):
+        play("release", NEW, COMMITTED)
+    [failed] = ask("status", "--dora", "--days=1")["failures"]
+    assert (failed["release"], failed["how"]) == (NEW, "failed after the switch")
+    assert failed["restore_seconds"] == lines_of(world)[-1]["seconds_since_switch"]
+
+
+def test_a_release_that_a_gate_refuses_is_no_deployment(worlds: Worlds) -> None:
+    CRASH.make(worlds)
+    with pytest.raises(Refused, match="exited"):
+        play()
+    assert ask("status", "--dora", "--days=1")["deployments"] == 0
+
+
 def test_what_is_live_already_is_left_alone(worlds: Worlds) -> None:
     world = GOOD.make(worlds)
     play()

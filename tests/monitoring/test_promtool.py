@@ -141,7 +141,8 @@ CASES = [
         "a service is gone, and with it its entry among the targets",
         "ServiceDown",
         {WEB: STAYS, UP_WEB: IS_GONE, PAGES: STAYS, RUNS_PAGES: STAYS},
-        "ServiceDown ErrorRateHigh WorkersLost LatencyHigh SignInsRefused OverloadRefused SignUpsFailing",
+        "ServiceDown ErrorRateHigh WorkersLost LatencyHigh SignInsRefused OverloadRefused SignUpsFailing "
+        "ErrorBudgetBurnsFast ErrorBudgetBurnsSteadily ErrorBudgetBurnsSlowly",
     ),
     Gone(
         "a service without metrics is gone",
@@ -225,12 +226,13 @@ CASES = [
 
 
 def rules() -> dict[str, str]:
-    """Return each rule's expression."""
+    """Return each alert's expression."""
     return {
         rule["alert"]: rule["expr"]
         for file in [*(ROLE / "files/rules").glob("*.yml"), APPLICATION / "alerts.yml"]
         for group in yaml.safe_load(file.read_text())["groups"]
         for rule in group["rules"]
+        if "alert" in rule
     }
 
 

@@ -35,11 +35,13 @@ RULE_FILES = {
 
 
 def rules(*files: Path) -> dict[str, dict[str, Any]]:
+    """Return the alerts; a rule that only records a series is none."""
     return {
         rule["alert"]: rule
         for file in files or RULE_FILES
         for group in yaml.safe_load(file.read_text())["groups"]
         for rule in group["rules"]
+        if "alert" in rule
     }
 
 
@@ -82,8 +84,8 @@ def test_the_role_says_how_many_rules_it_has() -> None:
 def test_every_rule_is_tried_silent_and_firing(file: Path) -> None:
     """Run by promtool in tests/monitoring/test_promtool.py; here: none is forgotten."""
     tried = yaml.safe_load(RULE_FILES[file][0].read_text())["tests"]
-    cases = [case for test in tried for case in test["alert_rule_test"]]
-    names = {rule["alert"] for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]}
+    cases = [case for test in tried for case in test.get("alert_rule_test", [])]
+    names = set(rules(file))
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
     # The one that always fires is never silent.
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names - {"Watchdog"}
@@ -92,12 +94,35 @@ def test_every_rule_is_tried_silent_and_firing(file: Path) -> None:
 def test_a_factor_shortens_how_long_and_over_what_time_and_nothing_else() -> None:
     text = (
         "expr: rate(errors_total[5m]) > 300 and age > 14 * 86400 unless age offset 10m\n"
-        "for: 2m\nsummary: For 5m and more."
+        "for: 2m\ninterval: 1m\nsummary: For 5m and more."
     )
     assert scaled_rules(text, 1) == text
     shorter = text.replace("[5m]", "[30s]").replace("for: 2m", "for: 12s").replace("offset 10m", "offset 60s")
+    shorter = shorter.replace("interval: 1m", "interval: 6s")
     assert scaled_rules(text, 0.1) == shorter
     assert "for: 1s" in scaled_rules(text, 0.0001)
+
+
+@pytest.mark.parametrize(("percent", "ratio"), [(99.9, "0.999"), (99, "0.99"), (99.95, "0.9995"), (97.5, "0.975")])
+def test_the_objective_of_the_inventory_is_what_the_rules_compare_with(percent: float, ratio: str) -> None:
+    text = (ROLE / "files/rules/slo.yml").read_text()
+    written = yaml.safe_load(filters().objective_rules(text, percent))
+    [objective] = [
+        rule["expr"]
+        for group in written["groups"]
+        for rule in group["rules"]
+        if rule.get("record") == "slo:objective:ratio"
+    ]
+    assert objective == f"vector({ratio})"
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    assert filters().objective_rules(text, defaults["monitoring_slo_percent"]) == text
+
+
+def test_recorded_series_are_named_by_level_metric_and_operation() -> None:
+    groups = yaml.safe_load((ROLE / "files/rules/slo.yml").read_text())["groups"]
+    names = [rule["record"] for group in groups for rule in group["rules"] if "record" in rule]
+    assert len(names) == len(set(names)) == 10
+    assert [name for name in names if not re.fullmatch(r"(job|slo):[a-z_]+:\w+", name)] == []
 
 
 @pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.stem)
@@ -106,7 +131,7 @@ def test_an_alert_carries_a_link_to_its_runbook_where_an_address_is_set_and_else
     assert filters().linked_rules(text, "") == text
     for url in ("https://git.x.net/ops/docs/runbooks", "https://git.x.net/ops/docs/runbooks/"):
         linked = yaml.safe_load(filters().linked_rules(text, url))
-        for rule in (rule for group in linked["groups"] for rule in group["rules"]):
+        for rule in (rule for group in linked["groups"] for rule in group["rules"] if "alert" in rule):
             page = f"{RULE_FILES[file][1]}/{rule['alert']}.md"
             assert rule["annotations"]["runbook_url"] == f"https://git.x.net/ops/{page}"
 

@@ -386,6 +386,8 @@ def test_every_metric_in_rules_and_dashboards_exists(monitoring: Monitoring) -> 
     # Those of a fault that is not there, of role backup, and of a kernel of its own.
     elsewhere = {"berth_unit_failed", "berth_reboot_required_since_seconds", "node_timex_sync_status"}
     elsewhere |= {name for name in wanted if name.startswith(("berth_backup_", "node_pressure_"))}
+    # Of sources with commits, and of releases that failed.
+    elsewhere |= {"berth_dora_lead_time_seconds", "berth_dora_time_to_restore_seconds"}
     assert len(wanted) > 50
     assert wanted - there - elsewhere == set()
 

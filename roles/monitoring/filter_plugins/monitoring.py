@@ -1,4 +1,4 @@
-"""Filters for alert rules: scaled durations and runbook links."""
+"""Filters for alert rules: scaled durations, the objective, and runbook links."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import re
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = r"(\d+)(ms|s|m|h|d)"
-# Durations in rules: `for`, ranges and offsets. Thresholds (such as the days of a certificate) are not scaled.
-_IN_RULES = re.compile(rf"(?<=for: ){_TIME}\b|(?<=\[){_TIME}(?=[\]:])|(?<= offset ){_TIME}\b")
+# Durations in rules: `for`, ranges, offsets, and intervals of groups. Thresholds, such as the days of a certificate,
+# are not scaled.
+_IN_RULES = re.compile(rf"(?<=for: ){_TIME}\b|(?<=interval: ){_TIME}\b|(?<=\[){_TIME}(?=[\]:])|(?<= offset ){_TIME}\b")
+# The objective in rules/slo.yml.
+_OBJECTIVE = "expr: vector(0.999)"
 # Before a path that is not an address.
 _PATH_OF_RUNBOOK = re.compile(r"""runbook_url: ["']?(?!["']?\w+://)(?=\w)""")
 
@@ -25,6 +28,11 @@ def scaled(time: str, factor: float) -> str:
 def scaled_rules(text: str, factor: float) -> str:
     """Return the rules with all durations scaled, so that tests need not wait."""
     return _IN_RULES.sub(lambda found: scaled(found[0], factor), text)
+
+
+def objective_rules(text: str, percent: float) -> str:
+    """Return the rules with this objective: the part of requests that must not fail, in percent."""
+    return text.replace(_OBJECTIVE, f"expr: vector({percent / 100:.10g})")
 
 
 def linked_rules(text: str, url: str) -> str:
@@ -48,5 +56,6 @@ class FilterModule:
         return {
             "monitoring_scaled": scaled,
             "monitoring_scaled_rules": scaled_rules,
+            "monitoring_objective_rules": objective_rules,
             "monitoring_linked_rules": linked_rules,
         }
