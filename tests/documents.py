@@ -16,6 +16,7 @@ from tests.support import ROOT
 PAGES = [
     ROOT / "README.md",
     *(ROOT / "docs" / name for name in ("operations.md", "security.md", "architecture.md", "extending.md")),
+    ROOT / "docs" / "pipelines.md",
     *(
         page
         for folder in ("operations", "disasters", "runbooks", "evidence")
