@@ -30,7 +30,7 @@ from tests.pipelines.jobs import (
     secrets_of,
 )
 from tests.pipelines.stand_in import LOCAL, RELEASE, SECRETS, options
-from tests.support import ROOT
+from tests.support import ROOT, poll
 
 CI = ROOT / ".ci"
 PROGRAMS = sorted(path for path in CI.iterdir() if path.is_file() and path.name != "run")
@@ -333,7 +333,7 @@ def test_the_agent_ends_with_the_command_and_the_status_is_the_commands(key: tup
     assert key[1] in listed
     assert kept == "key:"
     process, known, *_ = agent.split()
-    assert not Path("/proc", process).exists()
+    poll(lambda: None if Path("/proc", process).exists() else True, 10, "the agent is still there")
     assert not Path(known).exists()
 
 
