@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The application's images, from the job that builds them to the jobs that release them:
 #   .ci/images.sh build     builds them on the official images, with an SBOM for each in sbom/
-#   .ci/images.sh publish   signs what was built; then pushes it to $IMAGE_PREFIX, or writes .cache/images.tar without one
-#   .ci/images.sh fetch     loads .cache/images.tar, and pulls the platform's images; with a registry, the hosts pull
+#   .ci/images.sh publish   signs them and the platform's; then pushes ours to $IMAGE_PREFIX, or writes all to .cache/images.tar
+#   .ci/images.sh fetch     loads .cache/images.tar; with a registry, the hosts pull
 #   .ci/images.sh rebuild   builds and pulls all of them for a dry run, which only looks whether they exist
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,19 +20,12 @@ hosts_pull() {
 }
 
 publish() {
-  local release names
   : "${SIGNING_KEY:?is empty: the private key that signs releases (docs/pipelines.md)}"
   if hosts_pull; then
-    build app --sign production --push
-    return
+    build app platform --sign production --push
+  else
+    build app platform --sign production --save "$archive"
   fi
-  build app --sign production
-  release=$(.venv/bin/python images/build.py release)
-  names=$(docker image ls --filter "reference=$prefix/*:$release" --format '{{.Repository}}:{{.Tag}}')
-  [ -n "$names" ] || { echo "images: there are no images of release $release" >&2; return 1; }
-  # shellcheck disable=SC2086  # a list of names
-  docker save --output "$archive" $names
-  echo "images: release $release is in $archive"
 }
 
 fetch() {
@@ -41,7 +34,7 @@ fetch() {
     return
   fi
   [ -f "$archive" ] || { echo "images: there is no $archive, which the job that builds writes" >&2; return 1; }
-  build platform
+  .venv/bin/python images/engine.py
   docker load --quiet --input "$archive"
 }
 

@@ -18,6 +18,8 @@ ecosystem_of() {
     deb) echo Debian ;;
     pypi) echo PyPI ;;
     npm) echo npm ;;
+    golang) echo Go ;;
+    apk) echo Alpine ;;
     *) fail "the SBOMs contain packages of type $1, whose ecosystem this script does not know" ;;
   esac
 }

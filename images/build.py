@@ -578,6 +578,13 @@ def sign(whose: str, names: Iterable[str], bases: Iterable[str], order: Order, k
     say(f"{place.relative_to(PROJECT)} signed")
 
 
+def save(names: list[str], archive: Path) -> None:
+    """Write images to an archive. Raises BuildError where that fails."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with timed(f"{archive} written"):
+        must(f"Writing {archive}", "docker", "save", "--output", str(archive), *names)
+
+
 def check_push(arguments: argparse.Namespace, order: Order) -> None:
     """Refuse a push that cannot work or that would publish this machine's certificates.
 
@@ -650,6 +657,9 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
         help="write signed statements about the images to .cache/attestations, for the hosts of inventories/ENV; the "
         "key is $SIGNING_KEY, or vault_signing_key of its vault",
     )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write our images and the platform's to an archive, for `docker load`"
+    )
     parser.add_argument("--sbom", type=Path, metavar="FOLDER", help="write an SBOM of each of our images there")
     parser.add_argument("--env-out", type=Path, metavar="FILE", help="write the chosen names there as KEY=VALUE")
     parsed = parser.parse_args(argv)
@@ -684,7 +694,7 @@ def main(argv: list[str]) -> None:
             options = stack.enter_context(registry_login(registry_of(order.prefix)))
         for image in images:
             provide(image, order)
-        third = [reference(image, mode, order.prefix) for image in images if image.group != "testbed"]
+        third = [reference(image, mode, order.prefix) for image in images if image.group not in ("bases", "testbed")]
         if key:
             sign("platform", third, [], order, key)
         if {"app", "all"} & set(arguments.targets):
@@ -696,6 +706,9 @@ def main(argv: list[str]) -> None:
                 write_sboms(names, arguments.sbom)
             if arguments.push:
                 push(names, options)
+            third += names
+        if arguments.save:
+            save(third, arguments.save)
     if arguments.env_out:
         arguments.env_out.parent.mkdir(parents=True, exist_ok=True)
         arguments.env_out.write_text(environment_lines(mode, arguments.prefix, release))

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Check SBOMs against an export of OSV, offline.
 
-usage: vulnerabilities.py --osv FOLDER [--json] SBOM...
+usage: vulnerabilities.py --osv FOLDER [--ignore-unfixed] [--json] SBOM...
 
 FOLDER holds advisories in the OSV format (https://ossf.github.io/osv-schema/), as JSON files or as the zip files of an
 export, at any depth. Exit status 0: nothing found. 1: found, one line each. 2: nothing could be examined, or bad input:
-an ecosystem of the SBOMs without a single advisory is not examined, and is never reported as clean.
+an ecosystem of the SBOMs without a single advisory is not examined, and is never reported as clean. With
+--ignore-unfixed, what has no fixed version yet is counted and does not change the exit status: a gate of a pipeline can
+do nothing about it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cmp_to_key
 from itertools import zip_longest
 from pathlib import Path
@@ -233,6 +235,8 @@ class Report:
     found: list[dict[str, str]]
     # Packages whose version the ecosystem's rules cannot read.
     unreadable: list[str]
+    # How many were left out of `found`.
+    unfixed: int = 0
 
 
 def check(wanted: Iterable[Wanted], known: Iterable[dict[str, Any]]) -> Report:
@@ -257,7 +261,7 @@ def check(wanted: Iterable[Wanted], known: Iterable[dict[str, Any]]) -> Report:
                     unreadable.add(f"{one.name} {one.version}")
                     continue
                 if hit:
-                    found[advisory["id"], one] = _line(advisory, one)
+                    found[advisory["id"], one] = _line(advisory, one, affected)
     examined = {name: len(those) for name, those in counted.items() if _is_covered(name, covered)}
     missed = {name: len(those) for name, those in counted.items() if name not in examined}
     lines = sorted(found.values(), key=lambda line: (line["image"], line["package"], line["id"]))
@@ -275,7 +279,10 @@ def _is_covered(ecosystem: str, covered: set[str]) -> bool:
     return ecosystem in covered and ecosystem.partition(":")[0] in COMPARE
 
 
-def _line(advisory: dict[str, Any], one: Wanted) -> dict[str, str]:
+def _line(advisory: dict[str, Any], one: Wanted, affected: dict[str, Any]) -> dict[str, str]:
+    events = [event for span in affected.get("ranges") or () for event in span.get("events") or ()]
+    compare = COMPARE[one.ecosystem.partition(":")[0]]
+    fixes = [event["fixed"] for event in events if "fixed" in event and compare(one.version, event["fixed"]) < 0]
     aliases = [str(alias) for alias in advisory.get("aliases") or ()]
     summary = str(advisory.get("summary") or advisory.get("details") or "").strip().splitlines()
     return {
@@ -284,6 +291,8 @@ def _line(advisory: dict[str, Any], one: Wanted) -> dict[str, str]:
         "package": one.name,
         "version": one.version,
         "image": one.image,
+        # Empty where there is none yet.
+        "fixed": min(fixes, key=cmp_to_key(compare)) if fixes else "",
         "summary": summary[0][:100] if summary else "",
     }
 
@@ -320,11 +329,16 @@ def report(places: list[Path], folder: Path) -> Report:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--osv", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--ignore-unfixed", action="store_true", help="count what has no fixed version, and do not fail"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("sboms", type=Path, nargs="+", metavar="SBOM")
     arguments = parser.parse_args(argv)
     try:
         done = report(arguments.sboms, arguments.osv)
+        if arguments.ignore_unfixed:
+            done = without_unfixed(done)
     except InputError as error:
         print(f"vulnerabilities: {error}", file=sys.stderr)
         return NOT_EXAMINED
@@ -332,11 +346,21 @@ def main(argv: list[str]) -> int:
         print(json.dumps(vars(done)))
     else:
         for line in done.found:
-            print("{id}  {package} {version}  {image}  {summary}".format(**line))
+            print(
+                "{id}  {package} {version} (fixed: {fixed})  {image}  {summary}".format(
+                    **{**line, "fixed": line["fixed"] or "no"}
+                )
+            )
         print(sentence(done), file=sys.stderr)
     if done.not_examined or done.unreadable:
         return NOT_EXAMINED
     return FOUND if done.found else CLEAN
+
+
+def without_unfixed(done: Report) -> Report:
+    """Count what has no fixed version instead of listing it."""
+    fixed = [line for line in done.found if line["fixed"]]
+    return replace(done, found=fixed, unfixed=len(done.found) - len(fixed))
 
 
 def sentence(done: Report) -> str:
@@ -346,6 +370,8 @@ def sentence(done: Report) -> str:
         return ", ".join(f"{number} packages of {name}" for name, number in sorted(those.items()))
 
     said = f"{len(done.found)} found in {counts(done.examined)}."
+    if done.unfixed:
+        said += f" {done.unfixed} more have no fixed version yet."
     if done.not_examined:
         said += f" NOT examined, as there is no advisory for them: {counts(done.not_examined)}."
     if done.unreadable:

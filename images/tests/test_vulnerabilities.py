@@ -80,7 +80,7 @@ def test_each_line_names_advisory_package_and_image(tmp_path: Path, capsys: pyte
         ]
     )
     out, err = capsys.readouterr()
-    assert out == "CVE-2026-1  openssl 3.5.4-1~deb13u1  x/web:1.0  Reads beyond the end.\n"
+    assert out == "CVE-2026-1  openssl 3.5.4-1~deb13u1 (fixed: 4)  x/web:1.0  Reads beyond the end.\n"
     assert err == "1 found in 1 packages of Debian:13.\n"
 
 
@@ -211,3 +211,14 @@ def test_a_range_that_is_opened_again_is_open() -> None:
         version for version in ("0.9", "1.2", "1.5", "2.0", "2.3", "2.4") if is_affected(affected, version, "npm")
     ]
     assert open_ones == ["1.2", "2.0", "2.3"]
+
+
+def test_a_gate_may_ignore_what_nobody_has_fixed_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unfixed = advisory("Debian:13", "openssl", ranges=[{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}])
+    known, bom = export(tmp_path, unfixed), sbom(tmp_path / "a.json", OPENSSL)
+    assert main(["--osv", known, bom]) == FOUND
+    assert "(fixed: no)" in capsys.readouterr().out
+    assert main(["--ignore-unfixed", "--osv", known, bom]) == CLEAN
+    assert "0 found in 1 packages of Debian:13. 1 more have no fixed version yet." in capsys.readouterr().err
+    fixed = export(tmp_path, advisory("Debian:13", "openssl", **fixed_in("4")))
+    assert main(["--ignore-unfixed", "--osv", fixed, bom]) == FOUND

@@ -76,6 +76,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--sbom", type=Path)
     parser.add_argument("--sign", choices=["production"])
     parser.add_argument("--push", action="store_true")
+    parser.add_argument("--save", type=Path)
     return parser
 
 
@@ -94,14 +95,16 @@ def build(arguments: list[str]) -> None:
         require(os.environ.get("SIGNING_KEY"), "there is no key to sign with")
         ARCHIVED.parent.mkdir()
         ARCHIVED.write_text("{}\n")
+    if order.save:
+        order.save.write_text(" ".join(f"{order.prefix}/{target}:{RELEASE}" for target in order.targets))
     if order.push:
         require(order.prefix != LOCAL, "a push needs a registry")
         require(os.environ.get("REGISTRY_PASSWORD"), "the registry refuses the login")
 
 
 def examine(arguments: list[str]) -> None:
-    require(arguments[0] == "--osv", "usage")
-    folder, sboms = Path(arguments[1]), arguments[2:]
+    require(arguments[:2] == ["--ignore-unfixed", "--osv"], "usage")
+    folder, sboms = Path(arguments[2]), arguments[3:]
     require(sboms and all(Path(one).is_file() for one in sboms), "there are no SBOMs")
     for ecosystem in ("Debian", "PyPI", "npm"):
         require(list((folder / ecosystem).glob("*.json")), f"there are no vulnerabilities of {ecosystem}")
@@ -109,12 +112,6 @@ def examine(arguments: list[str]) -> None:
 
 def docker(arguments: list[str]) -> None:
     match arguments:
-        case ["image", "ls", "--filter", wanted, "--format", _]:
-            prefix, _, release = wanted.removeprefix("reference=").partition("/*:")
-            print("\n".join(name for name in on_engine() if name.startswith(prefix) and name.endswith(release)))
-        case ["save", "--output", archive, *names] if names:
-            require(set(names) <= on_engine(), "there are no such images")
-            Path(archive).write_text(" ".join(names))
         case ["load", "--quiet", "--input", archive]:
             add_to_engine(*Path(archive).read_text().split())
         case _:
