@@ -351,7 +351,7 @@ def test_ansible_opens_a_vault_with_the_password_of_the_environment(tmp_path: Pa
     [
         ([], "the SBOMs contain no package"),
         (["pkg:oci/auth_service"], "the SBOMs contain no package"),
-        (["pkg:golang/example"], "of type golang, whose ecosystem this script does not know"),
+        (["pkg:cargo/example"], "of type cargo, whose ecosystem this script does not know"),
     ],
 )
 def test_no_data_is_downloaded_for_sboms_that_cannot_be_examined(
