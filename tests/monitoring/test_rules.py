@@ -98,7 +98,7 @@ def test_a_factor_shortens_how_long_and_over_what_time_and_nothing_else() -> Non
     )
     assert scaled_rules(text, 1) == text
     shorter = text.replace("[5m]", "[30s]").replace("for: 2m", "for: 12s").replace("offset 10m", "offset 60s")
-    shorter = shorter.replace("interval: 1m", "interval: 6s")
+    shorter = shorter.replace("interval: 1m", "interval: 15s")
     assert scaled_rules(text, 0.1) == shorter
     assert "for: 1s" in scaled_rules(text, 0.0001)
 
