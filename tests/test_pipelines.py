@@ -86,6 +86,8 @@ COMPARED = [
     f"{BUILD} release",
     f"ansible-playbook site.yml --check --diff -i inventories/production -e release={RELEASE}",
 ]
+# A clone for each job of each run.
+pytestmark = pytest.mark.integration
 BOTH = pytest.mark.parametrize("jobs_of", [jobs_of_github, jobs_of_gitlab], ids=["github", "gitlab"])
 Jobs = Callable[[Event], list[Job]]
 
