@@ -175,7 +175,7 @@ def test_status_checks_the_sboms_against_an_export_of_osv(vps: Host, base: str, 
         (tmp_path / f"{number}.json").write_text(json.dumps(known))
     code, output = operate(playbook("status", vulnerabilities=str(tmp_path)))
     assert code != 0
-    assert "TEST-1  fastapi" in output
+    assert "TEST-1 fastapi" in output
     assert "TEST-0" not in output
     folder = tmp_path / "sbom"
     build_sboms = ["python3", "images/build.py", "app", "--sbom", str(folder)]
