@@ -18,7 +18,6 @@ import build as images_build
 from tests.site.test_releases import PREFIX, SERVICES, build, live, play
 from tests.support import operate, playbook, poll
 
-
 # Several releases, and the one that tidies up.
 pytestmark = pytest.mark.timeout(900)
 
