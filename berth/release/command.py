@@ -97,7 +97,7 @@ def moment(text: str) -> str:
     """Return a moment as the history has it; empty where it is none: no release fails for a statistic."""
     try:
         return clock.moment(datetime.fromisoformat(text).timestamp())
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, ArithmeticError, OSError):
         return ""
 
 
