@@ -178,6 +178,7 @@ def test_only_the_step_that_signs_sees_the_key_that_signs(runner: Runner) -> Non
     assert secrets_of(ran["staging"].calls, "make") == set()
 
 
+@pytest.mark.long
 @BOTH
 @pytest.mark.parametrize(
     ("part", "status", "ended"),

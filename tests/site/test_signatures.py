@@ -19,7 +19,7 @@ from tests.site.test_releases import PREFIX, SERVICES, build, live, play
 from tests.support import operate, playbook, poll
 
 # Several releases, and the one that tidies up.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,6 @@ def test_a_signed_release_goes_live_and_an_unsigned_one_does_not(
     assert not vps.file(f"/opt/berth/releases/{unsigned}/services.json").exists
 
 
-@pytest.mark.long
 def test_a_statement_that_was_changed_or_signed_by_somebody_else_is_refused(
     signer: Signer, http: httpx.Client, base: str, tmp_path: Path
 ) -> None:
@@ -92,7 +91,6 @@ def test_a_statement_that_was_changed_or_signed_by_somebody_else_is_refused(
     assert live(http)[0] == base
 
 
-@pytest.mark.long
 def test_a_name_that_was_moved_on_the_host_is_not_rolled_back_to(
     signer: Signer, http: httpx.Client, vps: Host, base: str
 ) -> None:
@@ -115,7 +113,6 @@ def test_a_name_that_was_moved_on_the_host_is_not_rolled_back_to(
     assert live(http)[0] == first
 
 
-@pytest.mark.long
 def test_in_an_emergency_a_reason_is_enough_and_is_recorded(
     signer: Signer, http: httpx.Client, vps: Host, base: str
 ) -> None:
@@ -144,7 +141,6 @@ def await_sboms(vps: Host, release: str) -> None:
     poll(are_there, 180, f"the SBOMs of {release}")
 
 
-@pytest.mark.long
 def test_status_names_the_releases_that_contain_a_package(signer: Signer, vps: Host, base: str) -> None:
     newer = signer.sign(build("signed-newer", base))
     code, output = signer.play("release", release=newer)
@@ -159,7 +155,6 @@ def test_status_names_the_releases_that_contain_a_package(signer: Signer, vps: H
     assert "no image contains no-such-package" in output
 
 
-@pytest.mark.long
 def test_status_checks_the_sboms_against_an_export_of_osv(vps: Host, base: str, tmp_path: Path) -> None:
     await_sboms(vps, base)
     code, output = operate(playbook("status", vulnerabilities=str(tmp_path)))
