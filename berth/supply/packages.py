@@ -22,7 +22,7 @@ LARGEST_PROGRAM = 2**28
 GO_MAGIC = b"\xff Go buildinf:"
 # 16 bytes before and after the module information.
 GO_SENTINEL = 16
-# Sent by whoever built the image, for what leaves no trace in it, such as a bundled front end.
+# Part of the image, for packages that leave no trace in it, such as those of a bundled front end.
 OWN_SBOM = re.compile(r"usr/share/sbom/[^/]+\.cdx\.json$")
 DPKG = re.compile(r"var/lib/dpkg/(status|status\.d/[^/]+)$")
 APK = re.compile(r"(usr/)?lib/apk/db/installed$")
