@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.hosts.test_two_hosts import PLAY_SECONDS, STATE, live, play
 from tests.site.test_releases import build
@@ -78,7 +80,20 @@ def sboms(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def released(keys: tuple[str, str], sboms: list[Path]) -> Iterator[str]:
+def environment(keys: tuple[str, str]) -> Iterator[str]:
+    """An environment whose hosts trust the key; its name."""
+    inventory = ROOT / "inventories" / BED
+    folder = inventory / "group_vars/all"
+    folder.mkdir(parents=True)
+    (folder / "main.yml").write_text(yaml.safe_dump({"berth_signing_keys": [keys[1]]}))
+    try:
+        yield BED
+    finally:
+        shutil.rmtree(inventory)
+
+
+@pytest.fixture(scope="module")
+def released(keys: tuple[str, str], environment: str, sboms: list[Path]) -> Iterator[str]:
     """A host that starts only signed releases, with one; its name."""
     assert sboms
     try:
@@ -88,7 +103,7 @@ def released(keys: tuple[str, str], sboms: list[Path]) -> Iterator[str]:
         files["vault_password_file"] = f"{STATE}/{BED}/vault-password"
         code, said = play("ansible/new_environment.yml", "-e", json.dumps(files), bed=BED)
         assert code == 0, said[-2000:]
-        code, said = program("images/build.py", "app", "--sign", "production", SIGNING_KEY=keys[0])
+        code, said = program("images/build.py", "all", "--sign", environment, SIGNING_KEY=keys[0])
         assert code == 0, said[-2000:]
         code, release = program("images/build.py", "release")
         assert code == 0, release

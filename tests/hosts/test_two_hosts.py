@@ -122,7 +122,7 @@ def test_where_the_second_refuses_the_first_keeps_the_release_and_the_next_run_f
             on_second("pkill", "--full", "sleep 600")
             busy.wait()
     assert code != 0
-    assert "and it is still running. Wait until it is done." in said
+    assert "and it is still running. Wait until it is done: sudo berth status" in said
     assert [live(bed) for bed in NAMES] == [other, first]
     code, said = both("ansible/release.yml", release=other)
     assert code == 0, said[-3000:]
