@@ -88,32 +88,28 @@ def _variables(environment: str, root: Path, file: str) -> dict[str, Any]:
 
 
 def _vault_key(environment: str, root: Path) -> str:
-    """Read the key from the environment's vault; as always the password comes from ansible/vault-password."""
-    place = root / "inventories" / environment / "group_vars" / "all" / "vault.yml"
-    if not place.is_file():
-        missing = place.relative_to(root)
+    """Read the key as a playbook would: from the environment's vault file, or from its secret manager."""
+    inventory = root / "inventories" / environment
+    if not inventory.is_dir():
+        missing = inventory.relative_to(root)
         raise AttestError(f"--sign {environment}: {missing} does not exist, and {KEY_VARIABLE} is not set.")
-    key = (yaml.safe_load(_decrypted(place, root)) or {}).get(VAULT_VARIABLE, "")
+    program = Path(sys.executable).with_name("ansible-inventory")
+    environ = {**os.environ, "ANSIBLE_CONFIG": str(root / "ansible.cfg")}
+    # Its prompt and its messages are for the person at the terminal.
+    listed = [str(program), "-i", str(inventory), "--list"]
+    done = subprocess.run(listed, stdout=subprocess.PIPE, text=True, check=False, env=environ, cwd=root)
+    if done.returncode:
+        raise AttestError(f"--sign {environment}: its secrets cannot be read, as it says above.")
+    hosts = json.loads(done.stdout)["_meta"]["hostvars"].values()
+    key = next((one[VAULT_VARIABLE] for one in hosts if one.get(VAULT_VARIABLE)), "")
+    # How Ansible marks text that it never evaluates.
+    key = key.get("__ansible_unsafe", "") if isinstance(key, dict) else key
     if not key:
         raise AttestError(
-            f"--sign {environment}: its vault has no {VAULT_VARIABLE}. To make one: ansible-playbook "
+            f"--sign {environment}: its secrets have no {VAULT_VARIABLE}. To make one: ansible-playbook "
             f"ansible/new_environment.yml -e env={environment}"
         )
     return str(key)
-
-
-def _decrypted(place: Path, root: Path) -> str:
-    text = place.read_text(encoding="utf-8")
-    if not text.startswith("$ANSIBLE_VAULT"):
-        return text
-    vault = Path(sys.executable).with_name("ansible-vault")
-    environ = {**os.environ, "ANSIBLE_CONFIG": str(root / "ansible.cfg")}
-    # Its prompt and its messages are for the person at the terminal.
-    view = [str(vault), "view", str(place)]
-    done = subprocess.run(view, stdout=subprocess.PIPE, text=True, check=False, env=environ, cwd=root)
-    if done.returncode:
-        raise AttestError(f"{place.relative_to(root)} cannot be decrypted.")
-    return done.stdout
 
 
 def statement(images: dict[str, dict[str, Any]], parameters: dict[str, Any], bases: dict[str, str]) -> dict[str, Any]:

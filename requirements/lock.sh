@@ -3,7 +3,7 @@
 # Images of HTTP services install theirs with --no-deps, so what is excluded (requirements/excluded.txt) is not in them.
 set -eu
 cd "$(dirname "$0")/.."
-for wish in requirements/controller.in requirements/mitogen.in requirements/dev.in services/*/requirements*.in; do
+for wish in requirements/controller.in requirements/mitogen.in requirements/secret-managers.in requirements/dev.in services/*/requirements*.in; do
   case $wish in
     services/shared/*) continue ;; # part of the others
     # With the libraries of every service.

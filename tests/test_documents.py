@@ -48,7 +48,7 @@ ON_A_HOST = DEBIAN | ROLES | IN_A_CONTAINER
 ON_A_CONTROLLER = {
     *{"$EDITOR", "ansible", "ansible-doc", "ansible-galaxy", "ansible-playbook", "ansible-vault", "cat", "cd", "chmod"},
     *{"curl", "docker", "export", "git", "pytest"},
-    *{"make", "molecule", "openssl", "python3", "source", "ssh", "ssh-keygen", "ssh-keyscan"},
+    *{".venv/bin/python", "make", "molecule", "openssl", "python3", "source", "ssh", "ssh-keygen", "ssh-keyscan"},
 }
 # A fresh server, a rescue system, the server that keeps backups.
 ELSEWHERE = {"apt-get", "echo", "lsblk", "mount", "restic", "ssh-keygen", "umount"}

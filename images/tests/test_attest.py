@@ -41,10 +41,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     (folder / "main.yml").write_text(yaml.safe_dump({"berth_signing_keys": [attest.public_key(KEY) + "\n"]}))
     (folder / "vault.yml").write_text(yaml.safe_dump({attest.VAULT_VARIABLE: pem(KEY)}))
+    (tmp_path / "inventories/production/hosts.yml").write_text("berth: {hosts: {production: }}")
     return tmp_path
 
 
 def test_the_key_is_that_of_the_vault(project: Path) -> None:
+    assert attest.public_key(attest.private_key("production", project)) == attest.public_key(KEY)
+
+
+def test_the_key_is_that_of_the_secret_manager(project: Path) -> None:
+    folder = project / "inventories/production/group_vars/all"
+    (folder / "vault.yml").rename(project / "elsewhere.yml")
+    with (folder / "main.yml").open("a") as main:
+        main.write(f"berth_secret_manager: {{type: command, read: [cat, {project}/elsewhere.yml]}}\n")
+    plugins = Path(attest.__file__).parents[1] / "ansible/plugins/vars"
+    (project / "ansible.cfg").write_text(
+        f"[defaults]\nvars_plugins = {plugins}\nvars_plugins_enabled = secret_manager, host_group_vars\n"
+    )
     assert attest.public_key(attest.private_key("production", project)) == attest.public_key(KEY)
 
 

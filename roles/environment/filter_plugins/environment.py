@@ -84,7 +84,7 @@ MAKE_ALL = "all of them: ansible-playbook ansible/new_environment.yml -e env=<en
 MAKE = {
     "p256": f"Generate one: {KEYS.MAKE_PRIVATE_KEY}, or {MAKE_ALL}",
     "keyfile": "Generate one: openssl rand -base64 384 | tr -d '\\n'",
-    "given": f"Write it there: ansible-vault edit {VAULT_FILE}",
+    "given": f"Write it there: ansible-vault edit {VAULT_FILE}, or in the secret manager",
 }
 
 
@@ -100,7 +100,7 @@ def _where(name: str) -> str:
 
 
 def _vault(secret: str) -> str:
-    return f"vault_{secret} in {VAULT_FILE}"
+    return f"vault_{secret} in {VAULT_FILE} (or in the secret manager)"
 
 
 def _remedy(name: str) -> str:
