@@ -18,7 +18,7 @@ export IMAGES PLATFORM DOCKER_BENCH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-foreign test-upgrade test-readme test-fast lint unit \
+.PHONY: help demo demo-down demo-ssh dev dev-down test together test-long test-roles-long test-attack test-smuggling test-vm test-hosts test-foreign test-upgrade test-managers test-readme test-fast lint unit \
   integration dev-compose molecule site site-alone test-site-long scan images lock openapi \
   handbook new-service collection drift release-notes venv venv-dev make4
 
@@ -61,6 +61,10 @@ test-foreign: venv-dev images ## An application that is not the sample: Node, Py
 test-upgrade: venv-dev images ## site.yml on a host that the version before provisioned, while people visit it; its backup restored
 	BERTH_TESTBED="$(CURDIR)/.testbed/upgrade" pytest -q tests/upgrade
 
+# Not part of `make test`: a quarter of an hour.
+test-managers: venv-dev images ## A host provisioned with secrets from OpenBao, AWS Secrets Manager (moto) and SOPS
+	pytest -q tests/managers
+
 # Not part of `make test`: a new virtual environment and a new demo, ten minutes.
 test-readme: venv-dev ## The README's commands on a terminal, in a fresh clone of the last commit
 	pytest -q tests/readme
@@ -80,7 +84,7 @@ test-smuggling: venv-dev images ## Every trick of request smuggling that make te
 test-roles-long: make4 venv-dev images ## The slow parts of roles' scenarios: malware, damaged repositories, rarer boots
 	@BERTH_LONG=1 $(MAKE) --jobs=2 --output-sync=target molecule-hardening molecule-backup molecule-firewall
 
-test-long: test-readme test-smuggling test-site-long test-attack test-roles-long test-hosts test-foreign test-upgrade test-vm ## Every slow test that rarely fails
+test-long: test-readme test-smuggling test-site-long test-attack test-roles-long test-hosts test-foreign test-upgrade test-managers test-vm ## Every slow test that rarely fails
 
 test-fast: make4 venv-dev ## Lint and unit tests; they need no Docker engine
 	@$(MAKE) --jobs=2 --output-sync=target lint unit
