@@ -124,7 +124,7 @@ site: venv-dev images site-alone ## The whole site as one scenario: create, conv
 
 # A failed test of the whole site runs once more, and the summary names it: the test or the code has a race.
 site-alone:
-	@echo "== molecule test: the whole site"; PYTEST_ADDOPTS="--reruns=1 -rfER" python3 molecule/scenario.py
+	@echo "== molecule test: the whole site"; PYTEST_ADDOPTS="--reruns=1 -rfER --durations=25" python3 molecule/scenario.py
 
 # TARGETS: bare, site, or the folder of a running test bed. KEEP=1 keeps the machines running. DOCKER_BENCH: docs/evidence/scanners.md.
 scan: venv-dev images ## Third-party scanners on a bare VPS and on one after site.yml, side by side
