@@ -33,7 +33,7 @@ if ! is_sound; then
 fi
 install controller controller
 if [ "$1" = dev ]; then
-  requirements/system.sh chromium=chromium certutil=libnss3-tools shellcheck=shellcheck
+  requirements/system.sh chromium=chromium certutil=libnss3-tools shellcheck=shellcheck age-keygen=age
   install dev tests
 fi
 if [ -n "$(find . -prune -perm -0002)" ]; then
