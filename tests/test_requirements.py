@@ -50,7 +50,7 @@ def clone(tmp_path: Path) -> Path:
     programs.mkdir()
     for name in PROGRAMS:
         (programs / name).symlink_to(str(shutil.which(name)))
-    for name in ("ssh", "chromium", "certutil", "shellcheck"):
+    for name in ("ssh", "chromium", "certutil", "shellcheck", "age-keygen"):
         (programs / name).symlink_to(programs / "cat")
     install_python(root, NEW_ENOUGH)
     return root
@@ -81,7 +81,7 @@ def log(root: Path) -> list[str]:
 
 
 def test_a_controller_needs_no_tool_of_the_tests(clone: Path) -> None:
-    for name in ("chromium", "certutil", "shellcheck"):
+    for name in ("chromium", "certutil", "shellcheck", "age-keygen"):
         (clone.parent / "bin" / name).unlink()
     assert make(clone).returncode == 0
     assert log(clone) == ["venv", "pip requirements/controller.txt"]
