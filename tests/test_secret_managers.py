@@ -135,7 +135,7 @@ def bao() -> Iterator[Bao]:
     port = free_port()
     url, token = f"http://127.0.0.1:{port}", "test-root-token"
     command = [f"{BIN}/bao", "server", "-dev", f"-dev-listen-address=127.0.0.1:{port}"]
-    # Otherwise it writes its token into the home of whoever starts it.
+    # Otherwise it writes its token into the home directory.
     command += [f"-dev-root-token-id={token}", "-dev-no-store-token"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
