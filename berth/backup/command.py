@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from berth.backup import check, drill, metrics, own_unit, rebuild, rekey, restore
 from berth.backup.oplog import by_itself
-from berth.backup.records import Busy, Records
+from berth.backup.records import Busy, Records, Stopped
 from berth.backup.restic import Store
 from berth.backup.run import run, say
 from berth.backup.settings import Settings
@@ -22,7 +22,7 @@ from berth.host.clock import now
 from berth.host.refused import Failed, Refused
 
 HISTORY_LINES = 5
-# An increment that still fails, after a mail was sent; the unit counts this as success.
+# An increment that still fails, after a mail was sent, or a drill that was stopped; the unit counts this as success.
 TOLD = 75
 
 
@@ -135,7 +135,7 @@ def was_told(records: Records, verb: str, reason: str, minutes: int) -> bool:
 
 
 def ended(_number: int, _frame: FrameType | None) -> None:
-    raise Refused("It was stopped by SIGTERM: a shutdown, or systemctl stop.")
+    raise Stopped("It was stopped by SIGTERM: a shutdown, systemctl stop, or a restore that stops a drill.")
 
 
 def in_words(error: OSError) -> str:
@@ -165,8 +165,10 @@ def main(argv: list[str]) -> int:
             result = answer(args, settings, records)
         except Refused as why:
             own = bool(getattr(args, "run_id", "")) and not isinstance(why, Failed)
-            quiet = own or (args.verb == "run" and isinstance(why, Busy))
+            quiet = own or (args.verb in ("run", "drill") and isinstance(why, Busy))
             reason, lines, code = why.reason, why.lines, own_unit.REFUSED if quiet else 1
+            if args.verb == "drill" and isinstance(why, Stopped):
+                code = TOLD
         except OSError as error:
             reason, code = in_words(error), 1
         if args.verb == "run":

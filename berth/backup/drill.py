@@ -12,7 +12,7 @@ from typing import Any
 
 from berth.backup import restore_engine as engine
 from berth.backup.archive import Tally, differences
-from berth.backup.records import Records, seconds_of
+from berth.backup.records import Records, Stopped, seconds_of
 from berth.backup.restore_choice import LATEST, Run, choose, damaged, verify
 from berth.backup.restore_scratch import Scratch
 from berth.backup.run import say
@@ -63,7 +63,8 @@ class Evidence:
         files.write(place, json.dumps(self.seen, indent=2) + "\n", 0o600)
         for old in sorted(folder.glob("*.json"))[:-KEPT]:
             old.unlink()
-        self._write_metrics()
+        if self.seen["result"] != "stopped":
+            self._write_metrics()
         return place
 
     def _write_metrics(self) -> None:
@@ -94,10 +95,14 @@ def drill(settings: Settings, records: Records, args: Namespace) -> dict[str, An
         raise Refused("backup_targets is empty, so there is nothing to restore.")
     target = args.target or settings.targets[int(time.time() // DAY) % len(settings.targets)].name
     evidence = Evidence(settings, target)
-    with records.locked("restore"):
+    with records.locked("restore", drill=True):
         try:
             _drill(settings, args.run, evidence)
             evidence.seen["result"] = "passed"
+        except Stopped as stopped:
+            # By a restore, a shutdown or an operator: it says nothing about the backups.
+            evidence.seen |= {"result": "stopped", "reason": stopped.reason}
+            raise
         except Refused as refused:
             evidence.seen |= {"reason": refused.reason, "lines": refused.lines}
             raise

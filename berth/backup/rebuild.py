@@ -40,7 +40,7 @@ def add_arguments(verbs: Any) -> None:
 
 def rebuild(settings: Settings, records: Records, args: Namespace) -> dict[str, Any]:
     """The verb `rebuild`: restore files, later data, to a bare host. The run is chosen once."""
-    with records.locked("restore"):
+    with records.restoring():
         mark = settings.state / "rebuilt.json"
         done = files.read_json(mark) or {}
         if done.get(args.what) and args.run in (LATEST, done["run"]):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +20,9 @@ from berth.host.hooks import Hooks
 from berth.host.live import ROUTES, read_live
 from berth.host.lock import Lock
 from berth.host.refused import Refused
+
+# How long a stopped drill may take to remove its containers.
+DRILL_SECONDS = 120
 
 
 def seconds_of(moment: str) -> float:
@@ -47,6 +52,13 @@ class Busy(Refused):
     def __init__(self, holder: str) -> None:
         super().__init__(f"{holder}. Wait until it is done, then try again.")
         self.holder = holder
+        found = re.match(r"Process (\d+), a drill,", holder)
+        # The process of a drill; 0 where something else holds the lock.
+        self.drill = int(found[1]) if found else 0
+
+
+class Stopped(Refused):
+    """SIGTERM came."""
 
 
 class Records:
@@ -56,8 +68,18 @@ class Records:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
-    def locked(self, name: str, wait: float = 0) -> Iterator[None]:
-        """Hold a lock for the block. The kernel releases it when the process ends, however it ends."""
+    def locked(self, name: str, wait: float = 0, drill: bool = False) -> Iterator[None]:
+        """Hold a lock for the block. The kernel releases it when the process ends, however it ends.
+
+        Parameters
+        ----------
+        wait : for how many seconds another holder is waited for.
+        drill : the holder is a restore drill, which a restore may stop.
+
+        Raises
+        ------
+        Busy : another process holds the lock.
+        """
         with (self._folder / f"{name}.lock").open("a+") as file:
             os.chmod(file.name, 0o600)
             deadline = time.monotonic() + wait
@@ -72,8 +94,28 @@ class Records:
                         raise Busy(holder) from None
                     time.sleep(0.2)
             file.truncate(0)
-            file.write(f"Process {os.getpid()} has held the {name} lock since {now()}")
+            what = ", a drill," if drill else ""
+            file.write(f"Process {os.getpid()}{what} has held the {name} lock since {now()}")
             file.flush()
+            yield
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Hold the restore lock for the block. A drill that holds it is stopped: the next night has another.
+
+        Raises
+        ------
+        Busy : another restore holds the lock, or the drill has not ended.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.locked("restore"))
+            except Busy as busy:
+                if not busy.drill:
+                    raise
+                with suppress(ProcessLookupError):
+                    os.kill(busy.drill, signal.SIGTERM)
+                stack.enter_context(self.locked("restore", DRILL_SECONDS))
             yield
 
     def holder(self, name: str) -> str:

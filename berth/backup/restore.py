@@ -411,11 +411,11 @@ def restore(settings: Settings, records: Records, args: Namespace) -> dict[str, 
     request, lock = Request.read(args), site_lock(settings)
     work = Restore(settings, records, lock, Site(settings, records))
     if args.dry_run:
-        with records.locked("restore"):
+        with records.restoring():
             return work.plan(request)[1] | {"changed": False, "dry_run": True}
     if not args.run_id:
         return _in_its_unit(lock, records, work, args)
-    with lock.held(), records.locked("restore"):
+    with lock.held(), records.restoring():
         try:
             answer = work.run(request, args.by, args.run_id)
         except Refused as refused:
@@ -427,7 +427,7 @@ def restore(settings: Settings, records: Records, args: Namespace) -> dict[str, 
 
 def _in_its_unit(lock: Lock, records: Records, work: Restore, args: Namespace) -> dict[str, Any]:
     # Names the lock holder before anything is begun.
-    with lock.held(), records.locked("restore"):
+    with lock.held(), records.restoring():
         pass
     run_id = uuid.uuid4().hex[:12]
     words = ("target", "time", "database", "collection", "beside", "by")

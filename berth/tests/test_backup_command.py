@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from berth.backup import command as program
-from berth.backup import metrics, own_unit, restore_engine, restore_site
-from berth.backup.records import Records, site_lock
+from berth.backup import drill, metrics, own_unit, restore_engine, restore_site
+from berth.backup.records import Busy, Records, site_lock
 from berth.backup.restic import Store
 from berth.backup.restore import Request, Restore
 from berth.backup.restore_choice import choose
@@ -150,6 +150,46 @@ def test_a_failure_of_the_system_is_a_sentence(
 def test_a_shutdown_ends_a_run_with_a_sentence() -> None:
     with pytest.raises(Refused, match="stopped by SIGTERM"):
         program.ended(signal.SIGTERM, None)
+
+
+def test_a_restore_stops_a_drill_and_waits_for_nothing_else(
+    berth_backup: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, told = Records(berth_backup.settings), list[tuple[int, int]]()
+    with ExitStack() as running:
+
+        def kill(pid: int, number: int) -> None:
+            told.append((pid, number))
+            running.close()
+
+        monkeypatch.setattr(os, "kill", kill)
+        running.enter_context(records.locked("restore", drill=True))
+        with records.restoring():
+            assert told == [(os.getpid(), signal.SIGTERM)]
+            # That is a restore now, which is never stopped.
+            with pytest.raises(Busy, match="has held the restore lock"), Records(berth_backup.settings).restoring():
+                pass
+    assert len(told) == 1
+
+
+def test_a_stopped_drill_mails_nobody_and_says_nothing_about_the_backups(
+    berth_backup: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(drill, "_drill", stop)
+    assert "stopped by SIGTERM" in berth_backup("drill")["reason"]
+    assert berth_backup.code == program.TOLD
+    [record] = (berth_backup.settings.state / "drills").iterdir()
+    assert json.loads(record.read_text())["result"] == "stopped"
+    assert not (berth_backup.settings.metrics / "berth_backup_drill.prom").exists()
+
+
+def test_a_drill_during_a_restore_is_refused_without_a_mail(berth_backup: Command) -> None:
+    with Records(berth_backup.settings).restoring():
+        assert "has held the restore lock" in berth_backup("drill")["reason"]
+    assert berth_backup.code == own_unit.REFUSED
 
 
 def test_a_repository_is_made_anew_only_where_there_is_none(berth_backup: Command, host: Host) -> None:
