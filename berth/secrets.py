@@ -2,6 +2,11 @@
 
 usage: berth secrets write ENV_FILE DIRECTORY     writes DIRECTORY/<service>/<name>
        berth secrets check ENV_FILE               only checks ENV_FILE and prints what is wrong
+       berth secrets apply ENV_FILE DIRECTORY     brings running databases to ENV_FILE, too; former passwords stay valid
+       berth secrets retire [ENV_FILE DIRECTORY]  makes former passwords of accounts invalid
+       berth secrets ages                         since when each secret has its value, the oldest first
+       berth secrets note NAME...                 a secret outside ENV_FILE has a new value since now
+       berth secrets refused                      tries the former values on standard input ({name: value})
        berth secrets monitoring-login ...         generates the password of monitoring
 
 Containers have DIRECTORY/<service> mounted, so directories stay and files are replaced by renaming.
@@ -9,7 +14,6 @@ Containers have DIRECTORY/<service> mounted, so directories stay and files are r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +24,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from berth import monitoring_login
 from berth.stack import needs as stack_needs
+from berth.stack.applied import ADMINS, Applied, digest
 from berth.stack.former import NEEDS as FORMER
 from berth.stack.needs import MONGO, MONITORING, OWN_UIDS, REDIS, Needs, password_of
 
@@ -56,12 +61,21 @@ def needs(values: dict[str, str]) -> Needs:
         raise UnreadableError(f"{DESCRIPTION} in .env cannot be read: {error}") from None
 
 
+def account(values: Mapping[str, str], user: str) -> str:
+    """Return the name of a user's account in MongoDB.
+
+    An account has one password, so that another password is another account: both are valid until the release with
+    the new one is live.
+    """
+    return f"{user}~{digest(values[password_of(MONGO, user).upper()])[:8]}"
+
+
 def mongo_uri(values: dict[str, str], user: str, database: str) -> str:
     """Return the address of a user's own database, local or managed."""
     if not values["MONGO_URI"]:
         password = quote(values[password_of(MONGO, user).upper()], safe="")
         # directConnection: connect by the service's name, not by the member's address in the replica set.
-        return f"mongodb://{user}:{password}@mongo:27017/{database}?directConnection=true"
+        return f"mongodb://{account(values, user)}:{password}@mongo:27017/{database}?directConnection=true"
     parts = urlsplit(values["MONGO_URI"])
     options = dict(parse_qsl(parts.query))
     # An srv record brings its own authSource; otherwise the user is in the database that the URI names, not in
@@ -82,35 +96,49 @@ def redis_uri(values: dict[str, str], user: str) -> str:
 def redis_password(values: dict[str, str], user: str) -> str:
     """Return a Redis user's password. Monitoring's, which gives metrics only, is derived from the administrator's."""
     if user == MONITORING:
-        return hashlib.sha256(f"monitoring {values['REDIS_ADMIN_PASSWORD']}".encode()).hexdigest()
+        return digest(f"monitoring {values['REDIS_ADMIN_PASSWORD']}")
     return values[password_of(REDIS, user).upper()]
 
 
-def users_acl(values: dict[str, str], rights: Mapping[str, str]) -> str:
+def redis_users(rights: Mapping[str, str]) -> dict[str, str]:
+    """Return user of Redis -> its rules, Berth's own users included."""
+    return {**dict(sorted(rights.items())), **REDIS_USERS}
+
+
+def users_acl(values: dict[str, str], rights: Mapping[str, str], applied: Applied) -> str:
     """Return the file of Redis users; it holds digests, not passwords."""
     # Nobody can log in as this user. But when Redis loads its append-only file it runs transactions with these rights,
     # and drops what they forbid: everything written in MULTI and EXEC would be lost at a restart.
     lines = ["user default off ~* &* +@all"]
-    for user, rules in [*sorted(rights.items()), *REDIS_USERS.items()]:
-        digest = hashlib.sha256(redis_password(values, user).encode()).hexdigest()
-        lines.append(f"user {user} on #{digest} {rules}")
+    for user, rules in redis_users(rights).items():
+        digests = [digest(redis_password(values, user)), *applied.accepted.get(user, [])]
+        lines.append(f"user {user} on {' '.join(f'#{one}' for one in dict.fromkeys(digests))} {rules}")
     return "\n".join(lines) + "\n"
 
 
-def secrets(values: dict[str, str]) -> dict[str, dict[str, str]]:
+def managed(values: Mapping[str, str]) -> set[str]:
+    """Return the databases that run elsewhere."""
+    return {name for name, uri in ((MONGO, values["MONGO_URI"]), (REDIS, values["REDIS_URI"])) if uri}
+
+
+def secrets(values: dict[str, str], applied: Applied | None = None) -> dict[str, dict[str, str]]:
     """Return service -> name -> content.
+
+    Args:
+        values: The lines of .env.
+        applied: What the databases have; None: what .env says.
 
     Raises:
         KeyError: a value is missing in .env; its name.
         UnreadableError: .env does not say which service reads which secret.
     """
-    wanted = needs(values)
-    managed = {name for name, uri in ((MONGO, values["MONGO_URI"]), (REDIS, values["REDIS_URI"])) if uri}
+    wanted, applied = needs(values), applied or Applied()
+    elsewhere = managed(values)
     files: dict[str, dict[str, str]] = {}
     for service, holder in wanted.holders.items():
-        if service in managed:
+        if service in elsewhere:
             continue
-        own = {name: values[name.upper()] for name in holder.secrets}
+        own = {name: applied.admin(name, values) if name in ADMINS else values[name.upper()] for name in holder.secrets}
         if holder.mongo:
             own["mongo_uri"] = mongo_uri(values, holder.mongo, wanted.databases[holder.mongo])
         if holder.redis:
@@ -121,11 +149,14 @@ def secrets(values: dict[str, str]) -> dict[str, dict[str, str]]:
         files[MONGO] |= {name: values[name.upper()] for name in passwords}
         # For mongo-init.js.
         files[MONGO]["users.json"] = json.dumps(
-            {user: [base, password_of(MONGO, user)] for user, base in sorted(wanted.databases.items())}
+            {account(values, user): [base, password_of(MONGO, user)] for user, base in sorted(wanted.databases.items())}
         )
+        # Which root gets, while it has another.
+        if files[MONGO]["mongo_root_password"] != values["MONGO_ROOT_PASSWORD"]:
+            files[MONGO]["next_mongo_root_password"] = values["MONGO_ROOT_PASSWORD"]
     files[MONITORING] = {"smtp_password": values["SMTP_PASSWORD"]}
     if REDIS in files:
-        files[REDIS]["users.acl"] = users_acl(values, wanted.rights)
+        files[REDIS]["users.acl"] = users_acl(values, wanted.rights, applied)
         # In the form its exporter reads.
         passwords_file = {f"redis://{MONITORING}@redis:6379": redis_password(values, MONITORING)}
         files[MONITORING]["redis_passwords.json"] = json.dumps(passwords_file)
@@ -166,6 +197,11 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["monitoring-login", *rest]:
             return monitoring_login.main(rest)
+        case [("apply" | "retire" | "refused" | "ages" | "note"), *_]:
+            # It runs commands, which writing files at boot does not.
+            from berth import rotation
+
+            return rotation.main(arguments)
         case ["write", env_file, directory]:
             source, target = Path(env_file), Path(directory)
         case ["check", env_file]:
@@ -175,7 +211,7 @@ def main(arguments: list[str]) -> int:
             return 2
     try:
         values = read_env(source)
-        files = secrets(values)
+        files = secrets(values, Applied.read(source))
     except KeyError as missing:
         print(f"{source}: {missing.args[0]} is missing", file=sys.stderr)
         return 1

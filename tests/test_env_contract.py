@@ -255,7 +255,8 @@ def test_a_restored_auth_service_starts_with_keys_of_its_own(monkeypatch: pytest
 
 def test_passwords_are_encoded_in_addresses() -> None:
     secrets = secrets_of(MONGO_AUTH_SERVICE_PASSWORD="a/b@c:d", REDIS_AUTH_SERVICE_PASSWORD="a/b@c:d")["auth_service"]
-    assert secrets["mongo_uri"] == "mongodb://auth_service:a%2Fb%40c%3Ad@mongo:27017/auth_db?directConnection=true"
+    account = f"auth_service~{hashlib.sha256(b'a/b@c:d').hexdigest()[:8]}"
+    assert secrets["mongo_uri"] == f"mongodb://{account}:a%2Fb%40c%3Ad@mongo:27017/auth_db?directConnection=true"
     assert secrets["redis_uri"] == "redis://auth_service:a%2Fb%40c%3Ad@redis:6379/0"
 
 

@@ -21,6 +21,7 @@ PLAY = """\
         _stack_verb: {verb}
         _stack_by: ada@laptop
         stack_force: false
+        stack_emergency: false
         stack_unsigned: ""
         stack_break_lock: false
         stack_release: 1.4.0

@@ -2,7 +2,8 @@
 
 The answer is one JSON object on standard output.
 
-berth release begin --by NAME [--verb rollback] [--force] [--break-lock] [--unsigned WHY] [--committed TIME] [RELEASE]
+berth release begin --by NAME [--verb rollback] [--force] [--break-lock] [--unsigned WHY] [--committed TIME]
+                                    [--emergency] [RELEASE]
                                     TIME: of the newest commit of the released sources, in ISO 8601
 berth release start RUN             start the run; returns once traffic is switched
 berth release finish RUN            the check from outside passed; returns at the end of the watch
@@ -56,6 +57,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     begin.add_argument("--break-lock", action="store_true")
     begin.add_argument("--unsigned", default="", metavar="WHY", help="release it without a valid signature")
     begin.add_argument("--committed", type=moment, default="")
+    begin.add_argument("--emergency", action="store_const", const="yes", default="", help="without watch and drain")
     begin.add_argument("release", nargs="?", default="")
     for name in ("start", "run", "finish", "undo"):
         verb = verbs.add_parser(name)
@@ -128,7 +130,7 @@ def answer_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     release, maintenance, upgrade = Release(host, recovery), Maintenance(host), Upgrade(host, recovery, args.seconds)
     match args.command:
         case "begin":
-            known = {"unsigned": args.unsigned, "committed": args.committed}
+            known = {"unsigned": args.unsigned, "committed": args.committed, "emergency": args.emergency}
             return release.begin(args.verb, args.release, args.by, args.force, args.break_lock, **known)
         case "start":
             return release.start(args.run)

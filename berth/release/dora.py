@@ -95,6 +95,9 @@ def deployments(lines: Iterable[dict[str, Any]]) -> list[Deployment]:
     for line in lines:
         if (at := _switched(line)) is None:
             continue
+        if line["verb"] == RELEASE and line.get("from") == line["to"]:
+            # Its settings or secrets changed, and nothing that was deployed.
+            continue
         if line["verb"] == RELEASE:
             reader.released(line, at)
         # Where a rollback failed, what it should have replaced is live again.

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ ENDED = ("exited", "dead", "unhealthy")
 def is_there(path: Path) -> bool:
     """Tell whether a file or folder exists."""
     return path.exists()
+
+
+def digests(folder: Path) -> list[str]:
+    """Return the name and SHA-256 digest of each file in a folder; none where there is no such folder."""
+    files_there = sorted(one for one in folder.iterdir() if one.is_file()) if folder.is_dir() else []
+    return [f"{one.name} {hashlib.sha256(one.read_bytes()).hexdigest()}" for one in files_there]
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,18 @@ class Side:
     def fingerprint(self) -> str:
         """Name what would run: the images' content and every setting. The same name means nothing to do."""
         ids = sorted(image["Id"] for image in self.inspect_images())
-        return hashlib.sha256("\n".join([self.kept.started_with, *ids]).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join([self.kept.started_with, *self._secrets(), *ids]).encode()).hexdigest()[:16]
+
+    def _secrets(self) -> list[str]:
+        """Return a digest of each file of secrets: services read them when they start."""
+        found = []
+        for name, service in sorted(self.kept.config["services"].items()):
+            if not {PROFILE, JOB} & {*(service.get("profiles") or ())}:
+                continue
+            for mount in service.get("volumes") or ():
+                if mount.get("type") == "bind" and mount["target"] == SECRETS:
+                    found += [f"{name} {digest}" for digest in digests(Path(mount["source"]))]
+        return found
 
     def schema_steps(self) -> dict[str, list[str]]:
         """Return service -> command for each image that has a label berth.schema."""
@@ -239,6 +257,12 @@ def containers(colours: Iterable[str] = COLOURS) -> list[Container]:
     projects = [f"berth-{colour}" for colour in colours]
     found = system.containers(_listed(*system.LIST_CONTAINERS))
     return [one for one in found if one.project in projects]
+
+
+def started(names: Iterable[str]) -> float:
+    """Return when the first of these containers started, in seconds since the epoch. Raises Refused."""
+    moments = _listed("docker", "inspect", "--format={{.State.StartedAt}}", *names).split()
+    return min(datetime.fromisoformat(one).timestamp() for one in moments)
 
 
 def names() -> set[str]:

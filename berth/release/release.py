@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from berth import rotation
 from berth.host.live import COLOURS, other
 from berth.host.lock import Run, describe
 from berth.host.refused import Refused
@@ -13,7 +14,7 @@ from berth.release.engine import Side
 from berth.release.gates import Candidate, Gates
 from berth.release.host import Host
 from berth.release.recovery import RELEASES, Recovery
-from berth.release.retire import retire
+from berth.release.retire import EMERGENCY, retire, retire_passwords
 from berth.release.signed import UNSIGNED, require_signed
 from berth.release.switch import confirm, switch_traffic
 from berth.release.watch import watch_release
@@ -36,6 +37,7 @@ class Release:
         *,
         unsigned: str = "",
         committed: str = "",
+        emergency: str = "",
     ) -> dict[str, Any]:
         """Take the lock. A run that was interrupted is finished or undone first.
 
@@ -47,6 +49,7 @@ class Release:
             break_lock: Give up a run that cannot be settled.
             unsigned: Why it may have no valid signature; empty: it has to have one.
             committed: When the newest commit of the released sources was made; empty where that is not known.
+            emergency: Not empty: neither the watch nor the old colour's requests are waited for.
         """
         lock, history = self.host.lock, self.host.history
         with lock.held():
@@ -67,7 +70,8 @@ class Release:
             live = self.host.edge.live()
             if verb == "release":
                 self.host.settings.kept(release).set_aside()
-            known = {name: text for name, text in ((UNSIGNED, unsigned), ("committed", committed)) if text}
+            told = ((UNSIGNED, unsigned), ("committed", committed), (EMERGENCY, emergency))
+            known = {name: text for name, text in told if text}
             run = lock.begin(verb, release, by, vars(live) if live else {}, **known)
             unit.clear()
             return {"changed": bool(settled), "run": run.id, "release": release, "settled": settled}
@@ -193,6 +197,9 @@ class Release:
         if engine.containers([idle]):
             engine.stop_colour(idle)
             changed.append(f"{idle} stopped")
+        if rotation.pending(host.settings.root / ".env"):
+            note = retire_passwords(host, live, at_once=bool(run.detail.get(EMERGENCY)))
+            changed.append(note or "former passwords of databases made invalid")
         if host.history.were_live()[:1] != [live.release]:
             host.history.add(replace(run, colour=live.colour), "live", "It was live already.")
             changed.append("history completed")

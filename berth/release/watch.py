@@ -13,6 +13,7 @@ from berth.host.refused import Refused
 from berth.release import counters, engine, unit
 from berth.release.engine import Side
 from berth.release.host import Host
+from berth.release.retire import is_emergency
 from berth.release.settings import Settings
 
 # How often the services' counters are read: summing those of their workers costs some milliseconds.
@@ -39,7 +40,7 @@ def watch_release(host: Host, run: Run) -> str:
     compared = bool(run.live) and run.verb != "rollback"
     silence, next_look = Silence(), 0.0
     with host.lock.step("watch"):
-        end = clock.monotonic() + (host.settings.watch_seconds if compared else 0)
+        end = clock.monotonic() + (host.settings.watch_seconds if compared and not is_emergency(run) else 0)
         # The check from outside may take so long, and as long again to start.
         latest = clock.monotonic() + 2 * host.settings.smoke_seconds
         while True:

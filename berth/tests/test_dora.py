@@ -129,6 +129,10 @@ def test_a_rollback_to_what_is_live_already_and_one_of_a_release_that_is_not_kno
     assert site.back(8, "1.0").seen()["failures"] == []
 
 
+def test_another_start_of_the_live_release_for_new_secrets_is_no_deployment() -> None:
+    assert Site().attempt(10, "1.0").attempt(9, "1.0").seen()["deployments"] == 1
+
+
 def test_lines_of_earlier_versions_and_of_other_verbs_are_read() -> None:
     old = {"by": "eve", "from": "", "result": "live", "verb": "release"}
     lines: list[dict[str, Any]] = [
@@ -155,7 +159,7 @@ def test_a_person_reads_the_four_on_one_screen() -> None:
 
 
 def test_however_much_failed_it_fits_in_ten_lines() -> None:
-    site = Site().attempt(700, "1.0.0-0123456789abcdef")
+    site = Site().attempt(700, "0.9.0-0123456789abcdef")
     for number in range(40):
         site.attempt(690 - number, f"1.0.{number}-0123456789abcdef", "failed")
     shown = site.shown()

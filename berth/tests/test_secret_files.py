@@ -94,7 +94,7 @@ def test_the_command_writes_or_says_what_is_missing(
     assert "is missing" in capsys.readouterr().err
     assert berth_secrets.main([]) == 2
     assert "usage: berth secrets" in capsys.readouterr().err
-    monkeypatch.setattr(berth_secrets, "secrets", lambda _: NEW)
+    monkeypatch.setattr(berth_secrets, "secrets", lambda *_: NEW)
     monkeypatch.setattr(berth_secrets, "uids", lambda _: OWNERS)
     assert berth_secrets.main(["check", str(env)]) == 0
     assert not (tmp_path / "secrets").exists()

@@ -52,6 +52,22 @@ function ensureCompatibility(admin) {
   return true;
 }
 
+// The password that root gets, while the database has another.
+const next = () => {
+  const file = "next_mongo_root_password";
+  return fs.existsSync(`/run/secrets/${file}`) ? secret(file) : null;
+};
+
+// Return whether root still has the old password. A run may have been cut off between the change and the end of this file.
+function becomeRoot(admin) {
+  if (next() !== null && signsIn("admin", "root", next())) {
+    admin.auth("root", next());
+    return false;
+  }
+  admin.auth("root", secret("mongo_root_password"));
+  return next() !== null;
+}
+
 function ensureUser(server, user, database, password) {
   const own = server.getDB(database);
   const roles = [{ role: "readWrite", db: database }];
@@ -68,13 +84,17 @@ function ensureUser(server, user, database, password) {
 
 const server = new Mongo(ADDRESS);
 const admin = server.getDB("admin");
-admin.auth("root", secret("mongo_root_password"));
-
 const changes = [];
+const former = becomeRoot(admin);
 if (ensureReplicaSet(admin)) changes.push("replica set");
 waitForPrimary(admin);
 if (ensureCompatibility(admin)) changes.push("featureCompatibilityVersion");
 for (const [user, [database, file]] of users()) {
   if (ensureUser(server, user, database, secret(file))) changes.push(user);
+}
+// Last: until this file ends, everything else that is root reads the old one.
+if (former) {
+  admin.changeUserPassword("root", next());
+  changes.push("root");
 }
 print(changes.length ? `CHANGED: ${changes.join(", ")}` : "OK");

@@ -1,0 +1,251 @@
+"""Filters of ansible/rotate.yml: which values change, in which order, and how the vault file reads afterwards."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+import string
+import sys
+from collections.abc import Mapping
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from berth.stack import needs as stack_needs  # found there
+from berth.stack.applied import ADMINS
+from berth.stack.needs import MONGO, REDIS, Needs, password_of
+
+ROOT = Path(__file__).resolve().parents[3]
+# Classes of secrets, besides the name of a single one.
+CLASSES = {
+    "databases": "the passwords of the services' accounts in MongoDB and Redis",
+    "database_admins": "MongoDB's root and Redis' admin",
+    "token_keys": "the keys that sign tokens",
+    "backup_password": "the password of the backup repositories",
+    "monitoring_login": "the password of the dashboards",
+    "vault_password": "the password of the vault file",
+}
+BACKUP, PREVIOUS_BACKUP = "vault_backup_password", "vault_backup_previous_password"
+LENGTH = 48
+# Roles that read what only a third party knows, besides environment and the release.
+READERS = {
+    "vault_smtp_password": ["base", "monitoring"],
+    "vault_registry_password": [],
+    "vault_traces_headers": ["traefik"],
+    "vault_backup_ping_url": ["backup"],
+    "vault_monitoring_webhook_url": ["monitoring"],
+    "vault_monitoring_deadman_url": ["monitoring"],
+}
+# Of another secret, such as a token of a log server.
+OTHER_READERS = ["log_shipping", "backup", "monitoring"]
+
+
+def _keys() -> Any:
+    spec = util.spec_from_file_location("berth_keys", ROOT / "services" / "shared" / "keys.py")
+    assert spec  # noqa: S101  # an existing file has a spec
+    assert spec.loader  # noqa: S101
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def generated(kind: str) -> str:
+    """Return a new secret of a kind (berth.stack.needs.KINDS)."""
+    if kind == "hex":
+        return secrets.token_hex(32)
+    if kind == "p256":
+        return str(_keys().new_private_key())
+    if kind == "keyfile":
+        return base64.b64encode(secrets.token_bytes(288)).decode()
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(LENGTH))
+
+
+def previous_of(needs: Needs, name: str) -> str:
+    """Return the secret with the former values of a key, which are accepted during a rotation; empty for none."""
+    for other in needs.names:
+        if name in (sources := needs.sources(other)) and len(sources) > 1:
+            return sources[1]
+    known = {*needs.names, *needs.kinds}
+    return next((one for one in known if one.replace("_previous_", "_").removesuffix("s") == name), "")
+
+
+class NotPossibleError(Exception):
+    """There is no such secret, or it has no value; the sentence says what to write."""
+
+
+def rotation_plan(wanted: str, compose: str, current: Mapping[str, Any], emergency: bool = False) -> dict[str, Any]:
+    """Return what changes.
+
+    Args:
+        wanted: Classes or names of secrets, separated by commas.
+        compose: The text of the compose file.
+        current: Secret (vault_...) -> its value now.
+        emergency: The former value is refused at once, even where that signs people out.
+
+    Returns:
+        phases: One after the other, each with changes (secret -> value) and what follows them.
+        former: Secret -> its former value, to be refused at the end.
+        given: The secret whose new value is asked for; empty where all are generated.
+        classes: monitoring_login and vault_password, where they were named.
+        roles: What reads them, besides environment.
+        problem: Why nothing can be rotated; alone, and only then.
+    """
+    try:
+        return _plan(wanted, compose, current, emergency)
+    except NotPossibleError as error:
+        return {"problem": str(error)}
+
+
+def _plan(wanted: str, compose: str, current: Mapping[str, Any], emergency: bool) -> dict[str, Any]:
+    needs = stack_needs.read(yaml.safe_load(compose) or {})
+    words = [word.strip() for word in wanted.split(",") if word.strip()]
+    names: list[str] = []
+    for word in words:
+        names += _names(word, needs)
+    current = {name: str(text or "") for name, text in current.items()}
+    changes: dict[str, str] = {}
+    announced: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    given = ""
+    for name in dict.fromkeys(names):
+        own = name.removeprefix("vault_")
+        kind = needs.kind(own) if own in {*needs.names, *needs.variables} else _kind_of(name)
+        if kind in ("given", "optional"):
+            if len(names) > 1:
+                raise NotPossibleError(f"{name} is given by somebody else: rotate it alone, -e secret={name}")
+            given, changes[name] = name, ""
+            continue
+        if kind == "keyfile":
+            raise NotPossibleError(
+                f"{name} is what the members of a replica set know each other by; this one has one member. Leave it."
+            )
+        if not current.get(name):
+            raise NotPossibleError(f"{name} is empty or missing in this environment, so there is nothing to rotate.")
+        changes[name] = generated(kind)
+        if previous := previous_of(needs, own):
+            before = [one for one in current.get(f"vault_{previous}", "").split(",") if one]
+            announced[f"vault_{previous}"] = ",".join([changes[name], *before])
+            kept[f"vault_{previous}"] = ",".join([current[name], *before])
+    if BACKUP in changes:
+        changes[PREVIOUS_BACKUP] = current[BACKUP]
+    former = {
+        name.removeprefix("vault_"): current[name]
+        for name in changes
+        if current.get(name) and name.removeprefix("vault_") in {*needs.names, *needs.variables}
+    }
+    return {
+        "phases": _phases(changes, announced, kept, emergency),
+        "former": former,
+        "given": given,
+        "classes": [word for word in words if word in ("monitoring_login", "vault_password")],
+        "roles": READERS.get(given, OTHER_READERS) if given else [],
+        "names": [*changes],
+    }
+
+
+def _names(word: str, needs: Needs) -> list[str]:
+    if word == "databases":
+        return [f"vault_{password_of(MONGO, user)}" for user in needs.databases] + [
+            f"vault_{password_of(REDIS, user)}" for user in needs.rights
+        ]
+    if word == "database_admins":
+        return [f"vault_{name}" for name in ADMINS]
+    if word == "token_keys":
+        found = [f"vault_{name}" for name in needs.variables if previous_of(needs, name)]
+        if not found:
+            raise NotPossibleError("The compose file names no key with former values beside it (x-berth: secrets).")
+        return found
+    if word == "backup_password":
+        return [BACKUP]
+    if word in ("monitoring_login", "vault_password"):
+        return []
+    if re.fullmatch(r"vault_[a-z0-9_]+", word):
+        return [word]
+    known = ", ".join(CLASSES)
+    raise NotPossibleError(
+        f"secret={word!r}: write one of {known}, or the name of a secret, such as vault_smtp_password."
+    )
+
+
+def _kind_of(name: str) -> str:
+    """Return how a secret is made that no service reads."""
+    return "random" if name == BACKUP else "given"
+
+
+def _phases(
+    changes: dict[str, str], announced: dict[str, str], kept: dict[str, str], emergency: bool
+) -> list[dict[str, Any]]:
+    """Return the phases. A key is known to everything that verifies before anything signs with it."""
+    if not changes:
+        return []
+    if not announced or emergency:
+        return [{"name": "change", "changes": {**changes, **dict.fromkeys(kept, "")}}]
+    return [
+        {"name": "announce the new keys", "changes": announced},
+        {"name": "use the new keys", "changes": {**changes, **kept}, "wait": True},
+        {"name": "forget the former keys", "changes": dict.fromkeys(kept, "")},
+    ]
+
+
+def vault_changed(text: str, changes: Mapping[str, str]) -> str:
+    """Return the text of a vault file with other values, its comments and order kept.
+
+    Args:
+        text: YAML, decrypted.
+        changes: Secret -> value; a missing one is added.
+    """
+    lines = text.splitlines()
+    for name, value in changes.items():
+        line = f"{name}: {_quoted(value)}"
+        at = next((number for number, one in enumerate(lines) if re.match(rf"{re.escape(name)}\s*:", one)), None)
+        if at is None:
+            lines.append(line)
+            continue
+        # A value may go on over indented lines.
+        end = at + 1
+        while end < len(lines) and re.match(r"[ \t]+\S", lines[end]):
+            end += 1
+        lines[at:end] = [line]
+    changed = "\n".join(lines) + "\n"
+    if yaml.safe_load(changed) != {**(yaml.safe_load(text) or {}), **changes}:
+        # Written in a form that is not read here: values matter more than comments.
+        changed = yaml.safe_dump({**(yaml.safe_load(text) or {}), **changes}, sort_keys=False, allow_unicode=True)
+    return changed
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def rotation_given(plan: Mapping[str, Any], value: str) -> dict[str, Any]:
+    """Return the plan with the value that somebody else gave."""
+    return {**plan, "phases": [{**one, "changes": {**one["changes"], plan["given"]: value}} for one in plan["phases"]]}
+
+
+def rotation_names(compose: str) -> list[str]:
+    """Return the variables of all secrets that can be rotated, of this compose file and Berth's own."""
+    needs = stack_needs.read(yaml.safe_load(compose) or {})
+    return [f"vault_{name}" for name in dict.fromkeys([*needs.names, *needs.variables])] + [BACKUP]
+
+
+def rotation_classes(_: str) -> str:
+    """Return the classes, as they are typed."""
+    return "|".join(CLASSES)
+
+
+class FilterModule:
+    """The filters, by the names that playbooks use."""
+
+    def filters(self) -> dict[str, Any]:
+        return {
+            "rotation_classes": rotation_classes,
+            "rotation_given": rotation_given,
+            "rotation_names": rotation_names,
+            "rotation_plan": rotation_plan,
+            "vault_changed": vault_changed,
+        }
