@@ -50,6 +50,7 @@ class Collector:
             "site": lambda to: site.releases(to, self._root),
             "dora": lambda to: dora.measure(to, self._root / "releases.jsonl"),
             "backups": lambda to: site.backups(to, self._root / "backup/settings.json"),
+            "secrets": lambda to: site.secrets(to, self._root / ".env"),
             "logs": logs.refused,
             "networks": lambda to: expected.networks(to, engine.ask("/networks"), self._expected),
             "expected_units": lambda to: expected.units(to, self._expected),

@@ -1,4 +1,4 @@
-"""Metrics from the site's records: the live release, the result of the last attempt, maintenance."""
+"""Metrics from the site's records: the live release, the result of the last attempt, maintenance, ages of secrets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from berth.host import files
 from berth.host.live import ROUTES, read_live
 from berth.host.lock import Lock
 from berth.metrics.exposition import Metrics
+from berth.stack.applied import Applied
 
 # The verbs that pass gates.
 JUDGED = {"release", "rollback", "upgrade"}
@@ -64,6 +65,16 @@ def backups(metrics: Metrics, settings: Path) -> None:
     for target in known["targets"]:
         for verb in verbs:
             metrics.add("berth_backup_expected_since_seconds", meaning, since, {"target": target["name"], "verb": verb})
+
+
+def secrets(metrics: Metrics, env_file: Path) -> None:
+    """Measure since when secrets have their values, and since when former passwords are accepted."""
+    applied = Applied.read(env_file)
+    for name, since in sorted(applied.since.items()):
+        meaning = "Since when a secret has its value."
+        metrics.add("berth_secret_since_seconds", meaning, _seconds(since), {"secret": name})
+    meaning = "Since when former passwords of databases are accepted; 0 where none is."
+    metrics.add("berth_secrets_former_since_seconds", meaning, applied.changed)
 
 
 def ever_live(file: Path) -> bool:

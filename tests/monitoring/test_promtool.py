@@ -191,7 +191,7 @@ CASES = [
         "DiskFull DiskNearlyFull DiskFillsUp DiskFilesNearlyUsed DiskReadOnly ClockWrong HostRestarted UnitFailed "
         "UnitDown SecurityUpdatesWait RebootWaits MaintenanceOn MaintenanceForgotten ReleaseRefused ReleaseStuck "
         "ReleaseUnsigned ServiceDown DatabaseDown ContainerUnhealthy ContainerRestarts ContainerMemoryHigh "
-        "ContainerOutOfMemory ComponentMissing BackupStale LogLinesRefused",
+        "ContainerOutOfMemory ComponentMissing BackupStale LogLinesRefused SecretOld FormerSecretsAccepted",
     ),
     Gone(
         "berth-metrics writes nothing any more, or its file is gone",
@@ -199,7 +199,8 @@ CASES = [
         {HOST: f"0+60x{GONE_AFTER} _x{GONE}"},
         "HostFiguresStale HostFiguresIncomplete DiskFull DiskNearlyFull DiskFillsUp DiskFilesNearlyUsed DiskReadOnly "
         "ClockWrong HostRestarted UnitFailed UnitDown SecurityUpdatesWait RebootWaits MaintenanceOn "
-        "MaintenanceForgotten ReleaseRefused ReleaseStuck ReleaseUnsigned LogLinesRefused",
+        "MaintenanceForgotten ReleaseRefused ReleaseStuck ReleaseUnsigned LogLinesRefused SecretOld "
+        "FormerSecretsAccepted",
     ),
     Gone(
         "no backup was ever made, or what it wrote is gone",

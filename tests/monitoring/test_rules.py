@@ -20,7 +20,8 @@ from berth.metrics.engine import Scrape, labels_of, targets
 from berth.metrics.expected import Expected
 from berth.metrics.exposition import Metrics
 from berth.metrics.host import boot, file_systems, mounts, places, units, upgrades
-from berth.metrics.site import backups, releases
+from berth.metrics.site import backups, releases, secrets
+from berth.stack.applied import Applied
 from tests.support import ansible_loader
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +117,30 @@ def test_the_objective_of_the_inventory_is_what_the_rules_compare_with(percent: 
     assert objective == f"vector({ratio})"
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     assert filters().objective_rules(text, defaults["monitoring_slo_percent"]) == text
+
+
+def test_the_days_of_the_inventory_are_the_age_at_which_a_secret_is_old() -> None:
+    text = (ROLE / "files/rules/host.yml").read_text()
+    before = rules(ROLE / "files/rules/host.yml")
+
+    def written(days: int) -> dict[str, dict[str, Any]]:
+        found = yaml.safe_load(filters().secret_rules(text, days))
+        return {rule["alert"]: rule for group in found["groups"] for rule in group["rules"]}
+
+    old = before.pop("SecretOld")
+    assert written(30) == {**before, "SecretOld": {**old, "expr": old["expr"].replace("365 *", "30 *")}}
+    assert written(0) == before
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    assert filters().secret_rules(text, defaults["monitoring_secret_days"]) == text
+
+
+@pytest.mark.parametrize("file", sorted((ROLE / "files/rules").glob("*.yml")), ids=lambda file: file.stem)
+def test_no_other_rule_depends_on_the_age_of_secrets(file: Path) -> None:
+    others = set(rules(file)) - {"SecretOld"}
+    for days in (0, 30):
+        found = yaml.safe_load(filters().secret_rules(file.read_text(), days))["groups"]
+        kept = {rule["alert"]: rule for group in found for rule in group["rules"] if "alert" in rule}
+        assert {name: kept[name] for name in others} == {name: rules(file)[name] for name in others}
 
 
 def test_recorded_series_are_named_by_level_metric_and_operation() -> None:
@@ -511,6 +536,21 @@ def test_backups_are_expected_since_they_were_ordered_of_each_target_and_verb(tm
         backups(metrics, settings)
         lines = [line for line in metrics.text().splitlines() if not line.startswith("#")]
         assert lines == [f'{name}{{target="store",verb="{verb}"}} 1000.0' for verb in verbs]
+
+
+def test_it_is_measured_since_when_secrets_have_their_values_and_former_passwords_are_accepted(tmp_path: Path) -> None:
+    metrics = Metrics()
+    secrets(metrics, tmp_path / ".env")
+    assert metrics.text().splitlines()[2:] == ["berth_secrets_former_since_seconds 0"]
+    since = {"redis_shop_password": "2026-11-29T02:00:00Z", "mongo_shop_password": "1970-01-01T01:00:00Z"}
+    Applied(since=since, changed=1764381600.5).write(tmp_path / ".env")
+    metrics = Metrics()
+    secrets(metrics, tmp_path / ".env")
+    assert [line for line in metrics.text().splitlines() if not line.startswith("#")] == [
+        'berth_secret_since_seconds{secret="mongo_shop_password"} 3600.0',
+        'berth_secret_since_seconds{secret="redis_shop_password"} 1795917600.0',
+        "berth_secrets_former_since_seconds 1764381600.5",
+    ]
 
 
 # --- A request that was refused is no release that was refused ---

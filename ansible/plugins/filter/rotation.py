@@ -8,6 +8,7 @@ import secrets
 import string
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,11 @@ def generated(kind: str) -> str:
 def previous_of(needs: Needs, name: str) -> str:
     """Return the secret with the former values of a key, which are accepted during a rotation; empty for none."""
     for other in needs.names:
-        if name in (sources := needs.sources(other)) and len(sources) > 1:
+        if name in (sources := needs.sources(other))[:1] and len(sources) > 1:
             return sources[1]
     known = {*needs.names, *needs.kinds}
-    return next((one for one in known if one.replace("_previous_", "_").removesuffix("s") == name), "")
+    former = (one for one in known if "_previous_" in one)
+    return next((one for one in former if one.replace("_previous_", "_").removesuffix("s") == name), "")
 
 
 class NotPossibleError(Exception):
@@ -211,11 +213,12 @@ def vault_changed(text: str, changes: Mapping[str, str]) -> str:
         while end < len(lines) and re.match(r"[ \t]+\S", lines[end]):
             end += 1
         lines[at:end] = [line]
-    changed = "\n".join(lines) + "\n"
-    if yaml.safe_load(changed) != {**(yaml.safe_load(text) or {}), **changes}:
-        # Written in a form that is not read here: values matter more than comments.
-        changed = yaml.safe_dump({**(yaml.safe_load(text) or {}), **changes}, sort_keys=False, allow_unicode=True)
-    return changed
+    changed, wanted = "\n".join(lines) + "\n", {**(yaml.safe_load(text) or {}), **changes}
+    with suppress(yaml.YAMLError):
+        if yaml.safe_load(changed) == wanted:
+            return changed
+    # It was written in a form that is not read here: values matter more than comments.
+    return str(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
 
 
 def _quoted(value: str) -> str:

@@ -40,7 +40,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             plain = vault.decrypt(text).decode()
         except AnsibleError:
             raise AnsibleError(f"The vault password of this run does not open {path}.") from None
-        change = filter_loader.get("vault_changed")
+        change = filter_loader.get("vault_changed").j2_function
         if kwargs.get("new_password"):
             vault = VaultLib([("default", VaultSecret(str(kwargs["new_password"]).encode()))])
         return [vault.encrypt(change(plain, dict(changes)).encode()).decode()]

@@ -1,4 +1,4 @@
-"""Filters for alert rules: scaled durations, the objective, and runbook links."""
+"""Filters for alert rules: scaled durations, the objective, the age of secrets, and runbook links."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ _INTERVAL = re.compile(r"(?<=interval: )(\d+)s\b")
 SHORTEST_INTERVAL = 15
 # The objective in rules/slo.yml.
 _OBJECTIVE = "expr: vector(0.999)"
+# The alert on old secrets in rules/host.yml, up to the next rule, and its limit.
+_SECRET_OLD = re.compile(r"^ *- alert: SecretOld\n(?:(?! *- ).*\n)*", re.MULTILINE)
+_SECRET_LIMIT = "> 365 * 86400"
 # Before a path that is not an address.
 _PATH_OF_RUNBOOK = re.compile(r"""runbook_url: ["']?(?!["']?\w+://)(?=\w)""")
 
@@ -39,6 +42,11 @@ def objective_rules(text: str, percent: float) -> str:
     return text.replace(_OBJECTIVE, f"expr: vector({percent / 100:.10g})")
 
 
+def secret_rules(text: str, days: int) -> str:
+    """Return the rules with the alert on secrets that are older than so many days; without it for 0."""
+    return text.replace(_SECRET_LIMIT, f"> {days} * 86400") if days else _SECRET_OLD.sub("", text)
+
+
 def linked_rules(text: str, url: str) -> str:
     """Return the rules with a link to each runbook.
 
@@ -61,5 +69,6 @@ class FilterModule:
             "monitoring_scaled": scaled,
             "monitoring_scaled_rules": scaled_rules,
             "monitoring_objective_rules": objective_rules,
+            "monitoring_secret_rules": secret_rules,
             "monitoring_linked_rules": linked_rules,
         }
