@@ -21,8 +21,8 @@ from berth.host import clock, commands
 from berth.host.commands import last_lines
 from berth.host.mongosh import LOGIN, SHELL
 from berth.host.refused import Refused
-from berth.stack.applied import ADMINS, Applied, digest
-from berth.stack.needs import MONGO, MONITORING, REDIS, Needs, password_of
+from berth.stack.applied import Applied, digest
+from berth.stack.needs import MONGO, REDIS, Needs, password_of
 
 # Where containers' secrets are.
 DIRECTORY = Path("/run/berth/secrets")
@@ -79,23 +79,22 @@ def apply(env_file: Path, directory: Path) -> dict[str, Any]:
     Raises:
         Refused: A database did not take its new passwords; the sentence says what to do. Everything works as before.
     """
-    values = secrets.read_env(env_file)
-    applied = Applied.read(env_file)
-    found = _digests(values)
-    differing = sorted(name for name, one in found.items() if applied.digests.get(name) != one)
-    unfinished = [name for name in ADMINS if name in applied.admins and applied.admins[name] != values[name.upper()]]
-    if not differing and not unfinished and _is_written(values, applied, directory):
+    values, applied = secrets.read_env(env_file), Applied.read(env_file)
+    before, now = applied.values, clock.moment(clock.time())
+    wanted, elsewhere = secrets.needs(values), secrets.managed(values)
+    names = [name for name in _names(values) if values[name.upper()]]
+    differing = sorted(name for name in names if before.get(name.upper()) != values[name.upper()])
+    if values == before and _is_written(values, applied, directory):
         return {"changed": False, "secrets": []}
 
-    wanted, elsewhere = secrets.needs(values), secrets.managed(values)
-    # On disk before anything learns of the new ones: what is accepted now stays so until it is retired.
+    # On disk before anything learns of the new ones: what is accepted now, or will be, stays so until it is retired.
+    accounts = not before or bool({*differing} & _of_services(wanted))
     for user in secrets.redis_users(wanted.rights) if REDIS not in elsewhere else ():
         _keep_accepted(applied, values, user)
-    for name in ADMINS:
-        if name in found:
-            applied.admins.setdefault(name, values[name.upper()])
-    if not applied.digests or {*differing} & _of_services(wanted):
-        applied.changed = clock.time()
+    if MONGO not in elsewhere and "mongo_root_password" in differing and before:
+        roots = [*applied.roots, before["MONGO_ROOT_PASSWORD"], values["MONGO_ROOT_PASSWORD"]]
+        applied.roots = list(dict.fromkeys(roots))
+    applied.changed = clock.time() if accounts else applied.changed
     applied.write(env_file)
 
     databases = {name for name in (MONGO, REDIS) if name not in elsewhere}
@@ -107,7 +106,10 @@ def apply(env_file: Path, directory: Path) -> dict[str, Any]:
         )
     if REDIS in databases:
         _load_users()
-    applied.admins = {name: values[name.upper()] for name in ADMINS if name in found}
+    kept = {name: at for name, at in applied.since.items() if name in names or name.upper() not in before}
+    applied.since = {**kept, **{name: now for name in names if name in differing or name not in kept}}
+    applied.values, applied.roots = values, []
+    applied.write(env_file)
     _write(values, applied, directory)
     if former := {user: applied.accepted.pop(user) for user in secrets.REDIS_USERS if user in applied.accepted}:
         # No service uses them.
@@ -115,12 +117,7 @@ def apply(env_file: Path, directory: Path) -> dict[str, Any]:
         _load_users()
         _restart_exporter()
         _close_connections(former, None)
-
-    now = clock.moment(clock.time())
-    kept = {name: moment for name, moment in applied.since.items() if name in found or name not in applied.digests}
-    applied.since = {**kept, **{name: now for name in found if name in differing or name not in kept}}
-    applied.digests = found
-    applied.write(env_file)
+        applied.write(env_file)
     return {"changed": True, "secrets": differing}
 
 
@@ -228,25 +225,26 @@ def _of_services(wanted: Needs) -> set[str]:
     }
 
 
-def _digests(values: dict[str, str]) -> dict[str, str]:
-    """Return the digest of each secret that is not empty and not derived from others."""
+def _names(values: dict[str, str]) -> list[str]:
+    """Return the secrets of this .env that are not derived from others."""
     wanted = secrets.needs(values)
     names = [name for name in wanted.names if not wanted.sources(name)]
-    given = {name: values.get(name.upper(), "") for name in [*names, "smtp_password", "mongo_uri", "redis_uri"]}
-    return {name: digest(text) for name, text in given.items() if text}
+    return list(dict.fromkeys([*names, "smtp_password", "mongo_uri", "redis_uri"]))
 
 
 def _keep_accepted(applied: Applied, values: dict[str, str], user: str) -> None:
-    """Note the digest that a user of Redis has had, where it gets another."""
-    if user == MONITORING:
-        admin = applied.admins.get("redis_admin_password")
-        former = digest(digest(f"monitoring {admin}")) if admin else ""
-    else:
-        former = applied.digests.get(password_of(REDIS, user), "")
-    if former and former != digest(secrets.redis_password(values, user)):
-        kept = applied.accepted.setdefault(user, [])
-        if former not in kept:
-            kept.append(former)
+    """Note what a user of Redis may sign in with, where its password changes."""
+    new = digest(secrets.redis_password(values, user))
+    former = digest(secrets.redis_password(applied.values, user)) if _has(applied.values, user) else new
+    if former != new:
+        known = applied.accepted.get(user, [])
+        applied.accepted[user] = list(dict.fromkeys([*known, former, new]))
+
+
+def _has(values: dict[str, str], user: str) -> bool:
+    """Tell whether these lines have the password of a user of Redis."""
+    name = "redis_admin_password" if user in secrets.REDIS_USERS else password_of(REDIS, user)
+    return bool(values.get(name.upper()))
 
 
 def _write(values: dict[str, str], applied: Applied, directory: Path, only: set[str] | None = None) -> None:

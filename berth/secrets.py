@@ -24,12 +24,14 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from berth import monitoring_login
 from berth.stack import needs as stack_needs
-from berth.stack.applied import ADMINS, Applied, digest
+from berth.stack.applied import Applied, digest
 from berth.stack.former import NEEDS as FORMER
 from berth.stack.needs import MONGO, MONITORING, OWN_UIDS, REDIS, Needs, password_of
 
 # The line of .env that says which service reads which of the others: `Needs.line`.
 DESCRIPTION = "BERTH_SECRETS"
+# What the databases are administered with. They have the former ones until they have taken over all others.
+ADMINS = ("mongo_root_password", "redis_admin_password")
 # The users of Redis that are Berth's own. Monitoring reads the metrics of the server, and no key.
 REDIS_USERS = {MONITORING: "resetkeys resetchannels -@all +ping +info", "admin": "~* &* +@all"}
 
@@ -138,7 +140,8 @@ def secrets(values: dict[str, str], applied: Applied | None = None) -> dict[str,
     for service, holder in wanted.holders.items():
         if service in elsewhere:
             continue
-        own = {name: applied.admin(name, values) if name in ADMINS else values[name.upper()] for name in holder.secrets}
+        own = {name: values[name.upper()] for name in holder.secrets}
+        own |= {name: applied.value(name.upper(), values) for name in ADMINS if name in own}
         if holder.mongo:
             own["mongo_uri"] = mongo_uri(values, holder.mongo, wanted.databases[holder.mongo])
         if holder.redis:
@@ -151,9 +154,10 @@ def secrets(values: dict[str, str], applied: Applied | None = None) -> dict[str,
         files[MONGO]["users.json"] = json.dumps(
             {account(values, user): [base, password_of(MONGO, user)] for user, base in sorted(wanted.databases.items())}
         )
-        # Which root gets, while it has another.
-        if files[MONGO]["mongo_root_password"] != values["MONGO_ROOT_PASSWORD"]:
-            files[MONGO]["next_mongo_root_password"] = values["MONGO_ROOT_PASSWORD"]
+        # Which root gets, while it may have another.
+        if applied.roots:
+            roots = {"next": values["MONGO_ROOT_PASSWORD"], "former": applied.roots}
+            files[MONGO]["root_passwords.json"] = json.dumps(roots)
     files[MONITORING] = {"smtp_password": values["SMTP_PASSWORD"]}
     if REDIS in files:
         files[REDIS]["users.acl"] = users_acl(values, wanted.rights, applied)
@@ -210,8 +214,11 @@ def main(arguments: list[str]) -> int:
             print(__doc__, file=sys.stderr)
             return 2
     try:
-        values = read_env(source)
-        files = secrets(values, Applied.read(source))
+        values, applied = read_env(source), Applied.read(source)
+        if target and applied.values:
+            # At boot, after a change that was interrupted.
+            values = applied.values
+        files = secrets(values, applied)
     except KeyError as missing:
         print(f"{source}: {missing.args[0]} is missing", file=sys.stderr)
         return 1

@@ -161,7 +161,7 @@ def test_administrators_get_new_passwords_at_once_and_the_former_ones_are_refuse
     assert set(rotation.refused(values, now, host.directory).values()) == {"accepted"}
     assert host.initialized()
     assert (host.directory / "mongo/mongo_root_password").read_text() == ADMINS["MONGO_ROOT_PASSWORD"]
-    assert not (host.directory / "mongo/next_mongo_root_password").exists()
+    assert not (host.directory / "mongo/root_passwords.json").exists()
     [password] = json.loads((host.directory / "monitoring/redis_passwords.json").read_text()).values()
     assert host.redis(password, "monitoring")
 

@@ -1,6 +1,7 @@
-"""Which secrets the host's databases have, beside those that .env says they should have.
+"""Which secrets the host has, beside those that .env says it should have.
 
-Written by `berth secrets apply`. Read at each boot, before the databases start.
+Written by `berth secrets apply`. Read at each boot, before the databases start: a change that was interrupted is
+finished by the next run of Ansible, and until then everything starts with what was in use before.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from berth.host import files
 
 # Beside .env. As that, readable by root only.
 FILE = "secrets.json"
-# What the databases are administered with; they have the old one until they have taken over the other passwords.
-ADMINS = ("mongo_root_password", "redis_admin_password")
 
 
 def digest(text: str) -> str:
@@ -28,13 +27,14 @@ def digest(text: str) -> str:
 class Applied:
     """What was last applied, and what is accepted besides."""
 
-    # Secret -> its digest, and since when it has this value (ISO 8601).
-    digests: dict[str, str] = field(default_factory=dict)
+    # The lines of .env that were applied to their end.
+    values: dict[str, str] = field(default_factory=dict)
+    # Secret -> since when it has its value (ISO 8601).
     since: dict[str, str] = field(default_factory=dict)
-    # The passwords of ADMINS that the databases have.
-    admins: dict[str, str] = field(default_factory=dict)
-    # Redis user -> digests of former passwords that are still accepted.
+    # Redis user -> digests of passwords that are accepted besides: former ones, and those of interrupted changes.
     accepted: dict[str, list[str]] = field(default_factory=dict)
+    # Passwords that MongoDB's root may have after an interrupted change.
+    roots: list[str] = field(default_factory=list)
     # When accounts last changed, in seconds since the epoch; 0 where no former password is accepted.
     changed: float = 0
 
@@ -49,6 +49,6 @@ class Applied:
     def write(self, env_file: Path) -> None:
         files.write(env_file.with_name(FILE), json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", 0o600)
 
-    def admin(self, name: str, values: Mapping[str, str]) -> str:
-        """Return the password that the database has: .env's, unless another was applied."""
-        return self.admins.get(name) or values[name.upper()]
+    def value(self, name: str, values: Mapping[str, str]) -> str:
+        """Return the value of a line that was applied; that of .env where none was."""
+        return self.values.get(name) or values[name]

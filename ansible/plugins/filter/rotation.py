@@ -17,8 +17,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+from berth.secrets import ADMINS
 from berth.stack import needs as stack_needs  # found there
-from berth.stack.applied import ADMINS
 from berth.stack.needs import MONGO, REDIS, Needs, password_of
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,7 +15,7 @@ SHORTEST_INTERVAL = 15
 _OBJECTIVE = "expr: vector(0.999)"
 # The alert on old secrets in rules/host.yml, up to the next rule, and its limit.
 _SECRET_OLD = re.compile(r"^ *- alert: SecretOld\n(?:(?! *- ).*\n)*", re.MULTILINE)
-_SECRET_LIMIT = "> 365 * 86400"
+_MAX_AGE = "> 365 * 86400"
 # Before a path that is not an address.
 _PATH_OF_RUNBOOK = re.compile(r"""runbook_url: ["']?(?!["']?\w+://)(?=\w)""")
 
@@ -44,7 +44,7 @@ def objective_rules(text: str, percent: float) -> str:
 
 def secret_rules(text: str, days: int) -> str:
     """Return the rules with the alert on secrets that are older than so many days; without it for 0."""
-    return text.replace(_SECRET_LIMIT, f"> {days} * 86400") if days else _SECRET_OLD.sub("", text)
+    return text.replace(_MAX_AGE, f"> {days} * 86400") if days else _SECRET_OLD.sub("", text)
 
 
 def linked_rules(text: str, url: str) -> str:

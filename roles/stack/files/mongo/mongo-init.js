@@ -52,20 +52,19 @@ function ensureCompatibility(admin) {
   return true;
 }
 
-// The password that root gets, while the database has another.
-const next = () => {
-  const file = "next_mongo_root_password";
-  return fs.existsSync(`/run/secrets/${file}`) ? secret(file) : null;
+// While root's password changes: the next one, and those that an interrupted change may have left.
+const changing = () => {
+  const file = "root_passwords.json";
+  return fs.existsSync(`/run/secrets/${file}`) ? JSON.parse(secret(file)) : { former: [] };
 };
 
-// Return whether root still has the old password. A run may have been cut off between the change and the end of this file.
+// Sign in, and return the password that was right.
 function becomeRoot(admin) {
-  if (next() !== null && signsIn("admin", "root", next())) {
-    admin.auth("root", next());
-    return false;
-  }
-  admin.auth("root", secret("mongo_root_password"));
-  return next() !== null;
+  const { next, former } = changing();
+  const found = [next, ...former].find((one) => one !== undefined && signsIn("admin", "root", one));
+  const password = found ?? secret("mongo_root_password");
+  admin.auth("root", password);
+  return password;
 }
 
 function ensureUser(server, user, database, password) {
@@ -85,16 +84,17 @@ function ensureUser(server, user, database, password) {
 const server = new Mongo(ADDRESS);
 const admin = server.getDB("admin");
 const changes = [];
-const former = becomeRoot(admin);
+const password = becomeRoot(admin);
 if (ensureReplicaSet(admin)) changes.push("replica set");
 waitForPrimary(admin);
 if (ensureCompatibility(admin)) changes.push("featureCompatibilityVersion");
 for (const [user, [database, file]] of users()) {
   if (ensureUser(server, user, database, secret(file))) changes.push(user);
 }
-// Last: until this file ends, everything else that is root reads the old one.
-if (former) {
-  admin.changeUserPassword("root", next());
+// Last: until this file ends, everything else that is root reads the former one.
+const { next } = changing();
+if (next !== undefined && next !== password) {
+  admin.changeUserPassword("root", next);
   changes.push("root");
 }
 print(changes.length ? `CHANGED: ${changes.join(", ")}` : "OK");
