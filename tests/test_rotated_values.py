@@ -135,3 +135,25 @@ def test_a_vault_file_is_encrypted_again_with_its_own_or_a_new_password(tmp_path
     file.write_text("vault_a: one\n")
     with pytest.raises(Exception, match=r"is not encrypted\. Encrypt it first: ansible-vault encrypt"):
         lookup.run([str(file), {}], password_file=str(opener))
+
+
+ADMIN = {"name": "ada", "ssh_keys": ["ssh-ed25519 AAAAold ada@laptop"]}
+
+
+@pytest.mark.parametrize(
+    ("admin", "new", "settings", "says"),
+    [
+        (ADMIN, "ssh-ed25519 AAAAnew ada@desk", "x: ssh-ed25519 AAAAold ada@laptop", ""),
+        ({"name": ""}, "ssh-ed25519 AAAAnew", "", "no such administrator"),
+        (ADMIN, "", "", "Name the file of the new public key"),
+        (ADMIN, "-----BEGIN OPENSSH PRIVATE KEY-----", "", "Name the file of the new public key"),
+        (ADMIN, "ssh-ed25519 AAAAnew", "x: other", "does not have the former key as it is"),
+    ],
+)
+def test_an_ssh_key_changes_only_where_both_are_known(
+    admin: dict[str, Any], new: str, settings: str, says: str
+) -> None:
+    former = ADMIN["ssh_keys"][0]
+    problem = rotation.rotation_key_problem(settings, admin, new, former, "main.yml")
+    assert says in problem
+    assert bool(says) == bool(problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -140,6 +141,45 @@ def test_a_value_that_somebody_else_gives_reaches_what_reads_it(http: httpx.Clie
     colour = live(http)[1]
     inside = vps.check_output(f"docker exec berth-{colour}-celery_worker-1 cat /run/secrets/smtp_password")
     assert inside == "what-the-provider-gave"
+
+
+def test_the_ssh_key_of_an_administrator_changes(testbed: dict[str, Any], tmp_path: Path, vps: Host) -> None:
+    # An inventory as an operator has it, with the key itself.
+    own, other = tmp_path / "own", tmp_path / "other"
+    shutil.copytree(ROOT / "inventories/demo", tmp_path / "demo")
+    settings = tmp_path / "demo/group_vars/all/main.yml"
+    for key in (own, other):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    first = Path(testbed["ansible_ssh_private_key_file"])
+    key_of = "{{ lookup('ansible.builtin.file', testbed.ansible_ssh_private_key_file ~ '.pub') }}"
+    former = first.with_suffix(".pub").read_text().strip()
+    assert key_of in settings.read_text()
+    settings.write_text(settings.read_text().replace(key_of, former))
+
+    def change(new: Path, using: Path) -> tuple[int, str]:
+        known = {"secret": "ssh_key", "rotate_public_key": f"{new}.pub", "ansible_ssh_private_key_file": str(using)}
+        command = ["ansible-playbook", "ansible/rotate.yml", "-i", str(tmp_path / "demo"), "-e", json.dumps(known)]
+        done = subprocess.run(command, cwd=ROOT, env=PLAIN, capture_output=True, text=True, check=False, timeout=300)
+        return done.returncode, done.stdout + done.stderr
+
+    # A key whose private part is not here does not log in, and the former one stays.
+    other.unlink()
+    code, said = change(other, first)
+    assert code != 0
+    assert "The former one is still valid" in said
+    keys = "/home/admin/.ssh/authorized_keys"
+    assert former.split()[1] in vps.check_output(f"cat {keys}")
+    assert other.with_suffix(".pub").read_text().split()[1] not in vps.check_output(f"cat {keys}")
+
+    try:
+        code, said = change(own, first)
+        assert code == 0, said
+        assert former.split()[1] not in vps.check_output(f"cat {keys}")
+        assert own.with_suffix(".pub").read_text().strip() in settings.read_text()
+        assert former not in settings.read_text()
+    finally:
+        code, said = change(first, own)
+    assert code == 0, said
 
 
 def test_what_cannot_be_rotated_is_named_before_anything_changes(vps: Host) -> None:

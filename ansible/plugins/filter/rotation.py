@@ -30,7 +30,10 @@ CLASSES = {
     "backup_password": "the password of the backup repositories",
     "monitoring_login": "the password of the dashboards",
     "vault_password": "the password of the vault file",
+    "ssh_key": "the key that an administrator logs in with",
 }
+# Not in .env, and not in the vault.
+APART = ("monitoring_login", "vault_password", "ssh_key")
 BACKUP, PREVIOUS_BACKUP = "vault_backup_password", "vault_backup_previous_password"
 LENGTH = 48
 # Roles that read what only a third party knows, besides environment and the release.
@@ -93,7 +96,7 @@ def rotation_plan(wanted: str, compose: str, current: Mapping[str, Any], emergen
         phases: One after the other, each with changes (secret -> value) and what follows them.
         former: Secret -> its former value, to be refused at the end.
         given: The secret whose new value is asked for; empty where all are generated.
-        classes: monitoring_login and vault_password, where they were named.
+        classes: Those of APART that were named.
         roles: What reads them, besides environment.
         problem: Why nothing can be rotated; alone, and only then.
     """
@@ -144,7 +147,7 @@ def _plan(wanted: str, compose: str, current: Mapping[str, Any], emergency: bool
         "phases": _phases(changes, announced, kept, emergency),
         "former": former,
         "given": given,
-        "classes": [word for word in words if word in ("monitoring_login", "vault_password")],
+        "classes": [word for word in words if word in APART],
         "roles": READERS.get(given, OTHER_READERS) if given else [],
         "names": [*changes],
     }
@@ -164,7 +167,7 @@ def _names(word: str, needs: Needs) -> list[str]:
         return found
     if word == "backup_password":
         return [BACKUP]
-    if word in ("monitoring_login", "vault_password"):
+    if word in APART:
         return []
     if re.fullmatch(r"vault_[a-z0-9_]+", word):
         return [word]
@@ -230,6 +233,33 @@ def rotation_given(plan: Mapping[str, Any], value: str) -> dict[str, Any]:
     return {**plan, "phases": [{**one, "changes": {**one["changes"], plan["given"]: value}} for one in plan["phases"]]}
 
 
+def rotation_key_problem(settings: list[str], admin: Mapping[str, Any], new: str, former: str, place: str) -> str:
+    """Return why an administrator's SSH key cannot be changed; empty where it can.
+
+    Args:
+        settings: The text of the file that names the former key.
+        admin: The entry of berth_admins.
+        new: The new public key.
+        former: The public key that it replaces.
+        place: The path of that file.
+    """
+    key = re.compile(r"(ssh-\S+|ecdsa-\S+|sk-\S+) [A-Za-z0-9+/]+=*( .*)?")
+    keys = [str(one).strip() for one in admin.get("ssh_keys") or ()]
+    if not admin.get("name"):
+        return "berth_admins has no such administrator: name one, -e rotate_admin=<name>."
+    if not key.fullmatch(new):
+        return "Name the file of the new public key, beside its private key: -e rotate_public_key=~/.ssh/<name>.pub."
+    if former not in keys:
+        return f"The former key is none of the ssh_keys of {admin['name']} in berth_admins."
+    if len(keys) > 1 and keys[0] == former and new in keys:
+        return (
+            "The new key is one of the administrator's already: remove the former one from ssh_keys and run site.yml."
+        )
+    if former not in settings:
+        return f"{place} does not have the former key as it is: name the file that has, -e rotate_settings_file=<path>."
+    return ""
+
+
 def rotation_names(compose: str) -> list[str]:
     """Return the variables of all secrets that can be rotated, of this compose file and Berth's own."""
     needs = stack_needs.read(yaml.safe_load(compose) or {})
@@ -248,6 +278,7 @@ class FilterModule:
         return {
             "rotation_classes": rotation_classes,
             "rotation_given": rotation_given,
+            "rotation_key_problem": rotation_key_problem,
             "rotation_names": rotation_names,
             "rotation_plan": rotation_plan,
             "vault_changed": vault_changed,
