@@ -2,6 +2,7 @@
 
 usage: berth secrets write ENV_FILE DIRECTORY     writes DIRECTORY/<service>/<name>
        berth secrets check ENV_FILE               only checks ENV_FILE and prints what is wrong
+       berth secrets adopt ENV_FILE               takes ENV_FILE for what was applied, where nothing is recorded yet
        berth secrets apply ENV_FILE DIRECTORY     brings running databases to ENV_FILE, too; former passwords stay valid
        berth secrets retire [ENV_FILE DIRECTORY]  makes former passwords of accounts invalid
        berth secrets ages                         since when each secret has its value, the oldest first
@@ -24,7 +25,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from berth import monitoring_login
 from berth.stack import needs as stack_needs
-from berth.stack.applied import Applied, digest
+from berth.stack.applied import Applied, DamagedError, digest
 from berth.stack.former import NEEDS as FORMER
 from berth.stack.needs import MONGO, MONITORING, OWN_UIDS, REDIS, Needs, password_of
 
@@ -63,21 +64,23 @@ def needs(values: dict[str, str]) -> Needs:
         raise UnreadableError(f"{DESCRIPTION} in .env cannot be read: {error}") from None
 
 
-def account(values: Mapping[str, str], user: str) -> str:
+def account(values: Mapping[str, str], user: str, *, bare: bool = False) -> str:
     """Return the name of a user's account in MongoDB.
 
     An account has one password, so that another password is another account: both are valid until the release with
-    the new one is live.
+    the new one is live. Before version 0.3 it was the user's bare name.
     """
+    if bare:
+        return user
     return f"{user}~{digest(values[password_of(MONGO, user).upper()])[:8]}"
 
 
-def mongo_uri(values: dict[str, str], user: str, database: str) -> str:
+def mongo_uri(values: dict[str, str], user: str, database: str, *, bare: bool = False) -> str:
     """Return the address of a user's own database, local or managed."""
     if not values["MONGO_URI"]:
         password = quote(values[password_of(MONGO, user).upper()], safe="")
         # directConnection: connect by the service's name, not by the member's address in the replica set.
-        return f"mongodb://{account(values, user)}:{password}@mongo:27017/{database}?directConnection=true"
+        return f"mongodb://{account(values, user, bare=bare)}:{password}@mongo:27017/{database}?directConnection=true"
     parts = urlsplit(values["MONGO_URI"])
     options = dict(parse_qsl(parts.query))
     # An srv record brings its own authSource; otherwise the user is in the database that the URI names, not in
@@ -114,8 +117,18 @@ def users_acl(values: dict[str, str], rights: Mapping[str, str], applied: Applie
     lines = ["user default off ~* &* +@all"]
     for user, rules in redis_users(rights).items():
         digests = [digest(redis_password(values, user)), *applied.accepted.get(user, [])]
-        lines.append(f"user {user} on {' '.join(f'#{one}' for one in dict.fromkeys(digests))} {rules}")
+        lines.append(_acl_line(user, digests, [rules, *applied.rights.get(user, [])]))
+    # Of a service that the live release still has.
+    for user in sorted(applied.rights.keys() - redis_users(rights).keys()):
+        lines.append(_acl_line(user, applied.accepted.get(user, []), applied.rights[user]))
     return "\n".join(lines) + "\n"
+
+
+def _acl_line(user: str, digests: list[str], rules: list[str]) -> str:
+    """Return a user's line: the first rules are its own, each further ones a selector of Redis 7."""
+    own, *others = dict.fromkeys(rules)
+    passwords = " ".join(f"#{one}" for one in dict.fromkeys(digests))
+    return " ".join([f"user {user} on {passwords} {own}", *(f"({one})" for one in others)])
 
 
 def managed(values: Mapping[str, str]) -> set[str]:
@@ -143,7 +156,7 @@ def secrets(values: dict[str, str], applied: Applied | None = None) -> dict[str,
         own = {name: values[name.upper()] for name in holder.secrets}
         own |= {name: applied.value(name.upper(), values) for name in ADMINS if name in own}
         if holder.mongo:
-            own["mongo_uri"] = mongo_uri(values, holder.mongo, wanted.databases[holder.mongo])
+            own["mongo_uri"] = mongo_uri(values, holder.mongo, wanted.databases[holder.mongo], bare=applied.bare)
         if holder.redis:
             own["redis_uri"] = redis_uri(values, holder.redis)
         files[service] = own
@@ -152,7 +165,10 @@ def secrets(values: dict[str, str], applied: Applied | None = None) -> dict[str,
         files[MONGO] |= {name: values[name.upper()] for name in passwords}
         # For mongo-init.js.
         files[MONGO]["users.json"] = json.dumps(
-            {account(values, user): [base, password_of(MONGO, user)] for user, base in sorted(wanted.databases.items())}
+            {
+                account(values, user, bare=applied.bare): [base, password_of(MONGO, user)]
+                for user, base in sorted(wanted.databases.items())
+            }
         )
         # Which root gets, while it may have another.
         if applied.roots:
@@ -195,13 +211,22 @@ def write(directory: Path, files: dict[str, dict[str, str]], owners: dict[str, i
         os.chown(folder, uid, uid)
 
 
+def _applied(source: Path) -> Applied:
+    """Return the record. Where it is damaged, a boot is better served by .env than by nothing."""
+    try:
+        return Applied.read(source)
+    except DamagedError as error:
+        print(error, file=sys.stderr)
+        return Applied()
+
+
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     target: Path | None = None
     match arguments:
         case ["monitoring-login", *rest]:
             return monitoring_login.main(rest)
-        case [("apply" | "retire" | "refused" | "ages" | "note"), *_]:
+        case [("apply" | "adopt" | "retire" | "refused" | "ages" | "note"), *_]:
             # It runs commands, which writing files at boot does not.
             from berth import rotation
 
@@ -214,10 +239,11 @@ def main(arguments: list[str]) -> int:
             print(__doc__, file=sys.stderr)
             return 2
     try:
-        values, applied = read_env(source), Applied.read(source)
-        if target and applied.values:
+        values, applied = read_env(source), Applied()
+        if target:
+            applied = _applied(source)
             # At boot, after a change that was interrupted.
-            values = applied.values
+            values = applied.values or values
         files = secrets(values, applied)
     except KeyError as missing:
         print(f"{source}: {missing.args[0]} is missing", file=sys.stderr)

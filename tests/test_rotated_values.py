@@ -33,6 +33,8 @@ CURRENT = {name: f"old-{name}" for name in rotation.rotation_names(COMPOSE)} | {
     "vault_jwt_previous_keys": "",
     "vault_jwt_previous_secret_keys": "older",
     "vault_smtp_password": "old",
+    "vault_mongo_uri": "",
+    "vault_redis_uri": "",
 }
 
 
@@ -93,10 +95,38 @@ def test_what_somebody_else_gives_is_asked_for_and_read_by_its_roles() -> None:
             "vault_redis_auth_service_password is empty or missing",
         ),
         ("databases,vault_smtp_password", {}, "rotate it alone"),
+        ("databases", {"vault_mongo_uri": "mongodb://x", "vault_redis_uri": "redis://x"}, "run elsewhere"),
+        ("vault_traces_headers", {"vault_traces_headers": {"Authorization": "x"}}, "is no text"),
     ],
 )
 def test_what_cannot_be_rotated_is_a_sentence(wanted: str, current: dict[str, str], says: str) -> None:
     assert says in plan(wanted, current=current)["problem"]
+
+
+def test_a_secret_of_a_database_of_the_application_is_changed_there_first() -> None:
+    compose = COMPOSE.replace(
+        "services:\n",
+        "services:\n  shop-db: {profiles: [platform], user: '10009:10009', labels: {berth.secrets: shop_db}}\n",
+        1,
+    )
+    found = rotation.rotation_plan("vault_shop_db", compose, {**CURRENT, "vault_shop_db": "old"})
+    assert "is read by shop-db, which no release replaces" in found["problem"]
+
+
+def test_a_given_value_that_env_cannot_hold_is_refused() -> None:
+    for value in ("it's", "a\\b", "a\nb"):
+        assert "has a quote" in rotation.rotation_given(plan("vault_smtp_password"), value)["problem"]
+
+
+def test_a_value_from_another_place_than_the_vault_file_is_named() -> None:
+    text = "vault_a: one\nvault_b: !unsafe 'x{{y'\n"
+    assert (
+        rotation.vault_problem(text, {"vault_a": "new", "vault_b": "new"}, {"vault_a": "one", "vault_b": "x{{y"}) == ""
+    )
+    for changes in ({"vault_c": "new"}, {"vault_a": "new"}):
+        problem = rotation.vault_problem(text, changes, {"vault_c": "from elsewhere", "vault_a": "from elsewhere"})
+        assert "comes from another place" in problem
+    assert rotation.vault_changed(text, {"vault_a": "two"}) == text.replace("one", "'two'")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +159,13 @@ def test_a_vault_file_is_encrypted_again_with_its_own_or_a_new_password(tmp_path
     assert before.decrypt(text.encode()) == b"# ours\nvault_a: 'two'\n"
     [text] = lookup.run([str(file), {}], password_file=str(opener), new_password="after")
     assert yaml.safe_load(after.decrypt(text.encode())) == {"vault_a": "one"}
+    file.write_bytes(before.encrypt(b"vault_a: one\nvault_b: {secret\n"))
+    with pytest.raises(Exception, match="cannot be read as YAML") as error:
+        lookup.run([str(file), {"vault_a": "two"}], password_file=str(opener))
+    assert "{secret" not in str(error.value)
+    file.write_bytes(before.encrypt(b"vault_a: one\n"))
+    with pytest.raises(Exception, match="comes from another place"):
+        lookup.run([str(file), {"vault_a": "two"}], password_file=str(opener), current={"vault_a": "else"})
     opener.write_text("wrong\n")
     with pytest.raises(Exception, match="does not open"):
         lookup.run([str(file), {}], password_file=str(opener))

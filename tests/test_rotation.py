@@ -112,8 +112,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     for parent in tmp_path.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o011)
     one = Host(tmp_path, dict(line.split("=", 1) for line in lines))
-    monkeypatch.setattr(rotation, "MONGO_CONTAINER", one.names[0])
-    monkeypatch.setattr(rotation, "REDIS_CONTAINER", one.names[1])
+    monkeypatch.setattr(rotation, "CONTAINERS", dict(zip(("mongo", "redis"), one.names, strict=True)))
     one.set()
     assert one.apply()["changed"]
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from berth import rotation
 from berth.host.live import COLOURS, other
 from berth.host.lock import Run, describe
 from berth.host.refused import Refused
@@ -197,9 +196,8 @@ class Release:
         if engine.containers([idle]):
             engine.stop_colour(idle)
             changed.append(f"{idle} stopped")
-        if rotation.pending(host.settings.root / ".env"):
-            note = retire_passwords(host, live, at_once=bool(run.detail.get(EMERGENCY)))
-            changed.append(note or "former passwords of databases made invalid")
+        if note := retire_passwords(host, live, at_once=bool(run.detail.get(EMERGENCY))):
+            changed.append(note)
         if host.history.were_live()[:1] != [live.release]:
             host.history.add(replace(run, colour=live.colour), "live", "It was live already.")
             changed.append("history completed")

@@ -16,6 +16,7 @@ from berth.release.engine import Side
 from berth.release.host import Host
 from berth.release.settings import stuck
 from berth.secrets import UnreadableError
+from berth.stack.applied import DamagedError
 
 # In the detail of a run.
 EMERGENCY = "emergency"
@@ -69,10 +70,10 @@ def retire_passwords(host: Host, live: Live, *, at_once: bool = False) -> str:
         at_once: Even if containers use them.
     """
     env_file = host.settings.root / ".env"
-    if not rotation.pending(env_file):
-        return ""
     again = "to make them invalid: sudo berth secrets retire"
     try:
+        if not rotation.pending(env_file):
+            return ""
         using = commands.run("docker", "ps", f"--filter=label=com.docker.compose.project={COMMANDS}", "--quiet")
         if using.stdout.strip() and not at_once:
             return f"A command of `berth run` may use former passwords of databases; when it has ended, {again}"
@@ -80,7 +81,7 @@ def retire_passwords(host: Host, live: Live, *, at_once: bool = False) -> str:
         done = rotation.retire(env_file, rotation.DIRECTORY, None if at_once else since)
     except Refused as refused:
         return f"Former passwords of databases are still valid. {refused.reason}; {again}"
-    except (OSError, KeyError, ValueError, UnreadableError) as error:
+    except (OSError, KeyError, ValueError, UnreadableError, DamagedError) as error:
         return f"Former passwords of databases are still valid: {error}; {again}"
     if not done["changed"]:
         return f"Passwords of databases changed after a container of this release had started; {again}"

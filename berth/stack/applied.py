@@ -23,6 +23,10 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class DamagedError(Exception):
+    """The record cannot be read; the message says what to do."""
+
+
 @dataclass
 class Applied:
     """What was last applied, and what is accepted besides."""
@@ -33,6 +37,10 @@ class Applied:
     since: dict[str, str] = field(default_factory=dict)
     # Redis user -> digests of passwords that are accepted besides: former ones, and those of interrupted changes.
     accepted: dict[str, list[str]] = field(default_factory=dict)
+    # Redis user -> rules that the live release may need besides its own.
+    rights: dict[str, list[str]] = field(default_factory=dict)
+    # Whether accounts of MongoDB still have the bare names of their users, as before version 0.3.
+    bare: bool = False
     # Passwords that MongoDB's root may have after an interrupted change.
     roots: list[str] = field(default_factory=list)
     # When accounts last changed, in seconds since the epoch; 0 where no former password is accepted.
@@ -40,11 +48,15 @@ class Applied:
 
     @classmethod
     def read(cls, env_file: Path) -> Applied:
-        """Read the file beside this .env; nothing was applied where there is none, or where it is damaged."""
+        """Read the file beside this .env; nothing was applied where there is none. Raises DamagedError."""
+        place = env_file.with_name(FILE)
         try:
-            return cls(**(files.read_json(env_file.with_name(FILE)) or {}))
-        except (ValueError, TypeError):
-            return cls()
+            return cls(**(files.read_json(place) or {}))
+        except (ValueError, TypeError) as error:
+            raise DamagedError(
+                f"{place} is damaged ({error}). Without it nobody knows which former passwords are still in use: if "
+                "nothing was rotated since the last release, remove it and run site.yml"
+            ) from None
 
     def write(self, env_file: Path) -> None:
         files.write(env_file.with_name(FILE), json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", 0o600)

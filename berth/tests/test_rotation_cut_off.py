@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -16,7 +19,8 @@ import pytest
 from berth import rotation
 from berth import secrets as berth_secrets
 from berth.host import clock, commands
-from berth.stack.applied import Applied, digest
+from berth.host.refused import Refused
+from berth.stack.applied import digest
 from berth.stack.needs import Holder, Needs
 from berth.tests.cut_off import CutOff, Killed
 
@@ -88,17 +92,22 @@ class Host(CutOff):
 
     def redis(self, command: str) -> str:
         assert digest(self.secret("redis/redis_admin_password")) in self.users["admin"], "nobody is admin any more"
+        if "client list" in command:
+            return "id=3 addr=127.0.0.1:1 age=100 user=shop\n"
         if "acl load" in command:
             self.step(self.load_users)
         return "OK\n"
 
-    def run(self, *command: str, **_: Any) -> CompletedProcess[str]:
+    def run(self, *command: str, **more: Any) -> CompletedProcess[str]:
         output = ""
         match command:
             case ["docker", "inspect", *_]:
                 output = "true\n"
             case ["docker", "exec", *_, "/etc/berth/mongo-init.js"]:
                 self.initialize()
+            case ["docker", "exec", "--env=BERTH_TRIED", *_]:
+                [[_, _, tried]] = json.loads(more["BERTH_TRIED"]).values()
+                output = json.dumps({"root": "accepted" if tried == self.root else "refused"})
             case ["docker", "exec", *_, "--eval", script]:
                 assert self.root == self.secret("mongo/mongo_root_password"), "a script of root's would be refused"
                 current = json.loads(json.loads(re.search(r"JSON\.parse\((.*)\);", script)[1]))[0]  # type: ignore[index]  # there is one
@@ -116,6 +125,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Host
     hosts: list[Host] = []
     monkeypatch.setattr(commands, "run", lambda *command, **more: hosts[-1].run(*command, **more))
     monkeypatch.setattr(os, "chown", lambda *_: None)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     rename: Callable[..., Any] = Path.rename
     monkeypatch.setattr(Path, "rename", lambda *given: hosts[-1].step(lambda: rename(*given)))
 
@@ -214,8 +224,100 @@ def test_ages_count_from_the_change(begin: Callable[..., Host], monkeypatch: pyt
     assert not rotation.pending(host.env_file)
 
 
-def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
-    (tmp_path / "secrets.json").write_text("{")
-    assert Applied.read(tmp_path / ".env") == Applied()
-    (tmp_path / "secrets.json").write_text('{"of": "a later version"}')
-    assert Applied.read(tmp_path / ".env") == Applied()
+@pytest.mark.parametrize("text", ["{", '{"of": "a later version"}', "[1]"])
+def test_a_damaged_record_is_named_and_a_boot_goes_on_without_it(
+    begin: Callable[..., Host], capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    host = begin()
+    (host.env_file.with_name("secrets.json")).write_text(text)
+    assert rotation.main(["apply", str(host.env_file), str(host.directory)]) == 1
+    assert "secrets.json is damaged" in json.loads(capsys.readouterr().out)["reason"]
+    host.boot()
+    assert host.accepts(host.credentials())
+
+
+def test_a_release_after_an_interrupted_change_retires_nothing(begin: Callable[..., Host]) -> None:
+    total = steps_of(begin())
+    for number in range(total):
+        host = begin(number)
+        former = host.credentials()
+        host.configure("-2")
+        with suppress(Killed):
+            rotation.apply(host.env_file, host.directory)
+        host.fails_at = -1
+        started = host.credentials()
+        with suppress(Refused):
+            rotation.retire(host.env_file, host.directory, since=clock.time() + 1)
+            # It was finished.
+            continue
+        assert host.accepts(former)
+        assert host.accepts(started)
+
+
+def test_what_the_live_release_may_do_in_redis_it_may_until_the_next_one_is_live(begin: Callable[..., Host]) -> None:
+    host = begin()
+    other = replace(NEEDS, rights={"store": "resetkeys ~store:* resetchannels -@all +@read"}, databases={})
+    other = replace(other, holders={**NEEDS.holders, "shop": Holder(10001, ("shop_key",))})
+    text = host.env_file.read_text().replace(NEEDS.line(), other.line())
+    host.env_file.write_text(text + "REDIS_STORE_PASSWORD='store'\n")
+    assert rotation.apply(host.env_file, host.directory)["changed"]
+    acl = host.secret("redis/users.acl")
+    assert f"user shop on #{digest('redis_shop_password-1')} resetkeys ~shop:*" in acl
+    assert "user store on" in acl
+    assert rotation.retire(host.env_file, host.directory)["changed"]
+    assert "user shop" not in host.secret("redis/users.acl")
+
+    wider = replace(other, rights={"store": "resetkeys ~* resetchannels -@all +@all"})
+    host.env_file.write_text(host.env_file.read_text().replace(other.line(), wider.line()))
+    assert rotation.apply(host.env_file, host.directory)["changed"]
+    assert "+@all (resetkeys ~store:* resetchannels -@all +@read)" in host.secret("redis/users.acl")
+
+
+def test_a_host_of_an_earlier_version_keeps_its_accounts_until_the_next_release(begin: Callable[..., Host]) -> None:
+    host = begin()
+    (host.env_file.with_name("secrets.json")).unlink()
+    assert rotation.adopt(host.env_file) == {"changed": True}
+    assert rotation.adopt(host.env_file) == {"changed": False}
+    host.accounts = {"shop": "mongo_shop_password-1"}
+    # A reboot before anything else: the bare names.
+    host.boot()
+    former = host.credentials()
+    assert host.accepts(former)
+    assert urlsplit(former[0]).username == "shop"
+    # The new .env has other passwords at once.
+    host.configure("-2")
+    assert rotation.apply(host.env_file, host.directory)["changed"]
+    assert host.accepts(former)
+    assert host.accepts(host.credentials())
+    rotation.retire(host.env_file, host.directory)
+    assert not host.accepts(former)
+    assert host.accepts(host.credentials())
+
+
+def test_passwords_of_a_database_that_does_not_run_do_not_change(
+    begin: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = begin()
+    former = host.credentials()
+    said = ["Error: No such object: berth-mongo-1"]
+    run = commands.run
+
+    def answer(*command: str, **more: Any) -> CompletedProcess[str]:
+        if command[:2] == ("docker", "inspect"):
+            return CompletedProcess(command, 1, "", said[-1])
+        return run(*command, **more)
+
+    monkeypatch.setattr(commands, "run", answer)
+    host.configure("-2")
+    with pytest.raises(Refused, match=r"berth-(mongo|redis)-1 does not run, so that its passwords cannot change"):
+        rotation.apply(host.env_file, host.directory)
+    assert host.credentials() == former
+    # Other secrets do.
+    host.configure("-1")
+    host.env_file.write_text(host.env_file.read_text().replace("shop_key-1", "another"))
+    assert rotation.apply(host.env_file, host.directory)["secrets"] == ["shop_key"]
+    said.append("Cannot connect to the Docker daemon")
+    monkeypatch.setattr(rotation, "ENGINE", host.directory)
+    host.configure("-2")
+    with pytest.raises(Refused, match="Docker does not say"):
+        rotation.apply(host.env_file, host.directory)

@@ -36,6 +36,13 @@ CLASSES = {
 APART = ("monitoring_login", "vault_password", "ssh_key")
 BACKUP, PREVIOUS_BACKUP = "vault_backup_password", "vault_backup_previous_password"
 LENGTH = 48
+# That somebody else gives, and services do not read.
+OTHERS = (
+    "vault_registry_password",
+    "vault_traces_headers",
+    "vault_monitoring_webhook_url",
+    "vault_monitoring_deadman_url",
+)
 # Roles that read what only a third party knows, besides environment and the release.
 READERS = {
     "vault_smtp_password": ["base", "monitoring"],
@@ -107,11 +114,20 @@ def rotation_plan(wanted: str, compose: str, current: Mapping[str, Any], emergen
 
 
 def _plan(wanted: str, compose: str, current: Mapping[str, Any], emergency: bool) -> dict[str, Any]:
-    needs = stack_needs.read(yaml.safe_load(compose) or {})
+    description = yaml.safe_load(compose) or {}
+    needs, services = stack_needs.read(description), description.get("services") or {}
     words = [word.strip() for word in wanted.split(",") if word.strip()]
     names: list[str] = []
     for word in words:
-        names += _names(word, needs)
+        names += _names(word, needs, {name for name in (MONGO, REDIS) if current.get(f"vault_{name}_uri")})
+    for name in names:
+        if isinstance(current.get(name), (dict, list)):
+            raise NotPossibleError(f"{name} is no text: write the new value into the vault, and run site.yml.")
+        if reader := _outlives_releases(name.removeprefix("vault_"), needs, services):
+            raise NotPossibleError(
+                f"{name} is read by {reader}, which no release replaces: change it in {reader} first, then in "
+                "the vault, and run site.yml."
+            )
     current = {name: str(text or "") for name, text in current.items()}
     changes: dict[str, str] = {}
     announced: dict[str, str] = {}
@@ -153,13 +169,29 @@ def _plan(wanted: str, compose: str, current: Mapping[str, Any], emergency: bool
     }
 
 
-def _names(word: str, needs: Needs) -> list[str]:
-    if word == "databases":
-        return [f"vault_{password_of(MONGO, user)}" for user in needs.databases] + [
-            f"vault_{password_of(REDIS, user)}" for user in needs.rights
-        ]
-    if word == "database_admins":
-        return [f"vault_{name}" for name in ADMINS]
+def _outlives_releases(name: str, needs: Needs, services: Mapping[str, Any]) -> str:
+    """Return a service of the application that reads this secret and stays through releases; empty for none."""
+    for reader, holder in needs.holders.items():
+        known = (
+            *holder.secrets,
+            *(password_of(one, user) for one, user in ((MONGO, holder.mongo), (REDIS, holder.redis)) if user),
+        )
+        if reader not in (MONGO, REDIS) and name in known and "platform" in (services[reader].get("profiles") or ()):
+            return reader
+    return ""
+
+
+def _names(word: str, needs: Needs, elsewhere: set[str]) -> list[str]:
+    if word in ("databases", "database_admins"):
+        accounts = {MONGO: needs.databases, REDIS: needs.rights}
+        names = [password_of(one, user) for one, users in accounts.items() if one not in elsewhere for user in users]
+        admins = [name for name in ADMINS if name.split("_")[0] not in elsewhere]
+        found = [f"vault_{name}" for name in (names if word == "databases" else admins)]
+        if not found:
+            raise NotPossibleError(
+                "The databases run elsewhere: change their passwords there, then vault_mongo_uri and vault_redis_uri."
+            )
+        return found
     if word == "token_keys":
         found = [f"vault_{name}" for name in needs.variables if previous_of(needs, name)]
         if not found:
@@ -197,6 +229,42 @@ def _phases(
     ]
 
 
+class _VaultLoader(yaml.SafeLoader):
+    """Reads a vault file, in which values may have Ansible's tags."""
+
+
+class _Tagged(str):
+    """A value with a tag of Ansible's."""
+
+
+def _tagged(loader: yaml.SafeLoader, node: Any) -> _Tagged:
+    return _Tagged(loader.construct_scalar(node))
+
+
+for _tag in ("!unsafe", "!vault", "!vault-encrypted"):
+    _VaultLoader.add_constructor(_tag, _tagged)
+
+
+def _read(text: str) -> dict[str, Any]:
+    return dict(yaml.load(text, _VaultLoader) or {})  # noqa: S506  # a SafeLoader with two tags more
+
+
+def vault_problem(text: str, changes: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """Return why values cannot be changed in this file; empty where they can.
+
+    Args:
+        text: YAML, decrypted.
+        changes: Secret -> its new value.
+        current: Secret -> its value in this run, from wherever; empty for none.
+    """
+    known = _read(text)
+    for name in changes:
+        now = current.get(name)
+        if now and str(known.get(name, "")) != str(now) and not isinstance(known.get(name), _Tagged):
+            return f"the value of {name} in this run comes from another place. Move it there, and remove it elsewhere"
+    return ""
+
+
 def vault_changed(text: str, changes: Mapping[str, str]) -> str:
     """Return the text of a vault file with other values, its comments and order kept.
 
@@ -216,10 +284,12 @@ def vault_changed(text: str, changes: Mapping[str, str]) -> str:
         while end < len(lines) and re.match(r"[ \t]+\S", lines[end]):
             end += 1
         lines[at:end] = [line]
-    changed, wanted = "\n".join(lines) + "\n", {**(yaml.safe_load(text) or {}), **changes}
+    changed, wanted = "\n".join(lines) + "\n", {**_read(text), **changes}
     with suppress(yaml.YAMLError):
-        if yaml.safe_load(changed) == wanted:
+        if _read(changed) == wanted:
             return changed
+    if any(isinstance(one, _Tagged) for one in wanted.values()):
+        raise ValueError("a form that cannot be changed here, with tags")
     # It was written in a form that is not read here: values matter more than comments.
     return str(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
 
@@ -229,7 +299,9 @@ def _quoted(value: str) -> str:
 
 
 def rotation_given(plan: Mapping[str, Any], value: str) -> dict[str, Any]:
-    """Return the plan with the value that somebody else gave."""
+    """Return the plan with the value that somebody else gave; with a problem where .env cannot hold it."""
+    if re.search(r"['\\\x00-\x1f\x7f]", value):
+        return {"problem": f"The new value of {plan['given']} has a quote, a backslash or a line break."}
     return {**plan, "phases": [{**one, "changes": {**one["changes"], plan["given"]: value}} for one in plan["phases"]]}
 
 
@@ -263,7 +335,8 @@ def rotation_key_problem(settings: list[str], admin: Mapping[str, Any], new: str
 def rotation_names(compose: str) -> list[str]:
     """Return the variables of all secrets that can be rotated, of this compose file and Berth's own."""
     needs = stack_needs.read(yaml.safe_load(compose) or {})
-    return [f"vault_{name}" for name in dict.fromkeys([*needs.names, *needs.variables])] + [BACKUP]
+    names = dict.fromkeys([*needs.names, *needs.variables, "mongo_uri", "redis_uri", "smtp_password"])
+    return [f"vault_{name}" for name in names] + [BACKUP, *OTHERS]
 
 
 def rotation_classes(_: str) -> str:
@@ -282,4 +355,5 @@ class FilterModule:
             "rotation_names": rotation_names,
             "rotation_plan": rotation_plan,
             "vault_changed": vault_changed,
+            "vault_problem": vault_problem,
         }

@@ -18,6 +18,7 @@ description:
   - Its terms are the path of the file, and the values to change (name -> value; {} for none).
   - Returns the encrypted text. Comments and order are kept. Nothing is written.
 options:
+  current: {description: "Values that the file has to have, by name: what it lacks is elsewhere.", type: dict}
   password_file: {description: The file of its password, instead of the one that this run was given., type: path}
   new_password: {description: What to encrypt it with from now on., type: str}
 """
@@ -41,9 +42,18 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         except AnsibleError:
             raise AnsibleError(f"The vault password of this run does not open {path}.") from None
         change = filter_loader.get("vault_changed").j2_function
+        problem = filter_loader.get("vault_problem").j2_function
+        # Errors of YAML would quote a line with a secret.
+        try:
+            reason = problem(plain, dict(changes), dict(kwargs.get("current") or {}))
+            changed = change(plain, dict(changes)) if changes and not reason else plain
+        except Exception as error:  # whatever it is, its text may have a secret
+            reason = f"it cannot be read as YAML ({type(error).__name__})"
+        if reason:
+            raise AnsibleError(f"{path} cannot be changed: {reason}. Nothing was changed.") from None
         if kwargs.get("new_password"):
             vault = VaultLib([("default", VaultSecret(str(kwargs["new_password"]).encode()))])
-        return [vault.encrypt(change(plain, dict(changes)).encode()).decode()]
+        return [vault.encrypt(changed.encode()).decode()]
 
     def _vault(self, password_file: str) -> VaultLib:
         if not password_file:
