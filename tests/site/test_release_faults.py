@@ -203,6 +203,8 @@ def test_a_release_that_lost_its_controller_while_images_are_sent_is_undone_by_t
         reached(vps, 'pgrep -f "^docker load" >/dev/null')
         kill(controller)
         assert phase(vps) == "begun"
+        # The connection of a process that was killed takes a moment to end, on the host, too.
+        poll(lambda: "INTERRUPTED" in vps.check_output("berth status") or None, 180, "the end of the connection")
         code, said = play("rollback", to=before[0])
         assert code == 0, said
     assert counted["failed"] == 0, counted["errors"]
