@@ -8,6 +8,7 @@ import re
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,20 @@ def test_both_passwords_are_valid_until_the_former_ones_are_retired(host: Host) 
     assert host.mongo(host.uri())
     assert host.redis(NEW["REDIS_SHOP_PASSWORD"])
     assert not rotation.pending(host.env_file)
+
+
+def test_what_the_live_release_may_do_in_redis_it_may_until_the_next_one_is_live(host: Host) -> None:
+    def reads(key: str) -> bool:
+        command = f"REDISCLI_AUTH=redis redis-cli --no-auth-warning --user shop get {key}"
+        return "NOPERM" not in docker("exec", host.names[1], "sh", "-c", command)[1]
+
+    other = replace(NEEDS, rights={"shop": "resetkeys ~store:* resetchannels -@all +@read +ping"})
+    host.set(BERTH_SECRETS=other.line())
+    assert (reads("shop:1"), reads("store:1")) == (True, False)
+    assert host.apply()["changed"]
+    assert (reads("shop:1"), reads("store:1")) == (True, True)
+    assert rotation.retire(host.env_file, host.directory)["changed"]
+    assert (reads("shop:1"), reads("store:1")) == (False, True)
 
 
 def test_administrators_get_new_passwords_at_once_and_the_former_ones_are_refused(host: Host) -> None:
