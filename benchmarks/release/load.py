@@ -151,7 +151,7 @@ class Load:
 
     async def stay_signed_in(self) -> None:
         """An access token lasts a quarter of an hour."""
-        while not await self.stopped(300):
+        while not await self.stopped(float(str(self.plan.get("sign_in_seconds", 300)))):
             await self.timed("sign-in", self.sign_in())
 
     async def stopped(self, seconds: float) -> bool:
