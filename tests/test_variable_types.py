@@ -94,6 +94,7 @@ SAID = {
     "_stack_started": {"stdout": '{"probe": {}}'},
     "_stack_verb": "release",
     "rotate_minutes": 16,
+    "rotate_role": "base",
     "_traefik_configuration": {"changed": False},
     "_traefik_container": {"changed": False},
     "_traefik_look": {"serving": "a", "running": ["a"], "certificates": ["/acme-v02.api.letsencrypt.org.json"]},
