@@ -159,7 +159,11 @@ def test_the_ssh_key_of_an_administrator_changes(testbed: dict[str, Any], tmp_pa
     settings.write_text(settings.read_text().replace(key_of, former))
 
     def change(new: Path, using: Path) -> tuple[int, str]:
-        known = {"secret": "ssh_key", "rotate_public_key": f"{new}.pub", "ansible_ssh_private_key_file": str(using)}
+        known = {"secret": "ssh_key", "rotate_public_key": f"{new}.pub"}
+        hosts = (ROOT / "inventories/demo/hosts.yml").read_text()
+        (tmp_path / "demo/hosts.yml").write_text(
+            hosts.replace("{{ testbed.ansible_ssh_private_key_file }}", str(using))
+        )
         command = ["ansible-playbook", "ansible/rotate.yml", "-i", str(tmp_path / "demo"), "-e", json.dumps(known)]
         done = subprocess.run(command, cwd=ROOT, env=PLAIN, capture_output=True, text=True, check=False, timeout=300)
         return done.returncode, done.stdout + done.stderr
