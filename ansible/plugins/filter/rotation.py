@@ -241,8 +241,9 @@ def _tagged(loader: yaml.SafeLoader, node: Any) -> _Tagged:
     return _Tagged(loader.construct_scalar(node))
 
 
-for _tag in ("!unsafe", "!vault", "!vault-encrypted"):
-    _VaultLoader.add_constructor(_tag, _tagged)
+_VaultLoader.add_constructor("!unsafe", _tagged)
+_VaultLoader.add_constructor("!vault", _tagged)
+_VaultLoader.add_constructor("!vault-encrypted", _tagged)
 
 
 def _read(text: str) -> dict[str, Any]:
