@@ -110,3 +110,27 @@ def test_a_value_from_another_file_is_named(inventory: Path) -> None:
     assert code != 0
     assert "vault_redis_auth_service_password in this run comes from another place" in said
     assert "from elsewhere" not in said
+
+
+def test_the_vault_password_changes_together_with_its_file(
+    inventory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    vault, opener = inventory / "group_vars/all/vault.yml", inventory / "password"
+    former = VaultLib([("default", VaultSecret(b"of the vault"))])
+    values = former.decrypt(vault.read_bytes())
+    play = tmp_path_factory.mktemp("play") / "play.yml"
+    play.write_text(
+        "- hosts: berth\n  gather_facts: false\n  vars:\n"
+        f"    rotate_vault: {vault}\n    rotate_vault_opener: {opener}\n"
+        f"  tasks: [{{ansible.builtin.import_tasks: {ROOT}/ansible/tasks/rotate_vault_password.yml}}]\n"
+    )
+    command = ["ansible-playbook", str(play), "-i", str(inventory / "hosts.yml")]
+    environment = {**PLAIN, "ANSIBLE_VAULT_PASSWORD_FILE": str(opener), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    new = opener.read_text().strip()
+    assert new not in done.stdout + done.stderr
+    assert new != "of the vault"
+    assert VaultLib([("default", VaultSecret(new.encode()))]).decrypt(vault.read_bytes()) == values
+    assert (vault.stat().st_mode & 0o777, opener.stat().st_mode & 0o777) == (0o600, 0o600)
+    assert not list(inventory.rglob("*.new"))
