@@ -59,7 +59,7 @@ def test_passwords_of_databases_change_under_load(
     assert not [name for name in names if former[name] == now[name]]
     assert refused(vps, {name.lower(): former[name] for name in names}) == {"refused"}
     assert refused(vps, {name.lower(): now[name] for name in names}) == {"accepted"}
-    # Whoever was signed in still is, by token and by cookie.
+    # A signed-in user stays signed in, by token and by cookie.
     assert http.get("/api/users/me", headers=header).status_code == 200
     assert http.post("/api/auth/refresh").status_code == 200
     ages = vps.check_output("berth secrets ages")
